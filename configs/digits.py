@@ -1,0 +1,56 @@
+"""Class-conditional digits: the 8x8 pictures that scikit-learn ships."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    steps = 900
+    config = ml_collections.ConfigDict()
+    config.data = dict(name="Digits")
+    config.model = dict(
+        name="UNet",
+        channels=(32, 64),
+        blocks=1,
+        attention=(4,),
+        num_classes=10,
+        groups=8,
+        dtype="float32",
+    )
+    config.schedule = dict(name="Cosine", steps=1000)
+    config.prediction = dict(name="V")
+    config.loss = dict(
+        name="DiffusionLoss",
+        weighting=dict(name="Uniform"),
+        times=dict(name="StratifiedTimes"),
+        label_drop=0.1,
+    )
+    config.optimizer = dict(
+        name="adamw",
+        lr_schedule=dict(
+            name="warmup_cosine_decay_schedule",
+            init_value=0.0,
+            peak_value=2e-3,
+            warmup_steps=50,
+            decay_steps=steps,
+            end_value=2e-4,
+        ),
+        weight_decay=1e-4,
+        clip_norm=1.0,
+    )
+    config.sampler = dict(
+        name="DPMSolverPP", order=2, steps=20, grid=dict(name="Uniform"), guidance=1.3, clip=False
+    )
+    config.train = dict(
+        steps=steps,
+        batch_size=128,
+        log_every=20,
+        eval_every=300,
+        sample_every=300,
+        checkpoint_every=300,
+        keep_checkpoints=2,
+        ema_decay=0.99,
+        accumulate=1,
+        seed=0,
+    )
+    config.mesh = dict(data=-1, fsdp=1)
+    return config

@@ -1,0 +1,177 @@
+"""From a config to objects, all of them checked before anything is compiled."""
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import optax
+from jax.sharding import Mesh
+
+from diffusion_jax import models
+from diffusion_jax.components import (
+    ConfigError,
+    Namespace,
+    build,
+    check_names,
+    checked,
+    construct,
+    section,
+)
+from diffusion_jax.data import sources
+from diffusion_jax.process import predictions, schedules
+from diffusion_jax.run import Network, Sampling
+from diffusion_jax.runtime.mesh import MeshShape, check_batch, make_mesh
+from diffusion_jax.sampling import grids, samplers
+from diffusion_jax.training import losses
+from diffusion_jax.training.loop import Plan
+
+SECTIONS = (
+    "data",
+    "model",
+    "schedule",
+    "prediction",
+    "loss",
+    "optimizer",
+    "sampler",
+    "train",
+    "mesh",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The objects that a config describes. `config` is the config as plain JSON values."""
+
+    config: dict[str, Any]
+    dataset: sources.Dataset
+    network: Network
+    loss: losses.DiffusionLoss
+    tx: optax.GradientTransformation
+    lr_schedule: optax.Schedule
+    sampling: Sampling
+    plan: Plan
+    mesh: Mesh
+
+    @classmethod
+    def from_config(
+        cls,
+        config: ml_collections.ConfigDict | Mapping[str, Any],
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        allow_code: bool = True,
+    ) -> "Experiment":
+        """Builds everything for pictures of `image_shape` and `num_classes` (0: no labels).
+
+        Raises ConfigError naming the field. Without `allow_code` a "pkg.module:Name" is refused.
+        """
+        plain = as_plain(config)
+        check_sections(plain)
+
+        def part(name: str, module: Any, kind: type | None, **given: Any) -> Any:
+            return build(plain[name], Namespace(module, kind), name, allow_code, **given)
+
+        plan = section(Plan, plain["train"], "train")
+        mesh = construct(make_mesh, "mesh", shape=section(MeshShape, plain.get("mesh", {}), "mesh"))
+        construct(check_batch, "train", mesh=mesh, batch_size=plan.batch_size // plan.accumulate)
+        schedule = part("schedule", schedules, schedules.Schedule)
+        prediction = part("prediction", predictions, predictions.Prediction)
+        loss = part("loss", losses, None, schedule=schedule, prediction=prediction)
+        model = part("model", models, None)
+        _check_model(model, plain["model"], image_shape, num_classes)
+        lr_schedule, tx = _optimizer(plain["optimizer"], allow_code)
+        sampling = _sampling(plain["sampler"], allow_code)
+        construct(sampling.grid, "sampler", schedule=schedule, steps=sampling.steps)
+        if sampling.guidance != 1.0 and not getattr(model, "num_classes", 0):
+            raise ConfigError(
+                f"config.sampler.guidance = {sampling.guidance}: the model has no classes; use 1.0"
+            )
+        return cls(
+            config=plain,
+            dataset=open_dataset_section(plain, allow_code),
+            network=Network(
+                model, schedule, prediction, image_shape, getattr(model, "num_classes", 0)
+            ),
+            loss=loss,
+            tx=tx,
+            lr_schedule=lr_schedule,
+            sampling=sampling,
+            plan=plan,
+            mesh=mesh,
+        )
+
+
+def as_plain(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """A config as plain JSON values. Raises ConfigError where it holds anything else."""
+    values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    try:
+        return json.loads(json.dumps(values))
+    except TypeError as error:
+        raise ConfigError(
+            f'config: {error}; name components as dict(name="...") and give plain values'
+        ) from error
+
+
+def check_sections(plain: Mapping[str, Any]) -> None:
+    check_names(plain, list(SECTIONS), "")
+    for name in SECTIONS:
+        if name not in plain and name != "mesh":
+            raise ConfigError(f"config.{name}: the section is missing")
+
+
+def open_dataset_section(plain: Mapping[str, Any], allow_code: bool = True) -> sources.Dataset:
+    return build(plain["data"], Namespace(sources, sources.Dataset), "data", allow_code)
+
+
+def _check_model(
+    model: Any, spec: Mapping, image_shape: tuple[int, int, int], num_classes: int
+) -> None:
+    if hasattr(model, "check"):
+        construct(model.check, "model", image_shape=image_shape)
+    wanted = getattr(model, "num_classes", 0)
+    if wanted and wanted != num_classes:
+        raise ConfigError(
+            f"config.model.num_classes = {wanted}: the data have {num_classes}; use that, or 0 for a "
+            "network without classes"
+        )
+
+
+def _optimizer(
+    spec: Mapping[str, Any], allow_code: bool
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """The learning rate by update, and the optimizer, whose gradient is clipped to `clip_norm` (0: not).
+
+    dict(name="adamw", lr_schedule=2e-4, clip_norm=1.0, ...): the name and the other fields are optax's;
+    `lr_schedule` is a number or one of optax's schedules, dict(name="cosine_decay_schedule", ...).
+    """
+    rest = {key: value for key, value in spec.items() if key not in ("lr_schedule", "clip_norm")}
+    clip_norm = checked(spec.get("clip_norm", 0.0), float, "optimizer.clip_norm")
+    rate = spec.get("lr_schedule")
+    namespace = Namespace(optax)
+    if isinstance(rate, Mapping):
+        lr_schedule = build(rate, namespace, "optimizer.lr_schedule", allow_code)
+    else:
+        constant = checked(rate, float, "optimizer.lr_schedule")
+        lr_schedule = optax.constant_schedule(constant)
+        if constant <= 0:
+            raise ConfigError(f"config.optimizer.lr_schedule = {constant}: must be positive")
+    if clip_norm < 0:
+        raise ConfigError(f"config.optimizer.clip_norm = {clip_norm}: must not be negative")
+    tx = build(rest, namespace, "optimizer", allow_code, learning_rate=lr_schedule)
+    if not isinstance(tx, optax.GradientTransformation):
+        raise ConfigError(f'config.optimizer.name = "{rest["name"]}": is no optimizer of optax')
+    return lr_schedule, optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx
+
+
+def _sampling(spec: Mapping[str, Any], allow_code: bool) -> Sampling:
+    """dict(name="DDIM", eta=0.0, steps=50, guidance=1.0, ...): the sampler and how it is used."""
+    own = [name for name in inspect.signature(Sampling).parameters if name != "sampler"]
+    rest = {key: value for key, value in spec.items() if key not in own}
+    settings = {key: value for key, value in spec.items() if key in own}
+    settings["sampler"] = build(rest, Namespace(samplers, samplers.Sampler), "sampler", allow_code)
+    if "grid" in settings:
+        namespace = Namespace(grids, grids.Grid)
+        settings["grid"] = build(settings["grid"], namespace, "sampler.grid", allow_code)
+    return section(Sampling, settings, "sampler")

@@ -1,0 +1,220 @@
+"""A trained network with all that sampling it needs."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from jax.sharding import Mesh
+from jax.typing import ArrayLike
+
+from diffusion_jax.process.predictions import Prediction
+from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.runtime.mesh import batch_sharding, replicated
+from diffusion_jax.sampling.denoiser import clipped, denoiser
+from diffusion_jax.sampling.grids import Grid, Uniform
+from diffusion_jax.sampling.guidance import classifier_free
+from diffusion_jax.sampling.sample import Frames, sample
+from diffusion_jax.sampling.samplers import DDIM, Sampler
+from diffusion_jax.training.losses import NO_LABEL
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How pictures are drawn unless the caller says otherwise: the `sampler` section of a config.
+
+    Attributes:
+      sampler: the reverse step.
+      steps, grid: the times it stops at.
+      guidance: scale w of classifier-free guidance; 1 is the conditional model, one network call a step.
+      clip: clip x0 to [-1, 1] at every step.
+    """
+
+    sampler: Sampler = DDIM()
+    steps: int = 50
+    grid: Grid = Uniform()
+    guidance: float = 1.0
+    clip: bool = True
+
+    def __post_init__(self):
+        if not np.isfinite(self.guidance):
+            raise ValueError(f"guidance = {self.guidance}: must be finite")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What stays the same between two calls of the sampler; hashable, so that jit knows it again."""
+
+    model: Any
+    schedule: Schedule
+    prediction: Prediction
+    image_shape: tuple[int, int, int]
+    num_classes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained network. `config` is that of the training run, `step` the checkpoint's."""
+
+    network: Network
+    params: Any
+    sampling: Sampling
+    mesh: Mesh
+    class_names: tuple[str, ...] = ()
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    step: int = 0
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.network.schedule
+
+    @property
+    def prediction(self) -> Prediction:
+        return self.network.prediction
+
+    def class_name(self, label: int) -> str:
+        """What to write under a picture of class `label`."""
+        return self.class_names[label] if self.class_names else str(label)
+
+    def sample(
+        self,
+        key: jax.Array,
+        n: int,
+        *,
+        labels: ArrayLike | None = None,
+        steps: int | None = None,
+        sampler: Sampler | None = None,
+        guidance: float | None = None,
+        grid: Grid | None = None,
+        clip: bool | None = None,
+        batch_size: int | None = None,
+        keep: int = 0,
+        progress: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, Frames]:
+        """Draws n pictures, float32 [n, H, W, C] in [-1, 1]; with `keep`, also that many states on the way.
+
+        Picture i depends on (params, settings, key, i, labels[i]) alone: another `batch_size`, n or number of
+        devices gives the same picture. What is not given is as in the run's config. Another `guidance`,
+        eta, key or label does not recompile.
+
+        Args:
+          labels: one class a picture, [n]; None for pictures of no particular class.
+          guidance: classifier-free scale w, uncond + w (cond - uncond); needs labels.
+          batch_size: pictures at once; all, up to 256, unless given.
+
+        Raises:
+          ValueError: for n, batch_size or steps below 1, labels out of range or too few, guidance
+            without labels.
+        """
+        chosen = self._settings(
+            steps=steps, sampler=sampler, guidance=guidance, grid=grid, clip=clip
+        )
+        rows = self._labels(n, labels, guidance)
+        size = self._batch_size(n, batch_size)
+        guided = labels is not None and chosen.guidance != 1.0
+        parts = []
+        for first in tqdm.trange(0, n, size, unit="batch", disable=not progress):
+            indices = np.arange(first, first + size)
+            drawn = _draw(
+                self.params,
+                key,
+                *jax.device_put((indices, rows[np.minimum(indices, n - 1)]), batch_sharding(self.mesh)),
+                chosen.sampler,
+                jnp.float32(chosen.guidance),
+                network=self.network,
+                steps=chosen.steps,
+                grid=chosen.grid,
+                clip=chosen.clip,
+                guided=guided,
+                keep=keep,
+                mesh=self.mesh,
+            )
+            parts.append(jax.device_get(drawn))
+        return _joined(parts, n)
+
+    def _settings(self, **given: Any) -> Sampling:
+        return dataclasses.replace(self.sampling, **{k: v for k, v in given.items() if v is not None})
+
+    def _labels(self, n: int, labels: ArrayLike | None, guidance: float | None) -> np.ndarray:
+        """int32 [n], NO_LABEL where none are given."""
+        if n < 1:
+            raise ValueError(f"n = {n}: draw at least one picture")
+        if labels is None:
+            if guidance is not None and guidance != 1.0:
+                raise ValueError(f"guidance = {guidance}: needs labels to guide towards")
+            return np.full(n, NO_LABEL, np.int32)
+        rows = np.asarray(labels)
+        if not self.network.num_classes:
+            raise ValueError("labels: this network was trained without classes; leave them out")
+        if rows.shape != (n,) or not np.issubdtype(rows.dtype, np.integer):
+            raise ValueError(f"labels are {rows.dtype} {rows.shape}: need {n} integers, one a picture")
+        wrong = rows[(rows < 0) | (rows >= self.network.num_classes)]
+        if len(wrong):
+            raise ValueError(
+                f"labels contain {wrong[0]}: must be from 0 to {self.network.num_classes - 1}"
+            )
+        return rows.astype(np.int32)
+
+    def _batch_size(self, n: int, batch_size: int | None) -> int:
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size = {batch_size}: must be at least 1")
+        size = min(n, 256) if batch_size is None else batch_size
+        return -(-size // self.mesh.size) * self.mesh.size  # the devices share it evenly
+
+
+@functools.partial(
+    jax.jit, static_argnames=("network", "steps", "grid", "clip", "guided", "keep", "mesh")
+)
+def _draw(
+    params: Any,
+    key: jax.Array,
+    indices: jax.Array,
+    labels: jax.Array,
+    sampler: Sampler,
+    guidance: jax.Array,
+    *,
+    network: Network,
+    steps: int,
+    grid: Grid,
+    clip: bool,
+    guided: bool,
+    keep: int,
+    mesh: Mesh,
+) -> Any:
+    """One batch of pictures, the same on every process."""
+    schedule = network.schedule
+    apply = network.model.apply
+
+    def with_labels(labels: jax.Array | None):
+        return denoiser(apply, params, schedule, network.prediction, labels)
+
+    denoise = with_labels(labels if network.num_classes else None)
+    if guided:
+        denoise = classifier_free(denoise, with_labels(None), guidance)
+    if clip:
+        denoise = clipped(denoise, schedule)
+    shape = (len(indices), *network.image_shape)
+    drawn = sample(
+        key,
+        denoise,
+        schedule,
+        shape,
+        sampler=sampler,
+        steps=steps,
+        grid=grid,
+        indices=indices,
+        keep=keep,
+    )
+    return jax.lax.with_sharding_constraint(drawn, replicated(mesh))
+
+
+def _joined(parts: list, n: int) -> Any:
+    """Batches as one, without what filled up the last; pictures clipped to [-1, 1]."""
+    if isinstance(parts[0], tuple):
+        x = np.concatenate([x for x, _ in parts])[:n]
+        frames = np.concatenate([frames.x for _, frames in parts], axis=1)[:, :n]
+        return np.clip(x, -1, 1), Frames(parts[0][1].times, frames)
+    return np.clip(np.concatenate(parts)[:n], -1, 1)

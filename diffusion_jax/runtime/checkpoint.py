@@ -1,0 +1,229 @@
+"""Checkpoints that are whole or are passed over. The only file that imports Orbax.
+
+Orbax writes in the background and lists a step once it is whole. What it lacks is added here: a fingerprint
+of every leaf, verified on restore (a flipped bit in an array file restores silently otherwise); fallback
+to the previous sound step; background errors told as soon as they are known; a JSON description beside
+the arrays.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written, or none that can be read."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `directory`, the newest `keep` of them.
+
+    A checkpoint is a dict of named pytrees, which can be restored one without the other, and a JSON
+    description. Use it as a context manager: leaving waits for the save in progress.
+    """
+
+    def __init__(self, directory: Path, keep: int = 3, read_only: bool = False):
+        self.directory = Path(directory).absolute()
+        # Deleting a folder is not atomic, renaming it is: old steps leave the listing first. What a
+        # killed save left behind is cleared at the start.
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+            todelete_subdir=None if read_only else ".trash",
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._read_only = read_only
+        self._pending: int | None = None
+        if not read_only:
+            self._empty_trash()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._manager.close()
+        self._empty_trash()
+
+    def steps(self) -> list[int]:
+        """Steps that are listed on disk, the oldest first."""
+        self._manager.reload()
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, items: dict[str, Any], description: dict[str, Any]) -> None:
+        """Starts writing a checkpoint in the background; `description` must be JSON."""
+        self.report(wait=True)
+        leaves = {
+            name: {"shapes": _shapes(item), "fingerprints": _fingerprints(item)}
+            for name, item in items.items()
+        }
+        meta = _sealed({"description": description, "leaves": leaves})
+        args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        try:
+            self._manager.save(
+                step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args), force=True
+            )
+        except Exception as error:
+            raise CheckpointError(_failed(step, error)) from error
+        self._pending = step
+
+    def report(self, wait: bool = False) -> None:
+        """Raises CheckpointError if the save in progress has failed; with `wait`, when it is done.
+
+        Orbax itself tells at the next save, and lists the lost step until then.
+        """
+        step = self._pending
+        if step is None or (self._manager.is_saving_in_progress() and not wait):
+            return
+        self._pending = None
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise CheckpointError(_failed(step, error)) from error
+        if step not in self.steps():
+            raise CheckpointError(_failed(step, "it is not on disk"))
+        self._empty_trash()
+
+    def restore(self, items: dict[str, Any]) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        """The newest sound checkpoint: (step, items, description).
+
+        `items` names what to read, as pytrees of ShapeDtypeStruct with shardings. A damaged checkpoint
+        is named in the log, and moved to `damaged/` unless read-only, so that its step can be written again.
+        Raises CheckpointError where none is sound.
+        """
+        damaged: dict[int, str] = {}
+        for step, meta in self._sound_descriptions(damaged):
+            try:
+                restored = self._restore_step(step, items, meta["leaves"])
+            except Exception as error:
+                _note_damage(damaged, step, error)
+                continue
+            self._set_aside(list(damaged))
+            return step, restored, meta["description"]
+        raise CheckpointError(self._none_sound(damaged))
+
+    def describe(self) -> dict[str, Any]:
+        """The description in the newest checkpoint whose description is sound."""
+        damaged: dict[int, str] = {}
+        for _, meta in self._sound_descriptions(damaged):
+            return meta["description"]
+        raise CheckpointError(self._none_sound(damaged))
+
+    def _sound_descriptions(self, damaged: dict[int, str]) -> Iterator[tuple[int, dict]]:
+        for step in reversed(self.steps()):
+            try:
+                args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+                meta = _unsealed(self._manager.restore(step, args=args)["meta"])
+            except Exception as error:
+                _note_damage(damaged, step, error)
+                continue
+            yield step, meta
+
+    def _restore_step(self, step: int, items: dict[str, Any], leaves: dict) -> dict[str, Any]:
+        for name, target in items.items():
+            _check_same("shape and dtype", name, leaves[name]["shapes"], _shapes(target))
+        args = {name: ocp.args.StandardRestore(target) for name, target in items.items()}
+        restored = dict(self._manager.restore(step, args=ocp.args.Composite(**args)))
+        for name, item in restored.items():
+            _check_same("fingerprint", name, leaves[name]["fingerprints"], _fingerprints(item))
+        return restored
+
+    def _none_sound(self, damaged: dict[int, str]) -> str:
+        if not damaged:
+            return f"no checkpoint in {self.directory}; train first, or name another workdir"
+        found = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
+        return f"no sound checkpoint in {self.directory} ({found}); restore one from a copy"
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Moves damaged steps out of the listing; nothing is deleted."""
+        if not steps or self._read_only:
+            return
+        aside = self.directory / "damaged"
+        aside.mkdir(exist_ok=True)
+        for step in steps:
+            target = aside / str(step)
+            while target.exists():
+                target = target.with_name(target.name + "_")
+            shutil.move(self.directory / str(step), target)
+        self._manager.reload()
+
+    def _empty_trash(self) -> None:
+        shutil.rmtree(self.directory / ".trash", ignore_errors=True)
+
+
+def _note_damage(damaged: dict[int, str], step: int, error: Exception) -> None:
+    why = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    damaged[step] = why
+    log.warning("checkpoint %d is damaged and passed over: %s", step, why)
+
+
+def _failed(step: int, why: object) -> str:
+    reason = str(why).strip().splitlines()[0][:300] if str(why).strip() else type(why).__name__
+    return f"saving checkpoint {step} failed: {reason}"
+
+
+def _sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """Content and its hash: a JSON file with a flipped bit often still parses."""
+    text = json.dumps(content, sort_keys=True)
+    return {"content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _unsealed(meta: dict[str, Any]) -> dict[str, Any]:
+    if hashlib.sha256(meta["content"].encode()).hexdigest() != meta["sha256"]:
+        raise CheckpointError("its description does not match its hash")
+    return json.loads(meta["content"])
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    """Path of each leaf -> its shape and dtype, such as "(3, 3, 1, 32) float32"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{tuple(x.shape)} {x.dtype}" for path, x in leaves}
+
+
+def _fingerprints(tree: Any) -> dict[str, int]:
+    """Path of each leaf -> a hash of its bits, the same for every sharding."""
+    hashes = jax.device_get([_fingerprint(leaf) for leaf in jax.tree.leaves(tree)])
+    return {path: int(value) for path, value in zip(_shapes(tree), hashes, strict=True)}
+
+
+@jax.jit
+def _fingerprint(x: jax.Array) -> jax.Array:
+    """Sum of mixed (position, bits) words, uint32: order does not matter, so neither does sharding."""
+    words = _words(x)
+    position, stride = jnp.uint32(0), 1
+    for axis in reversed(range(words.ndim)):  # not by flattening, which would gather the shards
+        position += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * jnp.uint32(stride)
+        stride = stride * words.shape[axis] % 2**32
+    # Xor with a multiple of the golden ratio, then MurmurHash3's finalizer (Appleby, public domain).
+    h = words ^ (position * jnp.uint32(0x9E3779B9))
+    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
+    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
+    return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)
+
+
+def _words(x: jax.Array) -> jax.Array:
+    """The bits of x as uint32."""
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    bits = jnp.dtype(x.dtype).itemsize * 8
+    unsigned = jnp.dtype(f"uint{min(bits, 32)}")
+    return jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+
+
+def _check_same(what: str, name: str, saved: dict[str, Any], found: dict[str, Any]) -> None:
+    for path in sorted(saved.keys() | found.keys()):
+        if saved.get(path) != found.get(path):
+            raise CheckpointError(
+                f"{what} of {name}{path} is {found.get(path)}, was saved as {saved.get(path)}"
+            )

@@ -1,0 +1,22 @@
+"""Files that are whole or not there."""
+
+import os
+from pathlib import Path
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file beside `path` and renames it: a kill leaves the old text or the new one."""
+    beside = path.with_name(path.name + ".new")
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def make_writable(folder: Path) -> None:
+    """Creates a folder and tries to write in it. Raises OSError where that can't be done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".writable"
+    probe.write_text("")
+    probe.unlink()

@@ -1,0 +1,110 @@
+"""Grids: at which times a sampler stops on its way from t = 1 to t = 0.
+
+A grid is a frozen dataclass called with (schedule, steps); it returns float64 [steps + 1], strictly
+decreasing, from 1 to 0. On a discrete schedule every time is some k/T, the only ones that its
+network was trained on. To add one, subclass `Grid` and give `spread`.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from diffusion_jax.process.schedules import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Base of the grids: checks the number of steps and moves the times onto a discrete table."""
+
+    def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
+        """The wanted times, [steps + 1], from 1 down to 0."""
+        raise NotImplementedError
+
+    def __call__(self, schedule: Schedule, steps: int) -> np.ndarray:
+        """Times for `steps` steps. Raises ValueError for steps < 1 or more than the schedule has."""
+        if steps < 1:
+            raise ValueError(f"steps = {steps}: sampling takes at least one step")
+        if schedule.steps is not None and steps > schedule.steps:
+            raise ValueError(
+                f"steps = {steps}: the schedule has only {schedule.steps} times; use at most so many"
+            )
+        times = self.spread(schedule, steps)
+        return times if schedule.steps is None else _onto_table(times, schedule.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform(Grid):
+    """t_i = 1 - i/steps."""
+
+    def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
+        return np.linspace(1.0, 0.0, steps + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformLogSNR(Grid):
+    """Equal steps of log-SNR from t = 1 to `last`, then t = 0 (Lu et al. 2022, Sec. 4.1).
+
+    `last` is the smallest time before 0; a discrete schedule's is never under 1/T. Where the SNR
+    is zero at t = 1, the second time is that of 1 - last.
+    """
+
+    last: float = 1e-3
+
+    def __post_init__(self):
+        _check_last(self.last)
+
+    def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
+        first, last = _log_snr_range(schedule, self.last)
+        return _times(schedule, np.linspace(first, last, steps))
+
+
+@dataclasses.dataclass(frozen=True)
+class Karras(Grid):
+    """(sigma/alpha)^(1/rho) in equal steps from t = 1 to `last`, then t = 0 (Karras et al. 2022, Eq. 5).
+
+    On `schedules.Karras`, with `last` as it stands, these are EDM's own steps: sigma_max .. sigma_min, 0.
+    """
+
+    rho: float = 7.0
+    last: float = 1e-3
+
+    def __post_init__(self):
+        _check_last(self.last)
+        if self.rho <= 0:
+            raise ValueError(f"rho = {self.rho}: must be positive")
+
+    def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
+        high, low = np.exp(np.asarray(_log_snr_range(schedule, self.last)) / (-2 * self.rho))
+        return _times(schedule, -2 * self.rho * np.log(np.linspace(high, low, steps)))
+
+
+def _log_snr_range(schedule: Schedule, last: float) -> tuple[float, float]:
+    """Finite log-SNR at the first time and at the last before 0."""
+    if schedule.steps is not None:
+        last = max(last, 1 / schedule.steps)
+    with jax.ensure_compile_time_eval():
+        first, almost, end = (float(schedule.log_snr(t)) for t in (1.0, 1 - last, last))
+    return (first if np.isfinite(first) else almost), end
+
+
+def _times(schedule: Schedule, log_snr: np.ndarray) -> np.ndarray:
+    with jax.ensure_compile_time_eval():
+        times = np.asarray(schedule.time(log_snr), np.float64)
+    times[0] = 1.0  # exactly, whatever the inverse rounds to
+    return np.append(times, 0.0)
+
+
+def _onto_table(times: np.ndarray, table_steps: int) -> np.ndarray:
+    """The nearest k/T, moved where two would meet: strictly decreasing from T/T to 0."""
+    steps = len(times) - 1
+    k = np.floor(times * table_steps + 0.5).astype(int)
+    for i in range(1, steps + 1):
+        k[i] = min(k[i], k[i - 1] - 1)
+    k = np.maximum(k, np.arange(steps, -1, -1))
+    return k / table_steps
+
+
+def _check_last(last: float) -> None:
+    if not 0 < last < 0.5:
+        raise ValueError(f"last = {last}: the smallest time before 0 must be in (0, 0.5)")

@@ -1,0 +1,26 @@
+"""Guidance: wrappers that take denoisers and return a denoiser."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from diffusion_jax.process.forward import expand
+from diffusion_jax.process.predictions import Denoised
+from diffusion_jax.sampling.denoiser import Denoise
+
+
+def classifier_free(cond: Denoise, uncond: Denoise, scale: ArrayLike) -> Denoise:
+    """uncond + scale (cond - uncond), on x0 and eps alike (Ho and Salimans 2022, Eq. 6).
+
+    `scale` is w = 1 + (their w): 1 is the conditional model and 0 the unconditional one, both bit
+    for bit; above 1 the class is exaggerated. A scalar or one a picture, [B]; traced, so that
+    another scale never recompiles.
+    """
+    scale = jnp.asarray(scale, jnp.float32)
+
+    def denoise(x_t: jax.Array, t: ArrayLike) -> Denoised:
+        w = expand(scale, x_t)
+        # Not u + w (c - u), which rounds away from c at w = 1.
+        return jax.tree.map(lambda c, u: w * c + (1 - w) * u, cond(x_t, t), uncond(x_t, t))
+
+    return denoise

@@ -1,0 +1,104 @@
+"""Reverse sampling: the only loop over steps."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.grids import Grid, Uniform
+from diffusion_jax.sampling.samplers import DDIM, Sampler, noise
+
+
+class Frames(NamedTuple):
+    """States kept on the way, evenly spaced from noise to data."""
+
+    times: jax.Array  # [k]
+    x: jax.Array  # [k, B, H, W, C]
+
+
+def sample(
+    key: jax.Array,
+    denoise: Denoise,
+    schedule: Schedule,
+    shape: tuple[int, ...],
+    *,
+    sampler: Sampler = DDIM(),
+    steps: int = 50,
+    grid: Grid = Uniform(),
+    times: ArrayLike | None = None,
+    indices: ArrayLike | None = None,
+    keep: int = 0,
+):
+    """Draws pictures by running `sampler` from noise at t = 1 to data at t = 0.
+
+    Picture i depends on (denoise, settings, key, indices[i]) alone: not on the batch that it is drawn
+    in, nor on the devices. Works under the caller's jit; `steps`, `grid`, `times` and `keep` are static.
+
+    Args:
+      key: a threefry key (`jax.random.key(0)`); other generators draw a picture's noise from its batch.
+      denoise: denoise(x_t, t) -> Denoised(x0, eps); see `denoiser` and `guidance`.
+      shape: [B, H, W, C] of the pictures.
+      steps, grid: the times are grid(schedule, steps).
+      times: the times themselves in place of these, strictly decreasing within [0, 1].
+      indices: int [B], which pictures of the endless row of this key; 0..B-1 unless given.
+      keep: number of states to keep, from the first noise to the result; 0 or at least 2.
+
+    Returns:
+      x float32 [B, H, W, C], or (x, Frames) when `keep` is asked for.
+
+    Raises:
+      ValueError: for bad steps, times, keep, indices or a key that is not threefry.
+    """
+    times = grid(schedule, steps) if times is None else _checked(times)
+    _check_key(key)
+    indices = jnp.arange(shape[0]) if indices is None else jnp.asarray(indices)
+    if indices.shape != (shape[0],):
+        raise ValueError(f"indices have shape {indices.shape}: need one for each of {shape[0]} pictures")
+    if keep and not 2 <= keep <= len(times):
+        raise ValueError(f"keep = {keep}: must be 0 or from 2 to steps + 1 = {len(times)}")
+    kept = np.round(np.linspace(0, len(times) - 1, keep)).astype(int)
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)  # a stream of its own for each
+    fold = jax.vmap(jax.random.fold_in, (0, None))
+    t = jnp.asarray(times, jnp.float32)
+    x = schedule.sigma(t[0]) * noise(fold(keys, 0), shape[1:])
+
+    def body(carry, i):
+        x, memory, frames = carry
+        frames = _record(frames, kept, i, x)
+        x, memory = sampler.step(fold(keys, i + 1), denoise, schedule, x, t[i], t[i + 1], memory)
+        return (x, memory, frames), None
+
+    start = (x, sampler.init(x), jnp.zeros((keep, *shape), jnp.float32))
+    (x, _, frames), _ = jax.lax.scan(body, start, jnp.arange(len(times) - 1))
+    if not keep:
+        return x
+    return x, Frames(t[kept], _record(frames, kept, len(times) - 1, x))
+
+
+def _record(frames: jax.Array, kept: np.ndarray, i: ArrayLike, x: jax.Array) -> jax.Array:
+    """`frames` with x in the place of state i, if it is one of those kept."""
+    if not len(kept):
+        return frames
+    here = (jnp.asarray(kept) == i).reshape(-1, *[1] * x.ndim)
+    return jnp.where(here, x, frames)
+
+
+def _checked(times: ArrayLike) -> np.ndarray:
+    times = np.asarray(times, np.float64)
+    if times.ndim != 1 or len(times) < 2:
+        raise ValueError(f"times have shape {times.shape}: need a row of at least two")
+    if not (np.diff(times) < 0).all() or times[0] > 1 or times[-1] < 0:
+        raise ValueError("times must decrease strictly within [0, 1], from noise to data")
+    return times
+
+
+def _check_key(key: jax.Array) -> None:
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        impl = str(jax.random.key_impl(key))
+        if "threefry" not in impl and impl != "fry":
+            raise ValueError(f"key is of the generator {impl}: use threefry, jax.random.key(0)")

@@ -1,0 +1,168 @@
+"""Samplers: one reverse step from time t to time s < t, with the whole algorithm on one screen.
+
+A sampler is a frozen dataclass with a declared `order` (of its global error, checked by the tests)
+and `step(keys, denoise, schedule, x_t, t, s, memory) -> (x_s, memory)`. It receives the denoiser, so that
+it may call it twice; `keys` holds one key a picture, [B]; `memory` is what a multistep method carries
+from step to step, made by `init`. Its float fields are traced under jit, the others static.
+
+To add one, subclass `Sampler`; `sample` holds the only loop.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.process import forward
+from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.sampling.denoiser import Denoise
+
+
+def _flatten(sampler: "Sampler") -> tuple[tuple, tuple]:
+    static = {k: v for k, v in vars(sampler).items() if isinstance(v, bool | int | str | tuple)}
+    traced = {k: v for k, v in vars(sampler).items() if k not in static}
+    return tuple(traced.values()), (tuple(traced), tuple(static.items()))
+
+
+def _unflatten(cls: type, names: tuple, leaves: tuple) -> "Sampler":
+    sampler = object.__new__(cls)
+    for name, value in [*zip(names[0], leaves, strict=True), *names[1]]:
+        object.__setattr__(sampler, name, value)
+    return sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Base of the samplers. A subclass is a pytree: its floats are leaves, the rest is static."""
+
+    order: ClassVar[int]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        jax.tree_util.register_pytree_node(cls, _flatten, lambda *parts: _unflatten(cls, *parts))
+
+    def init(self, x: jax.Array) -> Any:
+        """What the first step finds in `memory`."""
+        return ()
+
+    def step(
+        self,
+        keys: jax.Array,
+        denoise: Denoise,
+        schedule: Schedule,
+        x_t: jax.Array,
+        t: jax.Array,
+        s: jax.Array,
+        memory: Any,
+    ) -> tuple[jax.Array, Any]:
+        """x_s from x_t, [B, H, W, C] each, for scalar times s < t; at s = 0 that is clean data."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class DDPM(Sampler):
+    """Ancestral sampling from p(x_s | x_t) = q(x_s | x_t, x0-hat) (Ho et al. 2020, Alg. 2).
+
+    `variance` is "small", that of the posterior (their beta-tilde, right for point-mass data), or
+    "large", that of the forward step q(x_t | x_s) (their beta, right for Gaussian data of unit variance).
+    """
+
+    order: ClassVar[int] = 1
+    variance: str = "small"
+
+    def __post_init__(self):
+        if self.variance not in ("small", "large"):
+            raise ValueError(f'variance = "{self.variance}": must be "small" or "large"')
+
+    def step(self, keys, denoise, schedule, x_t, t, s, memory):
+        mean, variance = forward.posterior(schedule, x_t, denoise(x_t, t).x0, t, s)
+        if self.variance == "large":
+            forward_variance = forward.transition(schedule, x_t, t, s)[1]
+            variance = jnp.where(schedule.sigma(s) > 0, forward_variance, 0.0)  # no noise on data
+        return mean + jnp.sqrt(variance) * noise(keys, x_t.shape[1:]), memory
+
+
+@dataclasses.dataclass(frozen=True)
+class DDIM(Sampler):
+    """x_s = alpha_s x0 + sqrt(sigma_s^2 - tau^2) eps + tau z, tau = eta sqrt(var) (Song et al. 2021, Eq. 12, 16).
+
+    var is the posterior's variance: eta = 0 follows the probability flow, eta = 1 is DDPM in law.
+    """
+
+    order: ClassVar[int] = 1
+    eta: float = 0.0
+
+    def __post_init__(self):
+        if isinstance(self.eta, int | float) and not 0 <= self.eta <= 1:
+            raise ValueError(f"eta = {self.eta}: must be in [0, 1]")
+
+    def step(self, keys, denoise, schedule, x_t, t, s, memory):
+        x0, eps = denoise(x_t, t)
+        variance = self.eta**2 * forward.posterior(schedule, x_t, x0, t, s)[1]
+        direction = jnp.sqrt(jnp.maximum(schedule.sigma(s) ** 2 - variance, 0.0))
+        x_s = schedule.alpha(s) * x0 + direction * eps
+        return x_s + jnp.sqrt(variance) * noise(keys, x_t.shape[1:]), memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Heun(Sampler):
+    """The trapezoidal rule on dx = x0 d(alpha) + eps d(sigma) (Karras et al. 2022, Alg. 1).
+
+    Where alpha = 1 that is EDM's, on a rectified flow Heun's on the velocity, and it divides by neither
+    alpha nor sigma. Two calls of the denoiser a step, one in the step to data.
+    """
+
+    order: ClassVar[int] = 2
+
+    def step(self, keys, denoise, schedule, x_t, t, s, memory):
+        d_alpha = schedule.alpha(s) - schedule.alpha(t)
+        d_sigma = schedule.sigma(s) - schedule.sigma(t)
+        here = denoise(x_t, t)
+        euler = x_t + d_alpha * here.x0 + d_sigma * here.eps
+
+        def corrected() -> jax.Array:
+            there = denoise(euler, s)
+            x0, eps = (here.x0 + there.x0) / 2, (here.eps + there.eps) / 2
+            return x_t + d_alpha * x0 + d_sigma * eps
+
+        # At sigma = 0 there is no eps to ask for; x0-hat itself is the answer.
+        end = schedule.alpha(s) * here.x0
+        return jax.lax.cond(schedule.sigma(s) > 0, corrected, lambda: end), memory
+
+
+@dataclasses.dataclass(frozen=True)
+class DPMSolverPP(Sampler):
+    """DPM-Solver++ in x0, multistep (Lu et al. 2022b, Eq. 8 and Alg. 2).
+
+    x_s = (sigma_s/sigma_t) x_t + (alpha_s - alpha_t sigma_s/sigma_t) D, where D is x0 at order 1 (DDIM) and
+    x0 + h/(2 h_prev) (x0 - x0_prev) at order 2, with h the step of log_snr/2. First order where a step
+    starts at zero SNR or ends on data.
+    """
+
+    order: int = 2  # type: ignore[misc]  # a choice here, not a constant
+
+    def __post_init__(self):
+        if self.order not in (1, 2):
+            raise ValueError(f"order = {self.order}: must be 1 or 2")
+
+    def init(self, x):
+        return jnp.zeros_like(x), jnp.float32(-jnp.inf)  # x0 and log-SNR of the step before
+
+    def step(self, keys, denoise, schedule, x_t, t, s, memory):
+        x0 = denoise(x_t, t).x0
+        log_snr = schedule.log_snr(t)
+        direction = x0
+        if self.order == 2:
+            x0_before, log_snr_before = memory
+            h, h_before = schedule.log_snr(s) - log_snr, log_snr - log_snr_before
+            both_finite = jnp.isfinite(h) & jnp.isfinite(h_before)
+            direction = x0 + jnp.where(both_finite, h / (2 * h_before), 0.0) * (x0 - x0_before)
+        ratio = schedule.sigma(s) / schedule.sigma(t)
+        x_s = ratio * x_t + (schedule.alpha(s) - schedule.alpha(t) * ratio) * direction
+        return x_s, (x0, log_snr)
+
+
+def noise(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal noise [B, *shape], float32: picture i from keys[i] alone."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)

@@ -1,0 +1,50 @@
+"""Everything that a training step changes, as one pytree."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class Model(Protocol):
+    """What the library asks of a network: a Flax Linen module is one."""
+
+    def init(self, key: jax.Array, x: jax.Array, time: jax.Array, labels: jax.Array) -> Any:
+        """Parameters, from x [B, H, W, C], time [B] and labels int32 [B]."""
+
+    def apply(self, params: Any, x: jax.Array, time: jax.Array, labels: Any, **kwargs: Any) -> Any:
+        """The network's output, [B, H, W, C]; kwargs are train=True and rngs={"dropout": key}."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """State of a training run after `step` steps."""
+
+    step: jax.Array  # int32, counts every batch
+    params: Any
+    opt_state: Any
+    ema_params: Any  # float32
+    skipped: jax.Array  # int32, batches whose loss or gradient was not finite
+
+    @classmethod
+    def create(
+        cls,
+        key: jax.Array,
+        model: Model,
+        tx: optax.GradientTransformation,
+        image_shape: tuple[int, int, int],
+    ) -> "TrainState":
+        """The state before the first step, for pictures of `image_shape` (H, W, C)."""
+        x = jnp.zeros((1, *image_shape))
+        params = model.init(key, x, jnp.zeros(1), jnp.zeros(1, jnp.int32))
+        return cls(
+            step=jnp.int32(0),
+            params=params,
+            opt_state=tx.init(params),
+            # A copy: the step donates both, and no buffer can be given away twice.
+            ema_params=jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), params),
+            skipped=jnp.int32(0),
+        )

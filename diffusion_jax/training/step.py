@@ -1,0 +1,115 @@
+"""One training step, as a pure function."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from diffusion_jax.runtime.mesh import batch_sharding, state_sharding
+from diffusion_jax.training import ema
+from diffusion_jax.training.losses import DiffusionLoss, Examples
+from diffusion_jax.training.state import Model, TrainState
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    model: Model,
+    tx: optax.GradientTransformation,
+    loss: DiffusionLoss,
+    *,
+    ema_decay: float = 0.999,
+    accumulate: int = 1,
+    mesh: Mesh | None = None,
+) -> TrainStep:
+    """The jitted step (state, batch, key) -> (state, metrics); the old state is donated.
+
+    All randomness comes from fold_in(key, state.step), so one key serves the whole run. A batch whose
+    loss or gradient is not finite is counted in `skipped` and changes nothing else. Metrics are the scalars
+    loss, grad_norm and skipped, left on the device.
+
+    Args:
+      ema_decay: of the averaged parameters, after its warm-up.
+      accumulate: micro-batches that a batch is computed in, one after the other; their number must
+        divide the batch. Apart from rounding (and dropout's draws) the result is that of one batch.
+      mesh: where to compute: the batch split over its devices, the state over 'fsdp'.
+    """
+    if not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay = {ema_decay}: must be in [0, 1)")
+    if accumulate < 1:
+        raise ValueError(f"accumulate = {accumulate}: must be at least 1")
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        examples = loss.draw(key, batch)
+        value, grads = gradient(model, loss, state.params, examples, dropout_key, accumulate)
+        grad_norm = optax.global_norm(grads)
+        finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+        updated = _update(state, grads, tx, ema_decay)
+        new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+        skipped = state.skipped + jnp.where(finite, 0, 1)
+        new_state = TrainState(
+            state.step + 1, new_state.params, new_state.opt_state, new_state.ema_params, skipped
+        )
+        if mesh is not None:
+            # The state leaves as it came, so that the next call finds the same program.
+            shardings = state_sharding(mesh, new_state)
+            new_state = jax.lax.with_sharding_constraint(new_state, shardings)
+        return new_state, {"loss": value, "grad_norm": grad_norm, "skipped": skipped}
+
+    if mesh is None:
+        return jax.jit(train_step, donate_argnums=0)
+    in_shardings = (None, batch_sharding(mesh), None)  # None: as the argument comes
+    return jax.jit(train_step, donate_argnums=0, in_shardings=in_shardings)
+
+
+def gradient(
+    model: Model,
+    loss: DiffusionLoss,
+    params: Any,
+    examples: Examples,
+    dropout_key: jax.Array,
+    accumulate: int,
+) -> tuple[jax.Array, Any]:
+    """Mean loss over the examples and its gradient, computed in `accumulate` micro-batches."""
+
+    def mean_loss(params: Any, part: Examples, key: jax.Array) -> jax.Array:
+        kwargs = {"train": True, "rngs": {"dropout": key}}
+        return jnp.mean(loss.per_example(model.apply, params, part, **kwargs))
+
+    value_and_grad = jax.value_and_grad(mean_loss)
+    if accumulate == 1:
+        return value_and_grad(params, examples, dropout_key)
+
+    def add(total: Any, i_and_part: tuple[jax.Array, Examples]) -> tuple[Any, None]:
+        i, part = i_and_part
+        result = value_and_grad(params, part, jax.random.fold_in(dropout_key, i))
+        return jax.tree.map(jnp.add, total, result), None
+
+    zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+    parts = jax.tree.map(lambda x: _split(x, accumulate), examples)
+    total, _ = jax.lax.scan(add, zero, (jnp.arange(accumulate), parts))
+    return jax.tree.map(lambda x: x / accumulate, total)
+
+
+def _split(x: jax.Array, parts: int) -> jax.Array:
+    """[B, ...] as [parts, B/parts, ...], each part taken from all over the batch and so from every device."""
+    if x.shape[0] % parts:
+        raise ValueError(f"accumulate = {parts}: must divide the batch of {x.shape[0]}")
+    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _update(
+    state: TrainState, grads: Any, tx: optax.GradientTransformation, ema_decay: float
+) -> TrainState:
+    """`state` with its parameters moved along `grads` and averaged, step and counts as they were."""
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    decay = ema.decay_at(state.step - state.skipped, ema_decay)
+    ema_params = ema.update(state.ema_params, params, decay)
+    return TrainState(state.step, params, opt_state, ema_params, state.skipped)

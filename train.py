@@ -1,0 +1,40 @@
+"""Trains an experiment: python train.py --config configs/digits.py --workdir runs/digits
+
+Fields are overridden on the command line, --config.train.steps=500. Running the same command again resumes.
+"""
+
+import logging
+import signal
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if need be.")
+
+
+def main(_: list[str]) -> None:
+    # Here, not above: --help need not wait for JAX.
+    import diffusion_jax as dj
+    from diffusion_jax.runtime.checkpoint import CheckpointError
+
+    logging.basicConfig(format="%(message)s", force=True)
+    logging.getLogger("diffusion_jax").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every thread
+
+    stop = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: stop.append(received))
+    try:
+        complete = dj.train(_CONFIG.value, _WORKDIR.value, should_stop=lambda: bool(stop))
+    except (ValueError, OSError, CheckpointError) as error:
+        sys.exit(f"error: {error}")
+    if not complete:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(128 + stop[0])
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)
