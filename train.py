@@ -21,7 +21,6 @@ def main(_: list[str]) -> None:
 
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("diffusion_jax").setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every thread
 
     stop = []
     for number in (signal.SIGINT, signal.SIGTERM):

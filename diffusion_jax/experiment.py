@@ -1,5 +1,6 @@
 """From a config to objects, all of them checked before anything is compiled."""
 
+import ast
 import dataclasses
 import inspect
 import json
@@ -39,6 +40,8 @@ SECTIONS = (
     "train",
     "mesh",
 )
+
+_SAMPLERS = Namespace(samplers, samplers.Sampler)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +173,25 @@ def _sampling(spec: Mapping[str, Any], allow_code: bool) -> Sampling:
     own = [name for name in inspect.signature(Sampling).parameters if name != "sampler"]
     rest = {key: value for key, value in spec.items() if key not in own}
     settings = {key: value for key, value in spec.items() if key in own}
-    settings["sampler"] = build(rest, Namespace(samplers, samplers.Sampler), "sampler", allow_code)
+    settings["sampler"] = build(rest, _SAMPLERS, "sampler", allow_code)
     if "grid" in settings:
         namespace = Namespace(grids, grids.Grid)
         settings["grid"] = build(settings["grid"], namespace, "sampler.grid", allow_code)
     return section(Sampling, settings, "sampler")
+
+
+def sampler_from_text(text: str) -> samplers.Sampler:
+    """A sampler from "DDPM" or "DDIM(eta=0.5)", as a command line has it."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        call = tree if isinstance(tree, ast.Call) else None
+        name = ast.unparse(call.func if call else tree)
+        keywords = call.keywords if call else []
+        arguments = {str(k.arg): ast.literal_eval(k.value) for k in keywords}
+        if call and call.args:
+            raise ValueError("name the arguments")
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(
+            f'sampler = "{text}": must be a name, or as in DDIM(eta=0.5) ({error})'
+        ) from None
+    return build({"name": name, **arguments}, _SAMPLERS, "sampler", allow_code=False)

@@ -20,6 +20,9 @@ import orbax.checkpoint as ocp
 
 log = logging.getLogger(__name__)
 
+# Under absl's app.run Orbax tells of every thread; its errors come back as ours.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written, or none that can be read."""

@@ -1,0 +1,201 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+import diffusion_jax as dj
+from diffusion_jax.runtime.mesh import MeshShape, make_mesh, put_batch, state_sharding
+from diffusion_jax.training import step as step_module
+
+MESHES = [MeshShape(8, 1), MeshShape(1, 8), MeshShape(2, 4)]
+
+
+def unet(**kwargs) -> dj.models.UNet:
+    settings = {"channels": (8, 16), "blocks": 1, "attention": (), "groups": 4, "num_classes": 10}
+    return dj.models.UNet(**(settings | kwargs))
+
+
+def fresh(model, tx=None, mesh=None) -> dj.TrainState:
+    tx = tx or optax.adamw(1e-2)
+
+    def create():
+        return dj.TrainState.create(jax.random.key(0), model, tx, (4, 4, 1))
+
+    if mesh is None:
+        return create()
+    shardings = state_sharding(mesh, jax.eval_shape(create))
+    return jax.jit(create, out_shardings=shardings)()
+
+
+def after(steps: int, model, mesh=None, batch_of=tiny.batch, **kwargs):
+    """State and metrics after some steps on batches 0, 1, .."""
+    tx = optax.adamw(1e-2)
+    train_step = dj.make_train_step(model, tx, tiny.loss(), mesh=mesh, **kwargs)
+    state = fresh(model, tx, mesh)
+    for k in range(steps):
+        batch = batch_of(seed=k)
+        batch = batch if mesh is None else put_batch(mesh, jax.device_get(batch))
+        state, metrics = train_step(state, batch, jax.random.key(1))
+    return state, metrics, train_step
+
+
+def assert_close(a, b, rtol=1e-5, atol=1e-6):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
+
+
+def assert_same_bits(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y), a, b)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4, 16])
+def test_accumulating_micro_batches_equals_one_batch(accumulate):
+    whole, parts = (after(3, unet(), accumulate=n)[0] for n in (1, accumulate))
+    # Adam divides by the root of tiny second moments: rounding of the sums shows most there.
+    assert_close(whole.params, parts.params, rtol=1e-3, atol=1e-4)
+
+
+def test_accumulate_must_divide_the_batch():
+    with pytest.raises(ValueError, match="accumulate = 3: must divide the batch of 16"):
+        after(1, tiny.Affine(), accumulate=3)
+
+
+def test_one_gradient_step_is_the_derivative_of_the_mean_loss():
+    """Plain SGD moves each parameter by the loss's slope, had by central differences."""
+    model, loss, key = tiny.Affine(), tiny.loss(label_drop=0.0), jax.random.key(1)
+    state = fresh(model, optax.sgd(1.0))
+    before = jax.tree.map(np.array, state.params)
+    step_key = jax.random.split(jax.random.fold_in(key, 0))[0]
+    examples = loss.draw(step_key, tiny.batch())
+
+    def mean_loss(w):
+        return float(jnp.mean(loss.per_example(model.apply, before | {"w": w}, examples)))
+
+    slope = (mean_loss(before["w"] + 1e-2) - mean_loss(before["w"] - 1e-2)) / 2e-2
+    train_step = dj.make_train_step(model, optax.sgd(1.0), loss)
+    state, metrics = train_step(state, tiny.batch(), key)
+    assert float(before["w"] - state.params["w"]) == pytest.approx(slope, rel=1e-3)
+    assert float(metrics["loss"]) == pytest.approx(mean_loss(before["w"]), rel=1e-5)
+
+
+def test_ema_averages_the_new_parameters_with_warm_up():
+    model = tiny.Affine()
+    tx = optax.sgd(0.1)
+    train_step = dj.make_train_step(model, tx, tiny.loss(), ema_decay=0.3)
+    state = fresh(model, tx)
+    expected = np.float64(state.ema_params["w"])
+    for k in range(6):
+        state, _ = train_step(state, tiny.batch(seed=k), jax.random.key(1))
+        decay = min(0.3, (1 + k) / (10 + k))
+        expected = decay * expected + (1 - decay) * np.float64(state.params["w"])
+        assert float(state.ema_params["w"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted():
+    model, tx = tiny.Affine(), optax.adamw(1e-2)
+    train_step = dj.make_train_step(model, tx, tiny.loss())
+    state, _ = train_step(fresh(model, tx), tiny.batch(), jax.random.key(1))
+    before = jax.tree.map(np.array, state)
+    broken = tiny.batch()
+    broken["image"] = broken["image"].at[3, 0, 0, 0].set(jnp.nan)
+    state, metrics = train_step(state, broken, jax.random.key(1))
+    assert int(state.step) == 2
+    assert int(state.skipped) == int(metrics["skipped"]) == 1
+    unchanged = dataclasses.replace(before, step=state.step, skipped=state.skipped)
+    assert_same_bits(state, unchanged)
+    state, _ = train_step(state, tiny.batch(), jax.random.key(1))
+    assert float(state.params["w"]) != float(before.params["w"])
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_a_mesh_of_eight_trains_as_one_device_does(shape, devices):
+    single, metrics, _ = after(3, unet(channels=(32, 64)))
+    mesh = make_mesh(shape, devices)
+    state, sharded_metrics, train_step = after(3, unet(channels=(32, 64)), mesh)
+    assert_close(single.params, state.params, rtol=1e-3, atol=1e-4)
+    assert float(metrics["loss"]) == pytest.approx(float(sharded_metrics["loss"]), rel=1e-5)
+    assert train_step._cache_size() == 1  # the state left as it came: nothing recompiles
+
+
+def test_fsdp_splits_the_state_over_its_devices(devices):
+    mesh = make_mesh(MeshShape(1, 8), devices)
+    state, *_ = after(1, unet(channels=(32, 64)), mesh)
+    for tree in (state.params, state.ema_params, state.opt_state):
+        large = [x for x in jax.tree.leaves(tree) if x.size >= 2**14]
+        assert large
+        assert all(x.addressable_shards[0].data.size == x.size // 8 for x in large)
+
+
+def test_noise_is_of_the_global_batch_whatever_the_mesh(devices):
+    """Every device drawing the same t and eps is a known way to lose most of a batch's variance."""
+    mesh, loss, key = make_mesh(MeshShape(8, 1), devices), tiny.loss(), jax.random.key(3)
+    host = jax.device_get(tiny.batch())
+    sharded = jax.jit(loss.draw)(key, put_batch(mesh, host))
+    assert_same_bits(sharded, jax.jit(loss.draw)(key, tiny.batch()))
+    noise = np.asarray(sharded.eps).reshape(16, -1)
+    correlation = np.abs(np.corrcoef(noise) - np.eye(16))
+    assert correlation.max() < 0.95
+    assert len(np.unique(np.asarray(sharded.t))) > 8
+
+
+def test_each_step_draws_anew():
+    model, tx = tiny.Affine(), optax.sgd(0.0)
+    train_step = dj.make_train_step(model, tx, tiny.loss())
+    state, losses = fresh(model, tx), []
+    for _ in range(4):
+        state, metrics = train_step(state, tiny.batch(), jax.random.key(1))
+        losses.append(float(metrics["loss"]))
+    assert len(set(losses)) == 4
+
+
+def test_bfloat16_computes_but_does_not_store():
+    state, metrics, _ = after(2, unet(dtype="bfloat16"))
+    trees = (state.params, state.ema_params, state.opt_state)
+    floats = [x for x in jax.tree.leaves(trees) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {x.dtype for x in floats} == {jnp.dtype("float32")}
+    assert np.isfinite(float(metrics["loss"]))
+    exact, *_ = after(2, unet())
+    assert_close(exact.params, state.params, rtol=0.1, atol=0.03)
+
+
+def test_the_old_state_is_donated():
+    model, tx = tiny.Affine(), optax.sgd(0.1)
+    state = fresh(model, tx)
+    dj.make_train_step(model, tx, tiny.loss())(state, tiny.batch(), jax.random.key(1))
+    assert state.params["w"].is_deleted()
+
+
+def test_gradient_descent_finds_the_least_squares_solution():
+    """x0-prediction of pure noise pictures by w x: the best w is alpha E[x0^2] / (alpha^2 E[x0^2] + sigma^2)."""
+    schedule = dj.schedules.RectifiedFlow()
+    at_half = dataclasses.make_dataclass(
+        "At", [], bases=(dj.losses.Times,), namespace={"draw": lambda s, k, c, n: jnp.full(n, 0.5)}
+    )()
+    loss = dj.losses.DiffusionLoss(schedule, dj.predictions.X0(), times=at_half, label_drop=0.0)
+    model, tx = tiny.Affine(), optax.sgd(0.2)
+    train_step = dj.make_train_step(model, tx, loss, ema_decay=0.98)
+    state = fresh(model, tx)
+    for k in range(300):
+        image = jax.random.normal(jax.random.key(k), (256, 4, 4, 1))
+        state, _ = train_step(state, {"image": image}, jax.random.key(1))
+    assert float(state.ema_params["w"]) == pytest.approx(0.5 / (0.25 + 0.25), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [({"ema_decay": 1.0}, "ema_decay = 1.0"), ({"accumulate": 0}, "accumulate = 0")],
+)
+def test_bad_settings_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        dj.make_train_step(tiny.Affine(), optax.sgd(0.1), tiny.loss(), **kwargs)
+
+
+def test_micro_batches_are_taken_from_all_over_the_batch():
+    parts = step_module._split(jnp.arange(12), 3)
+    assert parts.shape == (3, 4)
+    assert sorted(parts.ravel().tolist()) == list(range(12))
+    # Each of 4 devices holds a run of three examples and gives one to each part.
+    assert all(sorted(row // 3) == [0, 1, 2, 3] for row in np.asarray(parts))

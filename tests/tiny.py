@@ -1,0 +1,60 @@
+"""The smallest things that train: a config, and a network of three numbers."""
+
+import jax
+import jax.numpy as jnp
+
+import diffusion_jax as dj
+
+
+def config(**train) -> dict:
+    """Class-conditional digits with a network of some thousand parameters; `train` overrides that section."""
+    return {
+        "data": {"name": "Digits"},
+        "model": {
+            "name": "UNet",
+            "channels": [8, 16],
+            "blocks": 1,
+            "attention": [4],
+            "num_classes": 10,
+            "groups": 4,
+        },
+        "schedule": {"name": "Cosine", "steps": 100},
+        "prediction": {"name": "V"},
+        "loss": {"name": "DiffusionLoss", "label_drop": 0.1},
+        "optimizer": {"name": "adamw", "lr_schedule": 1e-3, "clip_norm": 1.0},
+        "sampler": {"name": "DDIM", "eta": 0.0, "steps": 4, "guidance": 1.5},
+        "train": {
+            "steps": 60,
+            "batch_size": 16,
+            "log_every": 5,
+            "eval_every": 20,
+            "sample_every": 0,
+            "checkpoint_every": 10,
+            **train,
+        },
+    }
+
+
+class Affine:
+    """A "network" w x + u t + (class embedding), to show that init and apply are all that is asked of one."""
+
+    def init(self, key, x, time, labels):
+        return {"w": jnp.float32(0.1), "u": jnp.float32(0.0), "classes": jnp.zeros(11)}
+
+    def apply(self, params, x, time, labels=None, train=False, rngs=None):
+        labels = jnp.full(time.shape, -1) if labels is None else labels
+        shift = params["u"] * time + params["classes"][labels]
+        return params["w"] * x + shift[:, None, None, None]
+
+
+def batch(size: int = 16, seed: int = 0) -> dict[str, jax.Array]:
+    """Random pictures and labels, float32 [size, 4, 4, 1] in [-1, 1]."""
+    image_key, label_key = jax.random.split(jax.random.key(seed))
+    return {
+        "image": jax.random.uniform(image_key, (size, 4, 4, 1), minval=-1.0),
+        "label": jax.random.randint(label_key, (size,), 0, 10),
+    }
+
+
+def loss(**kwargs) -> dj.losses.DiffusionLoss:
+    return dj.losses.DiffusionLoss(dj.schedules.Cosine(100), dj.predictions.V(), **kwargs)
