@@ -159,11 +159,10 @@ class _Training:
             return TrainState(**items["rest"], ema_params=items["ema_params"]), step
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         network = experiment.network
-        create = jax.jit(
-            lambda key: TrainState.create(key, network.model, experiment.tx, network.image_shape),
-            out_shardings=shardings,
+        state = TrainState.create(
+            key, network.model, experiment.tx, network.image_shape, shardings
         )
-        return create(key), 0
+        return state, 0
 
     def _save(self, state: TrainState, step: int) -> None:
         about = {

@@ -14,26 +14,35 @@ from diffusion_jax.training import step as step_module
 MESHES = [MeshShape(8, 1), MeshShape(1, 8), MeshShape(2, 4)]
 
 
+class Wide(tiny.Affine):
+    """Affine, and a matrix large enough to be split over devices."""
+
+    def init(self, key, x, time, labels):
+        wide = {"m": jax.random.normal(key, (16, 1024)) / 32, "n": jnp.zeros((1024, 16))}
+        return super().init(key, x, time, labels) | wide
+
+    def apply(self, params, x, time, labels=None, train=False, rngs=None):
+        mixed = jnp.tanh(x.reshape(-1, 16) @ params["m"]) @ params["n"]
+        return super().apply(params, x, time, labels) + mixed.reshape(x.shape)
+
+
 def unet(**kwargs) -> dj.models.UNet:
     settings = {"channels": (8, 16), "blocks": 1, "attention": (), "groups": 4, "num_classes": 10}
     return dj.models.UNet(**(settings | kwargs))
 
 
 def fresh(model, tx=None, mesh=None) -> dj.TrainState:
-    tx = tx or optax.adamw(1e-2)
-
-    def create():
-        return dj.TrainState.create(jax.random.key(0), model, tx, (4, 4, 1))
-
+    arguments = (jax.random.key(0), model, tx or optax.adamw(1e-2), (4, 4, 1))
     if mesh is None:
-        return create()
-    shardings = state_sharding(mesh, jax.eval_shape(create))
-    return jax.jit(create, out_shardings=shardings)()
+        return dj.TrainState.create(*arguments)
+    abstract = jax.eval_shape(lambda: dj.TrainState.create(*arguments))
+    return dj.TrainState.create(*arguments, state_sharding(mesh, abstract))
 
 
 def after(steps: int, model, mesh=None, batch_of=tiny.batch, **kwargs):
     """State and metrics after some steps on batches 0, 1, .."""
-    tx = optax.adamw(1e-2)
+    # Not Adam, which divides by the root of tiny second moments and makes steps out of rounding.
+    tx = optax.sgd(0.1, momentum=0.9)
     train_step = dj.make_train_step(model, tx, tiny.loss(), mesh=mesh, **kwargs)
     state = fresh(model, tx, mesh)
     for k in range(steps):
@@ -53,9 +62,8 @@ def assert_same_bits(a, b):
 
 @pytest.mark.parametrize("accumulate", [2, 4, 16])
 def test_accumulating_micro_batches_equals_one_batch(accumulate):
-    whole, parts = (after(3, unet(), accumulate=n)[0] for n in (1, accumulate))
-    # Adam divides by the root of tiny second moments: rounding of the sums shows most there.
-    assert_close(whole.params, parts.params, rtol=1e-3, atol=1e-4)
+    whole, parts = (after(3, Wide(), accumulate=n)[0] for n in (1, accumulate))
+    assert_close(whole.params, parts.params, rtol=1e-4, atol=1e-5)
 
 
 def test_accumulate_must_divide_the_batch():
@@ -112,17 +120,24 @@ def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted():
 
 @pytest.mark.parametrize("shape", MESHES, ids=str)
 def test_a_mesh_of_eight_trains_as_one_device_does(shape, devices):
-    single, metrics, _ = after(3, unet(channels=(32, 64)))
-    mesh = make_mesh(shape, devices)
-    state, sharded_metrics, train_step = after(3, unet(channels=(32, 64)), mesh)
-    assert_close(single.params, state.params, rtol=1e-3, atol=1e-4)
+    single, metrics, _ = after(3, Wide())
+    state, sharded_metrics, train_step = after(3, Wide(), make_mesh(shape, devices))
+    assert_close(single.params, state.params, rtol=1e-4, atol=1e-5)
     assert float(metrics["loss"]) == pytest.approx(float(sharded_metrics["loss"]), rel=1e-5)
     assert train_step._cache_size() == 1  # the state left as it came: nothing recompiles
 
 
+def test_a_unet_trains_on_a_mesh_as_on_one_device(devices):
+    single, metrics, _ = after(1, unet())
+    state, sharded_metrics, _ = after(1, unet(), make_mesh(MeshShape(2, 4), devices))
+    assert float(metrics["grad_norm"]) == pytest.approx(
+        float(sharded_metrics["grad_norm"]), rel=1e-4
+    )
+    assert_close(single.params, jax.device_get(state.params), rtol=1e-4, atol=1e-5)
+
+
 def test_fsdp_splits_the_state_over_its_devices(devices):
-    mesh = make_mesh(MeshShape(1, 8), devices)
-    state, *_ = after(1, unet(channels=(32, 64)), mesh)
+    state, *_ = after(1, Wide(), make_mesh(MeshShape(1, 8), devices))
     for tree in (state.params, state.ema_params, state.opt_state):
         large = [x for x in jax.tree.leaves(tree) if x.size >= 2**14]
         assert large
@@ -134,7 +149,7 @@ def test_noise_is_of_the_global_batch_whatever_the_mesh(devices):
     mesh, loss, key = make_mesh(MeshShape(8, 1), devices), tiny.loss(), jax.random.key(3)
     host = jax.device_get(tiny.batch())
     sharded = jax.jit(loss.draw)(key, put_batch(mesh, host))
-    assert_same_bits(sharded, jax.jit(loss.draw)(key, tiny.batch()))
+    assert_same_bits(sharded, jax.jit(loss.draw)(jax.random.key(3), tiny.batch()))
     noise = np.asarray(sharded.eps).reshape(16, -1)
     correlation = np.abs(np.corrcoef(noise) - np.eye(16))
     assert correlation.max() < 0.95
@@ -152,13 +167,11 @@ def test_each_step_draws_anew():
 
 
 def test_bfloat16_computes_but_does_not_store():
-    state, metrics, _ = after(2, unet(dtype="bfloat16"))
+    state, metrics, _ = after(1, unet(dtype="bfloat16"))
     trees = (state.params, state.ema_params, state.opt_state)
     floats = [x for x in jax.tree.leaves(trees) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {x.dtype for x in floats} == {jnp.dtype("float32")}
     assert np.isfinite(float(metrics["loss"]))
-    exact, *_ = after(2, unet())
-    assert_close(exact.params, state.params, rtol=0.1, atol=0.03)
 
 
 def test_the_old_state_is_donated():
@@ -171,10 +184,12 @@ def test_the_old_state_is_donated():
 def test_gradient_descent_finds_the_least_squares_solution():
     """x0-prediction of pure noise pictures by w x: the best w is alpha E[x0^2] / (alpha^2 E[x0^2] + sigma^2)."""
     schedule = dj.schedules.RectifiedFlow()
-    at_half = dataclasses.make_dataclass(
-        "At", [], bases=(dj.losses.Times,), namespace={"draw": lambda s, k, c, n: jnp.full(n, 0.5)}
-    )()
-    loss = dj.losses.DiffusionLoss(schedule, dj.predictions.X0(), times=at_half, label_drop=0.0)
+
+    class AtHalf(dj.losses.Times):
+        def draw(self, key, schedule, n):
+            return jnp.full(n, 0.5)
+
+    loss = dj.losses.DiffusionLoss(schedule, dj.predictions.X0(), times=AtHalf(), label_drop=0.0)
     model, tx = tiny.Affine(), optax.sgd(0.2)
     train_step = dj.make_train_step(model, tx, loss, ema_decay=0.98)
     state = fresh(model, tx)

@@ -64,7 +64,7 @@ def _split(shape: tuple[int, ...], mesh: Mesh) -> P:
     if parts == 1 or not dividing or np.prod(shape) < _SMALLEST_SPLIT:
         return P()
     largest = max(dividing, key=lambda axis: shape[axis])
-    return P(*["fsdp" if axis == largest else None for axis in range(len(shape))])
+    return P(*[None] * largest, "fsdp")  # no None behind it: jit would take that for another sharding
 
 
 def check_batch(mesh: Mesh, batch_size: int, name: str = "batch_size") -> None:

@@ -36,15 +36,20 @@ class TrainState:
         model: Model,
         tx: optax.GradientTransformation,
         image_shape: tuple[int, int, int],
+        shardings: Any = None,
     ) -> "TrainState":
-        """The state before the first step, for pictures of `image_shape` (H, W, C)."""
-        x = jnp.zeros((1, *image_shape))
-        params = model.init(key, x, jnp.zeros(1), jnp.zeros(1, jnp.int32))
-        return cls(
-            step=jnp.int32(0),
-            params=params,
-            opt_state=tx.init(params),
-            # A copy: the step donates both, and no buffer can be given away twice.
-            ema_params=jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), params),
-            skipped=jnp.int32(0),
-        )
+        """The state before the first step, for pictures of `image_shape` (H, W, C), laid out as `shardings`."""
+
+        def initial(key: jax.Array) -> "TrainState":
+            x = jnp.zeros((1, *image_shape))
+            params = model.init(key, x, jnp.zeros(1), jnp.zeros(1, jnp.int32))
+            return cls(
+                step=jnp.int32(0),
+                params=params,
+                opt_state=tx.init(params),
+                ema_params=jax.tree.map(lambda p: p.astype(jnp.float32), params),
+                skipped=jnp.int32(0),
+            )
+
+        # Under jit the parts are compiled together, and no two leaves share a buffer: the step donates all.
+        return jax.jit(initial, out_shardings=shardings)(key)

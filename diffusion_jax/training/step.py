@@ -48,7 +48,7 @@ def make_train_step(
         key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
         examples = loss.draw(key, batch)
         value, grads = gradient(model, loss, state.params, examples, dropout_key, accumulate)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
         updated = _update(state, grads, tx, ema_decay)
         new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)

@@ -1,0 +1,81 @@
+import jax
+import numpy as np
+import pytest
+
+import diffusion_jax as dj
+from diffusion_jax.data.pipeline import in_order
+from diffusion_jax.runtime.mesh import MeshShape, make_mesh
+from diffusion_jax.training.evaluate import make_evaluate
+
+KEY = 7
+
+
+class PerLevel:
+    """A network that errs by exactly the time's own value; its v-loss at time t is then t^2."""
+
+    def apply(self, params, x, time, labels=None, **kwargs):
+        return time[:, None, None, None] * np.ones(x.shape, np.float32) + params
+
+
+class ZeroTarget(dj.predictions.V):
+    def target(self, x0, eps, alpha, sigma):
+        return 0 * x0
+
+
+def evaluate(n: int, batch_size: int, shape: MeshShape, devices, params=0.0, draws=50):
+    source = dj.sources.from_arrays(np.zeros((2 * n, 4, 4, 1), np.uint8), holdout=2)[1]
+    schedule = dj.schedules.Cosine(1000)
+    loss = dj.losses.DiffusionLoss(schedule, ZeroTarget())
+    mesh = make_mesh(shape, devices[: shape.data * shape.fsdp])
+    run = make_evaluate(PerLevel(), loss, mesh, draws=draws)
+    return run(np.float32(params), in_order(source, batch_size), jax.random.key(KEY))
+
+
+@pytest.mark.parametrize("shape", [MeshShape(1, 1), MeshShape(4, 2)], ids=str)
+def test_loss_is_the_mean_over_times_in_all_and_in_each_bin(shape, devices):
+    found = evaluate(16, 16, shape, devices)
+    assert found["eval_loss"] == pytest.approx(1 / 3, abs=0.01)  # the integral of t^2
+    schedule = dj.schedules.Cosine(1000)
+    t = np.arange(1, 1001) / 1000
+    log_snr = np.asarray(schedule.log_snr(t))
+    bins = [name for name in found if name.startswith("eval_loss/")]
+    assert len(bins) >= 5
+    for name in bins:
+        low, high = (float(edge) for edge in name.removeprefix("eval_loss/log_snr_").split("_"))
+        inside = (log_snr >= low) & (log_snr < high)
+        assert found[name] == pytest.approx((t[inside] ** 2).mean(), abs=0.02)
+
+
+class ErrsByLabel:
+    """A network that errs by 1 + label, whatever it sees."""
+
+    def apply(self, params, x, time, labels=None, **kwargs):
+        return np.ones(x.shape, np.float32) * (labels[:, None, None, None] + 1)
+
+
+def evaluate_labels(held_out: list[int], batch_size: int, devices, label_drop=0.0) -> dict:
+    labels = np.repeat(held_out, 2)  # every second one is held out
+    images = np.zeros((len(labels), 4, 4, 1), np.uint8)
+    source = dj.sources.from_arrays(images, labels, holdout=2)[1]
+    loss = dj.losses.DiffusionLoss(dj.schedules.Cosine(), ZeroTarget(), label_drop=label_drop)
+    run = make_evaluate(ErrsByLabel(), loss, make_mesh(MeshShape(1, 1), devices[:1]))
+    return run({}, in_order(source, batch_size), jax.random.key(KEY))
+
+
+def test_the_example_that_fills_up_a_batch_does_not_count(devices):
+    """Example 0 fills up; its loss of 100 would count four times."""
+    found = evaluate_labels([9] + [0] * 12, 8, devices)
+    assert found["eval_loss"] == pytest.approx((100 + 12) / 13)
+
+
+def test_two_evaluations_differ_by_the_parameters_only(devices):
+    first, again, other = (
+        evaluate(8, 8, MeshShape(1, 1), devices, params, draws=2) for params in (0.0, 0.0, 1.0)
+    )
+    assert first == again
+    assert other["eval_loss"] > first["eval_loss"]
+
+
+def test_labels_are_never_dropped(devices):
+    found = evaluate_labels([1] * 10, 10, devices, label_drop=1.0)
+    assert found["eval_loss"] == pytest.approx(4.0)

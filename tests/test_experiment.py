@@ -1,0 +1,153 @@
+import copy
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+import tiny
+
+import diffusion_jax as dj
+from diffusion_jax.components import ConfigError
+from diffusion_jax.experiment import Experiment, as_plain, sampler_from_text
+
+
+def build(config, **kwargs) -> Experiment:
+    return Experiment.from_config(config, (8, 8, 1), 10, **kwargs)
+
+
+def changed(path: str, value) -> dict:
+    """The tiny config with one field set (or, with ..., taken away)."""
+    config = copy.deepcopy(tiny.config())
+    *sections, field = path.split(".")
+    inside = config
+    for section in sections:
+        inside = inside.setdefault(section, {})
+    if value is ...:
+        del inside[field]
+    else:
+        inside[field] = value
+    return config
+
+
+def test_a_config_becomes_the_objects_it_names():
+    config = changed("sampler.grid", {"name": "UniformLogSNR", "last": 0.05})
+    config["schedule"] = {"name": "Shifted", "resolution": 32, "schedule": {"name": "Cosine"}}
+    config["loss"]["weighting"] = {"name": "MinSNR", "gamma": 3}
+    experiment = build(config)
+    assert experiment.loss.schedule == dj.schedules.Shifted(dj.schedules.Cosine(), 32)
+    assert experiment.loss.weighting == dj.losses.MinSNR(3.0)
+    assert experiment.sampling.grid == dj.grids.UniformLogSNR(0.05)
+    assert experiment.sampling.sampler == dj.samplers.DDIM(0.0)
+    assert experiment.network.model.channels == (8, 16)
+    assert experiment.plan.batch_size == 16
+
+
+def test_a_config_dict_and_plain_values_are_the_same():
+    config = ml_collections.ConfigDict(tiny.config())
+    config.model.channels = (8, 16)
+    assert as_plain(config) == as_plain(tiny.config())
+
+
+def test_learning_rate_schedule_and_clipping_are_optax_s():
+    rate = {"name": "linear_schedule", "init_value": 1.0, "end_value": 0.0, "transition_steps": 10}
+    config = changed("optimizer", {"name": "sgd", "lr_schedule": rate, "clip_norm": 0.5})
+    experiment = build(config)
+    params = {"w": np.zeros(2, np.float32)}
+    state = experiment.tx.init(params)
+    for k in range(3):
+        updates, state = experiment.tx.update({"w": np.array([3.0, 4.0], np.float32)}, state, params)
+        # The gradient of norm 5 is cut to 0.5, then multiplied by the rate at update k.
+        np.testing.assert_allclose(updates["w"], -(1 - k / 10) * np.array([0.3, 0.4]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("trian", {}, r"config\.trian: there is no such field; did you mean train"),
+        ("train.stpes", 5, r"config\.train\.stpes: there is no such field; did you mean steps"),
+        ("train.steps", "many", r"config\.train\.steps = 'many': must be of type int"),
+        ("train.steps", 0, "steps = 0: must be at least 1"),
+        ("train.ema_decay", 1.5, "ema_decay = 1.5"),
+        ("train.batch_size", 12, "batch_size = 12: must divide by the 8 devices"),
+        ("mesh", {"data": 3}, "mesh data = 3"),
+        ("model", ..., r"config\.model: the section is missing"),
+        ("model.name", "Unet", r'config\.model\.name = "Unet".*did you mean UNet'),
+        ("model.groups", 3, r"config\.model: groups = 3"),
+        ("model.num_classes", 7, r"config\.model\.num_classes = 7: the data have 10"),
+        ("model.attention", [3], "attention = "),
+        ("model.channels", [8, 16, 16, 16, 16], "must divide by 16, not 8x8"),
+        ("schedule.name", "Cosin", r"did you mean Cosine"),
+        ("schedule.steps", 1.5, r"config\.schedule\.steps = 1.5: must be of type int, not float"),
+        ("schedule.name", 3, r"config\.schedule = "),
+        ("sampler.name", "DIMM", "did you mean DDIM"),
+        ("sampler.eta", 2.0, r"config\.sampler: eta = 2.0"),
+        ("sampler.steps", 0, r"config\.sampler: steps = 0"),
+        ("sampler.steps", 200, "schedule has only 100 times"),
+        ("loss.label_drop", -0.1, "label_drop = -0.1"),
+        ("loss.weighting", {"name": "MinSRN"}, "did you mean MinSNR"),
+        ("optimizer.name", "adamx", "did you mean adamax"),
+        ("optimizer.lr_schedule", -1.0, r"lr_schedule = -1.0: must be positive"),
+        ("optimizer.clip_norm", "big", r"config\.optimizer\.clip_norm = 'big'"),
+        ("data.name", "Digit", "did you mean Digits"),
+        ("data.nmae", "x", "no such field"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line_before_any_compile(path, value, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        build(changed(path, value))
+    assert "\n" not in str(error.value)
+
+
+def test_eps_prediction_with_zero_terminal_snr_is_refused():
+    config = changed("schedule", {"name": "ZeroTerminalSNR", "schedule": {"name": "LinearBeta"}})
+    config["prediction"] = {"name": "Eps"}
+    with pytest.raises(ConfigError, match="Eps cannot be used with ZeroTerminalSNR.*use V"):
+        build(config)
+
+
+def test_guidance_without_classes_is_refused():
+    config = changed("model.num_classes", 0)
+    with pytest.raises(ConfigError, match="guidance = 1.5: the model has no classes"):
+        build(config)
+
+
+def test_a_config_from_a_file_imports_nothing():
+    config = changed("sampler", {"name": "os:getcwd"})
+    with pytest.raises(ConfigError, match="may not import code"):
+        build(config, allow_code=False)
+
+
+def test_a_user_s_own_component_is_reached_from_a_config():
+    config = changed("model", {"name": "tiny:Affine"})
+    config["sampler"]["guidance"] = 1.0
+    assert isinstance(build(config).network.model, tiny.Affine)
+
+
+def test_values_that_are_not_plain_are_refused():
+    with pytest.raises(ConfigError, match="plain values"):
+        as_plain(changed("schedule", dj.schedules.Cosine()))
+
+
+@pytest.mark.parametrize(
+    ("text", "sampler"),
+    [
+        ("DDPM", dj.samplers.DDPM()),
+        ("DDIM(eta=0.5)", dj.samplers.DDIM(0.5)),
+        ("DPMSolverPP(order=1)", dj.samplers.DPMSolverPP(1)),
+        (' DDPM(variance="large") ', dj.samplers.DDPM("large")),
+    ],
+)
+def test_a_sampler_is_read_from_the_command_line(text, sampler):
+    assert sampler_from_text(text) == sampler
+
+
+@pytest.mark.parametrize(
+    "text", ["DIMM", "DDIM(0.5)", "DDIM(eta=)", "DDIM(etaa=1)", "", "__import__('os')", "os:x"]
+)
+def test_a_bad_sampler_is_refused(text):
+    with pytest.raises(ConfigError):
+        sampler_from_text(text)
+
+
+def test_the_sampler_in_a_config_is_a_pytree():
+    assert jax.tree.leaves(build(tiny.config()).sampling.sampler) == [0.0]

@@ -1,0 +1,86 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion_jax.models.layers import ClassEmbedding, GroupNorm, sinusoid
+
+
+def group_norm(x, groups, epsilon=1e-5):
+    """Group normalisation in float64, without scale and bias, from its definition."""
+    x = np.asarray(x, np.float64)
+    out = np.empty_like(x)
+    size = x.shape[-1] // groups
+    for b in range(len(x)):
+        for first in range(0, x.shape[-1], size):
+            part = x[b, ..., first : first + size]
+            out[b, ..., first : first + size] = (part - part.mean()) / np.sqrt(part.var() + epsilon)
+    return out
+
+
+def normed(x, groups, dtype=jnp.float32):
+    norm = GroupNorm(groups, dtype)
+    return norm.apply(norm.init(jax.random.key(0), x), x)
+
+
+@pytest.mark.parametrize("width", [4, 32, 128])
+def test_sinusoid_has_periods_in_geometric_progression(width):
+    time = np.array([0.0, 1.0, 37.5, 999.0, 1000.0])
+    half = width // 2
+    wavelengths = 2 * np.pi * np.geomspace(1, 10_000, half)
+    angle = 2 * np.pi * time[:, None] / wavelengths
+    expected = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+    found = sinusoid(jnp.asarray(time, jnp.float32), width)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, atol=2e-4)  # float32 angles up to 1000
+
+
+def test_sinusoid_tells_neighbouring_steps_apart():
+    rows = np.asarray(sinusoid(jnp.arange(1001.0), 32))
+    assert np.linalg.norm(np.diff(rows, axis=0), axis=1).min() > 0.5
+
+
+def test_sinusoid_of_a_bfloat16_time_is_float32():
+    assert sinusoid(jnp.zeros(2, jnp.bfloat16), 8).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_group_norm_is_that_of_float64(groups):
+    x = np.random.default_rng(0).normal(2, 3, (2, 5, 3, 8)).astype(np.float32)
+    np.testing.assert_allclose(normed(x, groups), group_norm(x, groups), atol=1e-5)
+
+
+def test_group_norm_survives_a_large_mean():
+    """As E[x^2] - E[x]^2 in float32 the variance of these is lost: 1e6 has no digits left for 0.01."""
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 8, 8, 4))
+    x = (1000 + noise).astype(np.float32)
+    fast = np.mean(x**2, dtype=np.float32) - np.mean(x, dtype=np.float32) ** 2
+    assert abs(fast - x.astype(np.float64).var()) > 0.005  # the trap is real here
+    np.testing.assert_allclose(normed(x, 2), group_norm(x, 2), atol=5e-3)
+
+
+def test_group_norm_of_bfloat16_has_float32_statistics():
+    """8 bits of mantissa would round mean and variance by up to 0.4%; only the result is rounded."""
+    noise = np.random.default_rng(0).normal(3, 1, (2, 16, 16, 4))
+    x = jnp.asarray(noise, jnp.bfloat16)
+    found = normed(x, 2, jnp.bfloat16)
+    assert found.dtype == jnp.bfloat16
+    expected = jnp.asarray(group_norm(np.asarray(x, np.float64), 2), jnp.float32)
+    rounded = expected.astype(jnp.bfloat16)
+    differing = np.mean(np.asarray(found, np.float32) != np.asarray(rounded, np.float32))
+    assert differing < 0.01
+
+
+def test_group_norm_keeps_its_parameters_in_float32():
+    norm = GroupNorm(2, jnp.bfloat16)
+    params = norm.init(jax.random.key(0), jnp.zeros((1, 2, 2, 4), jnp.bfloat16))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+def test_classes_have_a_row_each_and_all_negative_labels_share_one_more():
+    embedding = ClassEmbedding(num_classes=3, width=8)
+    params = embedding.init(jax.random.key(0), jnp.zeros(1, jnp.int32))
+    assert [leaf.shape for leaf in jax.tree.leaves(params)] == [(4, 8)]
+    rows = np.asarray(embedding.apply(params, jnp.array([0, 1, 2, -1, -5])))
+    np.testing.assert_array_equal(rows[3], rows[4])
+    assert len(np.unique(rows, axis=0)) == 4

@@ -1,0 +1,183 @@
+import json
+
+import jax
+import numpy as np
+import optax
+import pytest
+import tiny
+
+import diffusion_jax as dj
+from diffusion_jax.runtime.writers import MetricsWriter
+from diffusion_jax.training.loop import Actions, Plan, fit
+
+
+class Value:
+    """A number on a pretended device, which tells when the host reads it."""
+
+    def __init__(self, value: float, step: int, reads: list):
+        self.value, self.step, self.reads = value, step, reads
+
+    def copy_to_host_async(self):
+        pass
+
+    def __array__(self, *args, **kwargs):
+        self.reads.append(self.step)
+        return np.float32(self.value)
+
+
+class Recorder:
+    """Stands in for the step and the actions, and writes down what the loop did."""
+
+    def __init__(self):
+        self.events, self.reads, self.stop_at = [], [], None
+
+    def step(self, state, batch, key):
+        step = batch + 1
+        self.events.append(("step", step))
+        values = {"loss": 10.0 * step, "grad_norm": 1.0, "skipped": 0}
+        return state, {name: Value(x, step, self.reads) for name, x in values.items()}
+
+    def actions(self) -> Actions:
+        def evaluate(state):
+            self.events.append(("eval", self.events[-1][1]))
+            return {"eval_loss": 1.0}
+
+        return Actions(
+            evaluate=evaluate,
+            draw_samples=lambda state, step: self.events.append(("sample", step)),
+            save=lambda state, step: self.events.append(("save", step)),
+            should_stop=lambda: self.of("step")[-1:] == [self.stop_at],
+        )
+
+    def fit(self, folder, start=0, **plan):
+        plan = Plan(**({"steps": 10, "batch_size": 4} | plan))
+        with MetricsWriter(folder, start) as writer:
+            batches = iter(range(start, 100))
+            _, step = fit("state", self.step, batches, None, plan, writer, self.actions(), start)
+        return step
+
+    def of(self, kind):
+        return [step for name, step in self.events if name == kind]
+
+
+def lines(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_everything_happens_when_it_is_due(tmp_path):
+    recorder = Recorder()
+    plan = {"log_every": 4, "eval_every": 5, "sample_every": 3, "checkpoint_every": 4}
+    assert recorder.fit(tmp_path, **plan) == 10
+    assert recorder.of("step") == list(range(1, 11))
+    assert recorder.of("eval") == [5, 10]
+    assert recorder.of("sample") == [3, 6, 9, 10]
+    assert recorder.of("save") == [4, 8, 10]
+
+
+def test_zero_means_only_at_the_end(tmp_path):
+    recorder = Recorder()
+    recorder.fit(tmp_path, log_every=0, eval_every=0, sample_every=0, checkpoint_every=0)
+    assert {recorder.of(kind)[0] for kind in ("eval", "sample", "save")} == {10}
+    assert len(recorder.events) == 13
+
+
+def test_the_record_is_in_order_and_marks_what_is_off_schedule(tmp_path):
+    Recorder().fit(tmp_path, log_every=4, eval_every=8)
+    kinds = [(x["step"], "loss" in x, x.get("final", False)) for x in lines(tmp_path)]
+    assert kinds == [
+        (4, True, False),
+        (8, True, False),
+        (8, False, False),
+        (10, True, True),
+        (10, False, True),
+    ]
+    assert [x["loss"] for x in lines(tmp_path) if "loss" in x] == [40.0, 80.0, 100.0]
+
+
+def test_the_host_reads_only_what_it_logs_and_a_log_point_late(tmp_path):
+    """Reading a loss as soon as it is asked for stalls the device."""
+    recorder = Recorder()
+    steps_done_at_read = []
+    recorder.reads = type(
+        "Reads", (list,), {"append": lambda s, x: steps_done_at_read.append((x, recorder.events[-1][1]))}
+    )()
+    recorder.fit(tmp_path, log_every=3, eval_every=0, sample_every=0, checkpoint_every=0)
+    assert sorted({step for step, _ in steps_done_at_read}) == [3, 6, 9, 10]
+    assert (3, 6) in steps_done_at_read
+    assert (6, 9) in steps_done_at_read
+
+
+def test_no_transfer_to_the_host_between_log_points(tmp_path):
+    """Implicit transfers are an error on an accelerator; here the guard has no teeth, Recorder has."""
+    model, tx = tiny.Affine(), optax.adamw(1e-2)
+    step = dj.make_train_step(model, tx, tiny.loss())
+    state = dj.TrainState.create(jax.random.key(0), model, tx, (4, 4, 1))
+    batches = (tiny.batch(seed=k) for k in range(20))
+    plan = Plan(steps=12, batch_size=16, log_every=5)
+    actions = Actions(lambda state: {"eval_loss": 0.0}, lambda *_: None, lambda *_: None)
+    with (
+        MetricsWriter(tmp_path) as writer,
+        jax.transfer_guard_device_to_host("disallow"),
+    ):
+        state, _ = fit(state, step, batches, jax.random.key(1), plan, writer, actions)
+    assert step._cache_size() == 1  # one compile in the whole run
+    assert int(state.step) == 12
+
+
+def test_stopping_saves_where_it_stands(tmp_path):
+    recorder = Recorder()
+    recorder.stop_at = 7
+    assert recorder.fit(tmp_path, checkpoint_every=5) == 7
+    assert recorder.of("save") == [5, 7]
+
+
+def test_stopping_at_a_checkpoint_saves_once(tmp_path):
+    recorder = Recorder()
+    recorder.stop_at = 5
+    recorder.fit(tmp_path, checkpoint_every=5)
+    assert recorder.of("save") == [5]
+
+
+def test_resuming_goes_on_with_the_next_batch(tmp_path):
+    recorder = Recorder()
+    recorder.fit(tmp_path, start=6)
+    assert recorder.of("step") == [7, 8, 9, 10]
+
+
+def test_a_finished_run_does_nothing_more(tmp_path):
+    recorder = Recorder()
+    assert recorder.fit(tmp_path, start=10) == 10
+    assert recorder.events == []
+
+
+def test_skipped_batches_are_told(tmp_path, caplog):
+    recorder = Recorder()
+    original = recorder.step
+
+    def step(state, batch, key):
+        state, metrics = original(state, batch, key)
+        return state, metrics | {"skipped": Value(batch // 4, batch + 1, [])}
+
+    recorder.step = step
+    recorder.fit(tmp_path, log_every=2)
+    told = [r.message for r in caplog.records if "not finite" in r.message]
+    assert len(told) == 2
+    assert told[0].startswith("step 6: 1 batches")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 0),
+        ("batch_size", 0),
+        ("log_every", -1),
+        ("keep_checkpoints", 0),
+        ("ema_decay", 1.0),
+        ("seed", -1),
+        ("accumulate", 3),
+    ],
+)
+def test_a_plan_refuses_what_is_out_of_range(field, value):
+    with pytest.raises(ValueError, match=f"{field} = {value}"):
+        Plan(**({"steps": 10, "batch_size": 4} | {field: value}))
+

@@ -1,0 +1,123 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from diffusion_jax.runtime.mesh import (
+    MeshShape,
+    check_batch,
+    make_mesh,
+    put_batch,
+    replicated,
+    state_sharding,
+)
+
+SHAPES = [(8, 1), (1, 8), (2, 4)]
+
+
+def mesh_of(data, fsdp, devices):
+    return make_mesh(MeshShape(data, fsdp), devices)
+
+
+@pytest.mark.parametrize(("data", "fsdp"), SHAPES)
+def test_a_mesh_has_the_shape_asked_for_and_each_device_once(data, fsdp, devices):
+    mesh = mesh_of(data, fsdp, devices)
+    assert dict(mesh.shape) == {"data": data, "fsdp": fsdp}
+    assert set(mesh.devices.flatten()) == set(devices)
+
+
+@pytest.mark.parametrize(("fsdp", "data"), [(1, 8), (2, 4), (4, 2), (8, 1)])
+def test_data_takes_what_fsdp_leaves(fsdp, data, devices):
+    assert mesh_of(-1, fsdp, devices).shape["data"] == data
+
+
+def test_without_devices_given_it_takes_all(devices):
+    assert make_mesh().size == len(devices)
+
+
+def test_one_device_is_a_mesh(devices):
+    assert dict(mesh_of(-1, 1, devices[:1]).shape) == {"data": 1, "fsdp": 1}
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(3, 1), (4, 1), (16, 1), (-1, 3), (-1, 16), (8, 2)])
+def test_a_mesh_that_does_not_fit_is_refused(data, fsdp, devices):
+    with pytest.raises(ValueError, match=f"data = {data}, fsdp = {fsdp} .* 8 device"):
+        mesh_of(data, fsdp, devices)
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(0, 1), (-2, 1), (1, 0), (1, -1)])
+def test_a_shape_that_is_not_positive_is_refused(data, fsdp):
+    with pytest.raises(ValueError, match=f"data = {data}, fsdp = {fsdp}: must be positive"):
+        MeshShape(data, fsdp)
+
+
+def spec_of(shape, mesh):
+    return state_sharding(mesh, jax.ShapeDtypeStruct(shape, jnp.float32)).spec
+
+
+@pytest.mark.parametrize(
+    ("shape", "spec"),
+    [
+        ((3, 3, 64, 128), P(None, None, None, "fsdp")),
+        ((3, 3, 128, 64), P(None, None, "fsdp", None)),
+        ((4096,), P("fsdp")),
+        ((1000, 66), P("fsdp", None)),  # 66 does not divide by 4
+        ((1001, 68), P(None, "fsdp")),  # nor does the larger one here
+    ],
+)
+def test_a_large_leaf_is_split_along_its_largest_dividing_dimension(shape, spec, devices):
+    assert spec_of(shape, mesh_of(2, 4, devices)) == spec
+
+
+@pytest.mark.parametrize("shape", [(), (64,), (3, 3, 3, 32), (1001, 99), (4, 1023)])
+def test_small_and_odd_leaves_are_on_every_device(shape, devices):
+    assert spec_of(shape, mesh_of(2, 4, devices)) == P()
+
+
+@pytest.mark.parametrize("shape", [(64,), (128, 128)])
+def test_without_fsdp_nothing_is_split(shape, devices):
+    assert spec_of(shape, mesh_of(8, 1, devices)) == P()
+
+
+def test_a_split_leaf_costs_each_device_its_part_and_keeps_its_values(devices):
+    mesh = mesh_of(2, 4, devices)
+    state = {"w": jnp.arange(128.0 * 64).reshape(128, 64), "b": jnp.arange(64.0)}
+    placed = jax.device_put(state, state_sharding(mesh, state))
+    assert {shard.data.shape for shard in placed["w"].addressable_shards} == {(32, 64)}
+    assert {shard.data.shape for shard in placed["b"].addressable_shards} == {(64,)}
+    jax.tree.map(np.testing.assert_array_equal, placed, state)
+
+
+def test_replicated_means_whole_on_every_device(devices):
+    placed = jax.device_put(jnp.arange(16.0), replicated(mesh_of(2, 4, devices)))
+    assert [shard.data.shape for shard in placed.addressable_shards] == [(16,)] * 8
+
+
+@pytest.mark.parametrize(("data", "fsdp"), SHAPES)
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_a_batch_that_the_devices_divide_passes(data, fsdp, batch_size, devices):
+    check_batch(mesh_of(data, fsdp, devices), batch_size)
+
+
+@pytest.mark.parametrize(("batch_size", "better"), [(1, 8), (7, 8), (12, 8), (100, 96)])
+def test_another_batch_is_refused_with_one_that_works(batch_size, better, devices):
+    mesh = mesh_of(2, 4, devices)
+    with pytest.raises(ValueError, match=f"n = {batch_size}: .* 8 devices .* use {better}$"):
+        check_batch(mesh, batch_size, "n")
+    check_batch(mesh, better)
+
+
+@pytest.mark.parametrize(("data", "fsdp"), SHAPES)
+def test_a_batch_goes_over_all_devices_in_order(data, fsdp, devices):
+    batch = {
+        "image": np.arange(16 * 4, dtype=np.uint8).reshape(16, 2, 2, 1),
+        "label": np.arange(16, dtype=np.int32),
+    }
+    placed = put_batch(mesh_of(data, fsdp, devices), batch)
+    for name, array in placed.items():
+        assert array.dtype == batch[name].dtype
+        np.testing.assert_array_equal(array, batch[name])
+        assert {shard.data.shape[0] for shard in array.addressable_shards} == {2}
+        starts = [shard.index[0].start or 0 for shard in array.addressable_shards]
+        assert sorted(starts) == list(range(0, 16, 2))  # each part once

@@ -1,0 +1,154 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+import diffusion_jax as dj
+from diffusion_jax import run as run_module
+from diffusion_jax.run import Network, Run, Sampling
+from diffusion_jax.runtime.mesh import MeshShape, make_mesh
+
+LABELS = np.arange(20) % 10
+
+
+def affine_run(devices, num_classes=10, **sampling) -> Run:
+    """A "network" that is a fixed function of each picture, on a mesh of `devices`."""
+    network = Network(AFFINE, dj.schedules.Cosine(50), dj.predictions.V(), (4, 4, 1), num_classes)
+    params = {"w": np.float32(0.3), "u": np.float32(0.1), "classes": np.linspace(-1, 1, 11, dtype="f4")}
+    settings = Sampling(**({"steps": 5, "sampler": dj.samplers.DDIM(0.5)} | sampling))
+    return Run(network, params, settings, make_mesh(MeshShape(), devices))
+
+
+AFFINE = tiny.Affine()
+
+
+def unet_run(devices) -> Run:
+    model = dj.models.UNet(channels=(8, 16), blocks=1, attention=(4,), groups=4, num_classes=10)
+    params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 1)), np.zeros(1), np.zeros(1, int))
+    # Away from the zeros that blocks start from, so that every layer has a say.
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    shaken = [
+        x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)
+    ]
+    network = Network(model, dj.schedules.Cosine(50), dj.predictions.V(), (8, 8, 1), 10)
+    settings = Sampling(dj.samplers.DPMSolverPP(), steps=4, guidance=1.5)
+    return Run(network, jax.tree.unflatten(tree, shaken), settings, make_mesh(MeshShape(), devices))
+
+
+def test_pictures_do_not_change_with_the_batch_size(devices):
+    """Bit for bit: this network treats each picture by itself, with no sum whose order could change."""
+    run = affine_run(devices[:1])
+    whole = run.sample(jax.random.key(0), 20, labels=LABELS, guidance=2.0)
+    assert whole.shape == (20, 4, 4, 1)
+    assert len({picture.tobytes() for picture in whole}) == 20
+    for size in (1, 7, 64):
+        parts = run.sample(jax.random.key(0), 20, labels=LABELS, guidance=2.0, batch_size=size)
+        np.testing.assert_array_equal(whole, parts)
+    fewer = run.sample(jax.random.key(0), 6, labels=LABELS[:6], guidance=2.0)
+    np.testing.assert_array_equal(whole[:6], fewer)
+
+
+def test_pictures_do_not_change_with_the_devices(devices):
+    single, eight = (
+        affine_run(d).sample(jax.random.key(0), 20, labels=LABELS) for d in (devices[:1], devices)
+    )
+    np.testing.assert_array_equal(single, eight)
+
+
+def test_a_unet_s_pictures_change_by_rounding_only(devices):
+    """Convolutions and matrix products sum in an order that the compiler chooses by shape."""
+    single, eight = unet_run(devices[:1]), unet_run(devices)
+    labels = np.arange(9)
+    whole = single.sample(jax.random.key(0), 9, labels=labels)
+    assert whole.std() > 0.1
+    for run, size in ((single, 1), (single, 7), (eight, 64)):
+        other = run.sample(jax.random.key(0), 9, labels=labels, batch_size=size)
+        np.testing.assert_allclose(whole, other, atol=1e-5)
+
+
+def test_nothing_traced_recompiles(devices):
+    run = affine_run(devices[:1], steps=3)
+    draw = {"n": 8, "labels": LABELS[:8]}
+    run.sample(jax.random.key(0), guidance=2.0, **draw)
+    compiled = run_module._draw._cache_size()
+    for seed, guidance, eta in ((1, 2.0, 0.5), (0, 3.5, 0.5), (0, 2.0, 0.1)):
+        sampler = dj.samplers.DDIM(eta)
+        run.sample(jax.random.key(seed), sampler=sampler, guidance=guidance, **draw)
+    run.sample(jax.random.key(0), 8, labels=LABELS[::-1][:8], guidance=2.0)
+    assert run_module._draw._cache_size() == compiled
+
+
+def test_guidance_and_labels_have_an_effect(devices):
+    run = affine_run(devices[:1])
+    draw = {"key": jax.random.key(0), "n": 4, "clip": False}
+    cond = run.sample(labels=[3] * 4, **draw)
+    others = [
+        run.sample(labels=[4] * 4, **(draw | {"key": jax.random.key(0)})),
+        run.sample(labels=[3] * 4, guidance=2.0, **(draw | {"key": jax.random.key(0)})),
+        run.sample(**(draw | {"key": jax.random.key(0)})),
+        run.sample(labels=[3] * 4, **(draw | {"key": jax.random.key(1)})),
+    ]
+    assert all(np.abs(cond - other).max() > 1e-3 for other in others)
+
+
+def test_what_is_not_given_is_the_run_s_own(devices):
+    run = affine_run(devices[:1], guidance=2.0)
+    own = run.sample(jax.random.key(0), 4, labels=[1] * 4)
+    given = run.sample(
+        jax.random.key(0),
+        4,
+        labels=[1] * 4,
+        guidance=2.0,
+        steps=5,
+        sampler=dj.samplers.DDIM(0.5),
+        grid=dj.grids.Uniform(),
+        clip=True,
+    )
+    np.testing.assert_array_equal(own, given)
+
+
+def test_frames_end_in_the_result(devices):
+    run = affine_run(devices[:1])
+    x, frames = run.sample(jax.random.key(0), 5, labels=[1] * 5, keep=3, batch_size=2)
+    assert frames.x.shape == (3, 5, 4, 4, 1)
+    np.testing.assert_array_equal(np.clip(frames.x[-1], -1, 1), x)
+    assert frames.times[0] == 1
+    assert frames.times[-1] == 0
+
+
+def test_pictures_are_in_range(devices):
+    run = affine_run(devices[:1])
+    run = dataclasses.replace(run, params=run.params | {"w": np.float32(-5.0)})
+    x = run.sample(jax.random.key(0), 4, labels=[0] * 4, clip=False)
+    assert x.dtype == np.float32
+    assert np.abs(x).max() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"n": 0}, "n = 0"),
+        ({"labels": [10, 0]}, "labels contain 10: must be from 0 to 9"),
+        ({"labels": [-1, 0]}, "labels contain -1"),
+        ({"labels": [1]}, "need 2 integers"),
+        ({"labels": [1.5, 2.0]}, "need 2 integers"),
+        ({"guidance": 2.0}, "needs labels"),
+        ({"guidance": float("nan"), "labels": [1, 2]}, "guidance = nan"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"steps": 0}, "steps = 0: sampling takes at least one step"),
+        ({"steps": 51}, "steps = 51: the schedule has only 50 times"),
+        ({"keep": 1}, "keep = 1"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(kwargs, message, devices):
+    with pytest.raises(ValueError, match=message) as error:
+        affine_run(devices[:1]).sample(**({"key": jax.random.key(0), "n": 2} | kwargs))
+    assert "\n" not in str(error.value)
+
+
+def test_labels_for_a_network_without_classes_are_refused(devices):
+    with pytest.raises(ValueError, match="trained without classes"):
+        affine_run(devices[:1], num_classes=0).sample(jax.random.key(0), 1, labels=[1])

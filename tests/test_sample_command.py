@@ -1,0 +1,96 @@
+"""sample.py, called in this process."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+import diffusion_jax as dj
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def command():
+    sys.path.insert(0, str(ROOT))
+    import sample
+
+    flags.FLAGS(["sample.py", "--workdir", "", "--allow_code"])  # tiny's own network
+    return sample
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    dj.train(tiny.config(tiny.AFFINE, steps=2), folder)
+    return folder
+
+
+def run(command, workdir, out, **kwargs) -> None:
+    with flagsaver.flagsaver(workdir=str(workdir), out=str(out), **kwargs):
+        command.main([])
+
+
+def test_an_npz_holds_pictures_and_labels(command, workdir, tmp_path):
+    out = tmp_path / "deep" / "x.npz"
+    run(command, workdir, out, num_samples=12, labels=["3", "5"], steps=2)
+    with np.load(out) as arrays:
+        assert arrays["image"].shape == (12, 8, 8, 1)
+        assert arrays["image"].dtype == np.uint8
+        assert arrays["label"].tolist() == [3, 5] * 6
+
+
+def test_batch_size_changes_no_picture_and_the_seed_every_one(command, workdir, tmp_path):
+    outs = [tmp_path / f"{i}.npz" for i in range(3)]
+    settings = {"num_samples": 9, "steps": 2, "sampler": "DDIM(eta=1.0)"}
+    run(command, workdir, outs[0], **settings)
+    run(command, workdir, outs[1], batch_size=8, **settings)
+    run(command, workdir, outs[2], seed=1, **settings)
+    a, b, c = (np.load(out)["image"].astype(int) for out in outs)
+    assert np.abs(a - b).max() <= 1  # 1e-5 before rounding
+    assert all(np.abs(a - c).max(axis=(1, 2, 3)) > 1)
+
+
+def test_a_png_is_a_grid(command, workdir, tmp_path):
+    run(command, workdir, tmp_path / "x.png", num_samples=4, steps=2)
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.size[0] > 2 * 8
+        assert len(picture.getcolors(10_000)) > 10
+
+
+def test_a_folder_has_a_file_a_picture(command, workdir, tmp_path):
+    run(command, workdir, tmp_path / "out", num_samples=3, steps=2)
+    assert [p.name for p in sorted((tmp_path / "out").iterdir())] == [
+        "000000_0.png",
+        "000001_1.png",
+        "000002_2.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"workdir": "nowhere"}, "error: no checkpoint in nowhere; train first"),
+        ({"steps": 0}, "error: steps = 0: sampling takes at least one step"),
+        ({"steps": 101}, "error: steps = 101: the schedule has only 100 times"),
+        ({"labels": ["12"]}, "error: labels contain 12: must be from 0 to 9"),
+        ({"labels": ["three"]}, "error: --labels three: give whole numbers"),
+        ({"num_samples": 0}, "error: --num_samples 0"),
+        ({"sampler": "DIMM"}, 'error: config.sampler.name = "DIMM"'),
+        ({"out": "x.gif"}, "error: --out x.gif: the ending must be"),
+        ({"labels": ["none"], "guidance": 2.0}, "error: guidance = 2.0: needs labels"),
+        ({"batch_size": 0}, "error: batch_size = 0"),
+    ],
+)
+def test_bad_input_ends_with_one_line(kwargs, message, command, workdir, tmp_path):
+    settings = {"workdir": str(workdir), "out": str(tmp_path / "x.png")} | kwargs
+    with flagsaver.flagsaver(**settings), pytest.raises(SystemExit) as stop:
+        command.main([])
+    assert str(stop.value.code).startswith(message)
+    assert "\n" not in str(stop.value.code)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,294 @@
+"""Every sampler x schedule x prediction against the closed forms of Gaussian data."""
+
+import dataclasses
+from functools import cache
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import (
+    SCHEDULES,
+    Gaussian,
+    ancestral_law,
+    assert_moments,
+    posterior_variance,
+    predictions_for,
+    quick_jit,
+    scales,
+    side_by_side,
+    step_variance,
+)
+
+import diffusion_jax as dj
+from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.samplers import DDIM, DDPM, DPMSolverPP, Heun, Sampler
+
+DETERMINISTIC = {
+    "ddim_0": DDIM(eta=0.0),
+    "heun": Heun(),
+    "dpm_1": DPMSolverPP(order=1),
+    "dpm_2": DPMSolverPP(order=2),
+}
+STOCHASTIC = {
+    "ddpm_small": DDPM("small"),
+    "ddpm_large": DDPM("large"),
+    "ddim_half": DDIM(eta=0.5),
+    "ddim_1": DDIM(eta=1.0),
+}
+SAMPLERS = DETERMINISTIC | STOCHASTIC
+
+GAUSSIAN, POINT = Gaussian(0.3, 0.5), Gaussian(-0.4, 0.0)
+MOST_STEPS = 50
+
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
+
+
+def _no_noise(at_t, at_s):
+    return 0.0
+
+
+def _half_noise(at_t, at_s):
+    return 0.25 * posterior_variance(at_t, at_s)
+
+
+def _large_noise(at_t, at_s):
+    return step_variance(at_t, at_s) if at_s[1] > 0 else 0.0
+
+
+# For each linear sampler, the noise that its step leaves room for and the noise that it draws.
+LAWS = {
+    "ddim_0": (_no_noise, _no_noise),
+    "dpm_1": (_no_noise, _no_noise),
+    "ddpm_small": (posterior_variance, posterior_variance),
+    "ddpm_large": (posterior_variance, _large_noise),
+    "ddim_half": (_half_noise, _half_noise),
+    "ddim_1": (posterior_variance, posterior_variance),
+}
+
+
+# One compile for each schedule serves every sampler and every number of steps: the grids are traced,
+# and data and predictions lie side by side in the channels. Where the predictions are left out the
+# denoiser is the closed form itself: `test_denoiser.py` shows for every schedule that all predictions
+# lead to it, and `test_sample.py` samples with each.
+WITH_PREDICTIONS = ["rectified", "karras"]
+
+
+def _padded(times: np.ndarray) -> np.ndarray:
+    return np.pad(times, (0, MOST_STEPS + 1 - len(times)), mode="edge")
+
+
+@cache
+def _grids(name: str) -> np.ndarray:
+    """[52, 51]: uniform grids of 1 .. 50 steps, then 20 and 40 for measuring the order.
+
+    The last two hold every second and every one of the same times and stop short of t = 0, where
+    sigma of the variance preserving schedules goes like a square root of t: no method has its
+    order over a step that ends there. Equal steps of log-SNR are smooth in every schedule.
+    """
+    schedule = SCHEDULES[name]
+    uniform = [dj.grids.Uniform()(schedule, steps) for steps in range(1, MOST_STEPS + 1)]
+    log_snr = np.linspace(max(float(schedule.log_snr(1.0)), -6.0), 6.0, 41)
+    fine = np.asarray(schedule.round(schedule.time(log_snr)), np.float64)
+    assert (np.diff(fine) < 0).all()
+    return np.stack([_padded(times) for times in [*uniform, fine[::2], fine]])
+
+
+@cache
+def _scales(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(alpha, sigma) of `_grids`."""
+    return scales(SCHEDULES[name], _grids(name))
+
+
+def _denoise(name: str) -> Denoise:
+    """The exact denoiser on pairs of channels: Gaussian, point mass, one pair for each prediction."""
+    schedule, data = SCHEDULES[name], Gaussian(*zip(*map(dataclasses.astuple, (GAUSSIAN, POINT)), strict=True))
+    if name not in WITH_PREDICTIONS:
+        return lambda x_t, t: data.denoised(x_t, schedule.alpha(t), schedule.sigma(t))
+    predictions = predictions_for(name).values()
+    return side_by_side([data.denoiser(schedule, p) for p in predictions], channels=2)
+
+
+@cache
+def _marched(name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """First states and, for each sampler, last states: [grid, picture, prediction or pixel, data].
+
+    `data` is the Gaussian, then the point mass. All samplers draw the same noise.
+    """
+    schedule, denoise = SCHEDULES[name], _denoise(name)
+    shape = (16, 1, 1, 2 * len(predictions_for(name))) if name in WITH_PREDICTIONS else (16, 1, 5, 2)
+
+    def march(key, times):
+        first, rest = jax.random.split(key)
+        start = schedule.sigma(times[0]) * jax.random.normal(first, shape)
+
+        def body(carry, now):
+            i, t, s = now
+            keys = jax.random.split(jax.random.fold_in(rest, i), shape[0])
+            moved = {
+                name: sampler.step(keys, denoise, schedule, carry[name][0], t, s, carry[name][1])
+                for name, sampler in SAMPLERS.items()
+            }
+            return jax.tree.map(lambda new, old: jnp.where(s < t, new, old), moved, carry), None
+
+        carry = {name: (start, sampler.init(start)) for name, sampler in SAMPLERS.items()}
+        carry, _ = jax.lax.scan(body, carry, (jnp.arange(MOST_STEPS), times[:-1], times[1:]))
+        return start, {name: x for name, (x, _) in carry.items()}
+
+    which = np.append(np.arange(51), 50)  # the last two start from the same noise
+    with jax.debug_key_reuse(False):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), which)
+        states = quick_jit(jax.vmap(march))(keys, jnp.asarray(_grids(name), jnp.float32))
+    return jax.tree.map(lambda x: np.asarray(x, np.float64).reshape(*x.shape[:2], -1, 2), states)
+
+
+@every_schedule
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_point_mass_is_hit_exactly_with_every_number_of_steps(schedule, sampler):
+    """Deterministic solvers are exact there, and the last step lands on data without noise.
+
+    One number that is not finite on the way, with this data or the other, would also show.
+    """
+    end = _marched(schedule)[1][sampler]
+    assert np.isfinite(end).all()
+    np.testing.assert_allclose(end[:MOST_STEPS, ..., 1], POINT.mean, rtol=0, atol=3e-5)
+
+
+@every_schedule
+@pytest.mark.parametrize("sampler", DETERMINISTIC)
+def test_deterministic_samplers_follow_the_flow_at_their_declared_order(schedule, sampler):
+    start, end = _marched(schedule)
+    start, end = start[MOST_STEPS:, ..., 0], end[sampler][MOST_STEPS:, ..., 0]
+    at_t, at_s = zip(*(scale[-1, [0, -1]] for scale in _scales(schedule)), strict=True)
+    error = np.sqrt(np.mean((end - GAUSSIAN.flow(start, at_t, at_s)) ** 2, axis=1))
+    order = np.log2(error[0] / error[1])  # one for each prediction
+    assert (order > SAMPLERS[sampler].order - 0.3).all(), order
+    assert (error[1] < 0.1).all()
+
+
+@every_schedule
+@pytest.mark.parametrize("sampler", LAWS)
+def test_samples_have_the_exact_law_of_the_discretised_chain(schedule, sampler):
+    """With 1 .. 50 steps, each whitened by the mean and deviation that it must have."""
+    end = _marched(schedule)[1][sampler]
+    whitened = []
+    for steps in range(2, MOST_STEPS + 1):  # one step always ends on the mean
+        alphas, sigmas = (scale[steps - 1, : steps + 1] for scale in _scales(schedule))
+        mean, std = ancestral_law(GAUSSIAN, alphas, sigmas, *LAWS[sampler])
+        whitened.append((end[steps - 1, ..., 0] - mean) / std)
+    assert_moments(np.stack(whitened), 0.0, 1.0)
+
+
+@every_schedule
+@pytest.mark.parametrize(("one", "other"), [("ddim_1", "ddpm_small"), ("ddim_0", "dpm_1")])
+def test_two_names_of_one_method_agree(schedule, one, other):
+    """DDIM at eta = 1 is DDPM; DPM-Solver++ of order 1 is DDIM at eta = 0: with the same noise."""
+    ends = _marched(schedule)[1]
+    np.testing.assert_allclose(ends[one], ends[other], rtol=0, atol=1e-4)
+
+
+def _stood_in(x, t):
+    return dj.Denoised(0.5 * x, 0.5 * x)
+
+
+@pytest.mark.parametrize("sampler", [DDPM("small"), DDPM("large"), DDIM(eta=1.0)])
+def test_many_steps_give_the_mean_and_deviation_of_the_data(sampler):
+    """Ancestral sampling converges to the data itself, at first order in the step."""
+    schedule, data = SCHEDULES["linear"], Gaussian(0.3, 0.5)
+    denoise = data.denoiser(schedule, dj.predictions.V())
+    shape = (512, 4, 4, 1)
+    draw = quick_jit(lambda key: dj.sample(key, denoise, schedule, shape, sampler=sampler, steps=1000))
+    x = np.asarray(draw(jax.random.key(1)), np.float64)
+    assert abs(x.mean() - 0.3) < 5 * 0.5 / np.sqrt(x.size)
+    assert abs(x.std() - 0.5) < 0.01 + 5 * 0.5 / np.sqrt(2 * x.size)
+
+
+def test_ddim_with_eta_1_loses_the_right_amount_of_a_narrow_gaussian():
+    """250 of 1000 steps of std 0.2 give 0.188; without the noise 0.0003, unshrunk direction 0.72."""
+    schedule, data = SCHEDULES["linear"], Gaussian(0.0, 0.2)
+    alphas, sigmas = scales(schedule, dj.grids.Uniform()(schedule, 250))
+    _, std = ancestral_law(data, alphas, sigmas, posterior_variance, posterior_variance)
+    assert round(std, 3) == 0.188
+    denoise = data.denoiser(schedule, dj.predictions.Eps())
+    sampler = DDIM(eta=1.0)
+    draw = quick_jit(
+        lambda key: dj.sample(key, denoise, schedule, (512, 6, 6, 1), sampler=sampler, steps=250)
+    )
+    assert_moments(draw(jax.random.key(2)), 0.0, std)
+
+
+def _count_traces(step):
+    """A jitted function of (sampler, x) around `step`, and the list that grows with each trace."""
+    traces = []
+
+    def run(sampler, x):
+        traces.append(sampler)
+        return step(sampler, x)
+
+    return jax.jit(run), traces
+
+
+def _one_step(sampler, x, t=0.6, s=0.3):
+    keys = jax.random.split(jax.random.key(0), len(x))
+    times = jnp.float32(t), jnp.float32(s)
+    flow = SCHEDULES["rectified"]
+    return sampler.step(keys, _stood_in, flow, x, *times, sampler.init(x))[0]
+
+
+def test_eta_is_traced_so_that_another_one_never_recompiles():
+    run, traces = _count_traces(_one_step)
+    x = jnp.ones((4, 1, 1, 1))
+    outputs = [run(DDIM(eta=eta), x) for eta in (0.0, 0.3, 1.0)]
+    assert len(traces) == 1
+    for eta, x_s in zip((0.0, 0.3, 1.0), outputs, strict=True):
+        np.testing.assert_allclose(x_s, _one_step(DDIM(eta=eta), x), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(outputs[0], outputs[2])
+
+
+def test_what_is_not_a_float_is_static():
+    run, traces = _count_traces(_one_step)
+    x = jnp.ones((4, 1, 1, 1))
+    small, large = run(DDPM("small"), x), run(DDPM("large"), x)
+    assert len(traces) == 2
+    assert not np.allclose(small, large)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_samplers_are_pytrees_that_survive_a_round_trip(sampler):
+    leaves, structure = jax.tree.flatten(sampler)
+    assert structure.unflatten(leaves) == sampler
+    assert len(leaves) == isinstance(sampler, DDIM)  # eta is the only float
+
+
+def test_a_sampler_of_ones_own_works_inside_jit_with_its_floats_traced():
+    @dataclasses.dataclass(frozen=True)
+    class Relaxed(Sampler):
+        order: ClassVar[int] = 1
+        pull: float = 1.0
+        sign: int = 1
+
+        def step(self, keys, denoise, schedule, x_t, t, s, memory):
+            return x_t + self.sign * self.pull * (denoise(x_t, t).x0 - x_t), memory
+
+    run, traces = _count_traces(_one_step)
+    x = jnp.ones((2, 1, 1, 1))
+    np.testing.assert_allclose(run(Relaxed(pull=1.0), x), 0.5 * x)
+    np.testing.assert_allclose(run(Relaxed(pull=0.5), x), 0.75 * x)
+    assert len(traces) == 1
+    np.testing.assert_allclose(run(Relaxed(pull=1.0, sign=-1), x), 1.5 * x)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: DDPM(variance="medium"), 'variance = "medium"'),
+        (lambda: DDIM(eta=-0.1), "eta = -0.1"),
+        (lambda: DDIM(eta=1.5), "eta = 1.5"),
+        (lambda: DPMSolverPP(order=0), "order = 0"),
+        (lambda: DPMSolverPP(order=4), "order = 4"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(build, words):
+    with pytest.raises(ValueError, match=words):
+        build()

@@ -1,0 +1,341 @@
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from diffusion_jax.data.sources import NPZ, TFDS, DataError, Digits, from_arrays
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "tfds"
+
+
+@pytest.fixture
+def prepared():
+    if not SHARED.is_dir():
+        pytest.skip("../shared/data is not here")
+    return str(SHARED)
+
+
+def arrays(n=20, shape=(4, 4, 1), classes=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, *shape), dtype=np.uint8), np.arange(n) % classes
+
+
+def stacked(source, name):
+    return np.stack([source.rows[i][name] for i in range(len(source))])
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# Digits
+
+
+def test_digits_are_1797_with_every_tenth_held_out():
+    training, held_out = Digits().open()
+    assert (len(training), len(held_out)) == (1617, 180)
+    labels = load_digits().target
+    np.testing.assert_array_equal(stacked(held_out, "label"), labels[::10])
+    np.testing.assert_array_equal(
+        stacked(training, "label"), [label for i, label in enumerate(labels) if i % 10]
+    )
+
+
+def test_digits_are_pictures_of_8x8_in_10_classes():
+    for source in Digits().open():
+        assert source.image_shape == (8, 8, 1)
+        assert source.num_classes == 10
+        row = source.rows[0]
+        assert (row["image"].shape, row["image"].dtype) == ((8, 8, 1), np.uint8)
+        assert (row["label"].shape, row["label"].dtype) == ((), np.int32)
+
+
+def test_the_ink_of_digits_comes_back_exactly():
+    """0..16 as 0..255 loses nothing: 17 levels, white and black at the ends."""
+    _, held_out = Digits().open()
+    levels = stacked(held_out, "image")[..., 0]
+    ink = load_digits().images[::10]
+    np.testing.assert_array_equal(np.rint(levels / 255 * 16), ink)
+    assert (levels[ink == 0] == 0).all()
+    assert (levels[ink == 16] == 255).all()
+    assert len(np.unique(levels)) == 17
+
+
+# Arrays
+
+
+def test_every_nth_picture_is_held_out_and_none_is_lost():
+    images, labels = arrays(23)
+    training, held_out = from_arrays(images, labels, holdout=4)
+    np.testing.assert_array_equal(stacked(held_out, "image"), images[[0, 4, 8, 12, 16, 20]])
+    assert (len(training), len(held_out)) == (17, 6)
+    together = np.concatenate([stacked(part, "image") for part in (training, held_out)])
+    assert {x.tobytes() for x in together} == {x.tobytes() for x in images}
+
+
+def test_a_picture_keeps_its_label():
+    images, labels = arrays(23)
+    of = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+    for source in from_arrays(images, labels):
+        for i in range(len(source)):
+            row = source.rows[i]
+            assert row["label"] == of[row["image"].tobytes()]
+
+
+def test_pictures_without_labels_have_no_classes():
+    training, _ = from_arrays(arrays()[0])
+    assert training.num_classes == 0
+    assert training.rows[0].keys() == {"image"}
+
+
+def test_classes_are_counted_unless_given():
+    images, labels = arrays(classes=5)
+    assert from_arrays(images, labels)[0].num_classes == 5
+    assert from_arrays(images, labels, num_classes=9)[0].num_classes == 9
+
+
+IMAGES, LABELS = arrays()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "settings", "says"),
+    [
+        (IMAGES.astype(np.float32), None, {}, "images are float32 .* need uint8"),
+        (IMAGES.astype(np.int32), None, {}, "images are int32 .* need uint8"),
+        (IMAGES[..., 0], None, {}, r"\(20, 4, 4\): need uint8 \[N, H, W, C\]"),
+        (IMAGES, LABELS[:-1], {}, r"labels are int64 \(19,\): need one integer a picture, \[20\]"),
+        (IMAGES, LABELS[:, None], {}, r"\(20, 1\): need one integer"),
+        (IMAGES, LABELS.astype(np.float32), {}, "labels are float32"),
+        (IMAGES, LABELS - 1, {}, "contain -1: must be from 0"),
+        (IMAGES, LABELS, {"num_classes": 4}, "contain 4: must be from 0 to num_classes - 1"),
+        (IMAGES, LABELS, {"holdout": 1}, "holdout = 1: must be at least 2"),
+        (IMAGES, LABELS, {"holdout": 0}, "holdout = 0"),
+        (IMAGES, LABELS, {"holdout": 21}, "holdout = 21: .* at most the 20 pictures"),
+        (IMAGES[:0], None, {}, "holdout = 10: .* at most the 0 pictures"),
+    ],
+)
+def test_wrong_arrays_are_refused_in_one_line(images, labels, settings, says):
+    with pytest.raises(DataError, match=says) as error:
+        from_arrays(images, labels, **settings)
+    one_line(error)
+
+
+def test_labels_up_to_the_last_class_pass():
+    assert from_arrays(IMAGES, LABELS, num_classes=5)[0].num_classes == 5
+
+
+def changed_pixel(images, labels):
+    images = images.copy()
+    images[1, 3, 2, 0] ^= 1
+    return images, labels
+
+
+def changed_label(images, labels):
+    labels = labels.copy()
+    labels[1] = (labels[1] + 1) % 5
+    return images, labels
+
+
+def swapped(images, labels):
+    order = np.arange(len(images))
+    order[[1, 2]] = [2, 1]
+    return images[order], labels[order]
+
+
+def unlabelled(images, labels):
+    return images, None
+
+
+def reshaped(images, labels):
+    return images.reshape(20, 2, 8, 1), labels
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_pixel,
+        changed_label,
+        swapped,
+        unlabelled,
+        pytest.param(
+            reshaped,
+            marks=pytest.mark.xfail(strict=True, reason="the shape is not in the fingerprint"),
+        ),
+    ],
+)
+def test_the_fingerprint_changes_with_the_data(change):
+    before, _ = from_arrays(IMAGES, LABELS)
+    after, _ = from_arrays(*change(IMAGES, LABELS))
+    assert before.fingerprint != after.fingerprint
+
+
+def test_the_fingerprint_is_that_of_the_data_alone():
+    first, held_out = from_arrays(IMAGES, LABELS)
+    again, _ = from_arrays(IMAGES.copy(), LABELS.astype(np.int16).tolist())
+    assert first.fingerprint == again.fingerprint
+    assert first.fingerprint != held_out.fingerprint
+
+
+# NPZ
+
+
+def test_npz_holds_what_was_saved(tmp_path):
+    np.savez(tmp_path / "x.npz", image=IMAGES, label=LABELS)
+    training, held_out = NPZ(str(tmp_path / "x.npz"), holdout=5).open()
+    np.testing.assert_array_equal(stacked(held_out, "image"), IMAGES[::5])
+    np.testing.assert_array_equal(stacked(held_out, "label"), LABELS[::5])
+    assert (len(training), training.num_classes) == (16, 5)
+
+
+def test_npz_needs_no_labels(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", image=IMAGES)
+    assert NPZ(str(tmp_path / "x.npz")).open()[0].num_classes == 0
+
+
+def no_file(path):
+    pass
+
+
+def no_image(path):
+    np.savez(path, images=IMAGES, label=LABELS)
+
+
+def pickled(path):
+    np.savez(path, image=np.array([{"a": 1}] * 20, dtype=object))
+
+
+def not_npz(path):
+    path.write_text("image,label\n")
+
+
+def a_folder(path):
+    path.mkdir()
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def truncated(path):
+    np.savez(path, image=IMAGES, label=LABELS)
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def flipped_bit(path):
+    np.savez(path, image=IMAGES, label=LABELS)
+    with zipfile.ZipFile(path) as file:
+        start = file.getinfo("image.npy").header_offset
+    data = bytearray(path.read_bytes())
+    data[start + 300] ^= 1
+    path.write_bytes(data)
+
+
+def a_single_array(path):
+    with path.open("wb") as file:
+        np.save(file, IMAGES)
+
+
+UNCAUGHT = pytest.mark.xfail(strict=True, reason="numpy's and zipfile's own errors come through")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (no_file, "cannot be read as .npz .*No such file"),
+        (no_image, "has no array \"image\", only \\['images', 'label'\\]"),
+        (pickled, "cannot be read as .npz"),
+        (not_npz, "cannot be read as .npz"),
+        (a_folder, "cannot be read as .npz"),
+        pytest.param(empty, "cannot be read as .npz", marks=UNCAUGHT),
+        pytest.param(truncated, "cannot be read as .npz", marks=UNCAUGHT),
+        pytest.param(flipped_bit, "cannot be read as .npz", marks=UNCAUGHT),
+        pytest.param(a_single_array, "cannot be read as .npz", marks=UNCAUGHT),
+    ],
+)
+def test_a_wrong_npz_is_refused_by_name_in_one_line(tmp_path, make, says):
+    path = tmp_path / "x.npz"
+    make(path)
+    with pytest.raises(DataError, match=says) as error:
+        NPZ(str(path)).open()
+    assert f'path = "{path}"' in one_line(error)
+
+
+def test_pickled_content_is_not_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    np.savez(tmp_path / "x.npz", image=np.array([Bomb()], dtype=object))
+    with pytest.raises(DataError):
+        NPZ(str(tmp_path / "x.npz")).open()
+    assert not (tmp_path / "ran").exists()
+
+
+# TFDS
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "shape", "classes"),
+    [
+        ("mnist", (60_000, 10_000), (28, 28, 1), [str(i) for i in range(10)]),
+        (
+            "cifar10",
+            (50_000, 10_000),
+            (32, 32, 3),
+            "airplane automobile bird cat deer dog frog horse ship truck".split(),
+        ),
+    ],
+)
+def test_tfds_reads_prepared_data(prepared, name, counts, shape, classes):
+    parts = TFDS(name, data_dir=prepared).open()
+    assert tuple(len(part) for part in parts) == counts
+    for part in parts:
+        assert part.image_shape == shape
+        assert part.num_classes == 10
+        assert list(part.class_names) == classes
+        row = part.rows[0]
+        assert (row["image"].shape, row["image"].dtype) == (shape, np.uint8)
+        assert (row["label"].shape, row["label"].dtype) == ((), np.int32)
+        assert row["image"].std() > 10  # a picture, not a blank
+    assert parts[0].fingerprint != parts[1].fingerprint
+
+
+def test_tfds_pictures_are_random_access(prepared):
+    training, _ = TFDS("mnist", data_dir=prepared).open()
+    again, _ = TFDS("mnist:3.0.1", data_dir=prepared).open()
+    for i in (59_999, 0, 31_234):
+        np.testing.assert_array_equal(training.rows[i]["image"], again.rows[i]["image"])
+    assert training.fingerprint == again.fingerprint
+
+
+def test_tfds_splits_are_those_asked_for(prepared):
+    named = TFDS("mnist", data_dir=prepared, train_split="train[:100]", heldout_split="train[100:]")
+    training, held_out = named.open()
+    assert (len(training), len(held_out)) == (100, 59_900)
+    whole, _ = TFDS("mnist", data_dir=prepared).open()
+    np.testing.assert_array_equal(held_out.rows[0]["image"], whole.rows[100]["image"])
+
+
+def test_tfds_names_the_splits_that_there_are(prepared):
+    with pytest.raises(DataError, match='split "trian" .*\\[\'test\', \'train\'\\]') as error:
+        TFDS("mnist", data_dir=prepared, train_split="trian").open()
+    one_line(error)
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("mnst", "mnist"), ("cifar", "cifar10")])
+def test_tfds_offers_the_nearest_names(wrong, right):
+    with pytest.raises(DataError, match=f'dataset = "{wrong}": .*did you mean .*{right}') as error:
+        TFDS(wrong).open()
+    one_line(error)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "mnist:3.0.1", "imdb_reviews"])
+def test_tfds_says_how_to_prepare_what_is_not_there(tmp_path, name):
+    with pytest.raises(DataError) as error:
+        TFDS(name, data_dir=str(tmp_path)).open()
+    plain = name.split(":")[0]
+    command = f"`tfds build {plain} --file_format=array_record --data_dir={tmp_path}`"
+    assert command in one_line(error)

@@ -1,0 +1,376 @@
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion_jax.models import UNet
+
+# Compiling is what takes the time here; how fast the result runs does not matter.
+QUICKLY = {"xla_backend_optimization_level": 0}
+TINY = {"channels": (8, 16), "blocks": 1, "groups": 4, "attention": (4,)}
+
+
+def tiny(**settings):
+    return UNet(**(TINY | settings))
+
+
+def inputs(shape=(4, 8, 8, 1), seed=0):
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    return x, jnp.asarray(rng.uniform(size=shape[0]), jnp.float32)
+
+
+@functools.cache
+def shapes(model, image_shape=(8, 8, 1)):
+    """The parameters' shapes, without computing them."""
+    x, time = jnp.zeros((1, *image_shape)), jnp.zeros(1)
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), x, time, jnp.zeros(1, jnp.int32)))
+
+
+def parameters(model, image_shape=(8, 8, 1), seed=0):
+    """Random ones, none of them zero: at the start the output is, and would tell nothing."""
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        fan_in = math.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 100
+        centre = 1.0 if path[-1].key == "scale" else 0.0
+        return jnp.asarray(centre + rng.normal(size=leaf.shape) / np.sqrt(fan_in), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes(model, image_shape))
+
+
+@functools.cache
+def compiled(model):
+    return jax.jit(model.apply, static_argnames="train", compiler_options=QUICKLY)
+
+
+def output(model, x, time, labels=None, params=None, **kwargs):
+    """What a network with random parameters gives, [B, H, W, C] as numpy."""
+    params = parameters(model, x.shape[1:]) if params is None else params
+    return np.asarray(compiled(model)(params, x, time, labels, **kwargs))
+
+
+def kernels(tree, part, ending):
+    """Shapes of the kernels under a path that contains `part` and ends in `ending`, by name of the block."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    paths = [("/".join(str(key.key) for key in path), leaf.shape) for path, leaf in leaves]
+    return [shape for path, shape in paths if part in path and path.endswith(f"{ending}/kernel")]
+
+
+# Architecture
+
+
+def conv(inputs, outputs, side=3):
+    return side * side * inputs * outputs + outputs
+
+
+def linear(inputs, outputs):
+    return inputs * outputs + outputs
+
+
+def norm(width):
+    return 2 * width
+
+
+def res_block(inputs, outputs, embedding):
+    shortcut = conv(inputs, outputs, 1) if inputs != outputs else 0
+    first, second = norm(inputs) + conv(inputs, outputs), norm(outputs) + conv(outputs, outputs)
+    return first + linear(embedding, outputs) + second + shortcut
+
+
+def attention(width):
+    return norm(width) + 4 * linear(width, width)
+
+
+def test_the_cifar10_network_of_ddpm_has_its_parameters():
+    """35.7 M (Ho et al. 2020, App. B), to the last one those of diffusers' google/ddpm-cifar10-32.
+
+    Counted by hand: widths 128, 256, 256, 256; two blocks a level down, three up; attention at 16x16 and in the
+    middle. On the way up block j takes what comes from below beside a skip: the three of a level
+    are the outputs of its two blocks on the way down and of the convolution before them.
+    """
+    e = 512
+    total = linear(128, e) + linear(e, e) + conv(3, 128)
+    total += 2 * res_block(128, 128, e) + conv(128, 128)  # 32x32
+    total += res_block(128, 256, e) + res_block(256, 256, e) + 2 * attention(256) + conv(256, 256)
+    total += 2 * res_block(256, 256, e) + conv(256, 256)  # 8x8
+    total += 2 * res_block(256, 256, e)  # 4x4
+    total += 2 * res_block(256, 256, e) + attention(256)  # the middle
+    total += 3 * res_block(256 + 256, 256, e) + conv(256, 256)  # 4x4, on the way up
+    total += 3 * res_block(256 + 256, 256, e) + conv(256, 256)  # 8x8
+    total += 2 * res_block(256 + 256, 256, e) + res_block(256 + 128, 256, e)  # 16x16
+    total += 3 * attention(256) + conv(256, 256)
+    total += res_block(256 + 128, 128, e) + 2 * res_block(128 + 128, 128, e)  # 32x32
+    total += norm(128) + conv(128, 3)
+    found = sum(leaf.size for leaf in jax.tree.leaves(shapes(UNet(), (32, 32, 3))))
+    assert found == total == 35_746_307
+
+
+@pytest.mark.parametrize(
+    ("channels", "blocks"), [((8, 16), 1), ((8, 16, 24), 2), ((8, 8, 8, 8), 3), ((12, 8), 2)]
+)
+def test_skips_are_those_of_diffusers(channels, blocks):
+    """Its UpBlock2D: input widths from the widths of the levels alone, without following any picture."""
+    model = UNet(channels=channels, blocks=blocks, groups=4, attention=())
+    side = 2 ** len(channels)
+    tree = shapes(model, (side, side, 1))
+    down = list(channels)
+    expected, previous = [], channels[-1]
+    for level in reversed(range(len(channels))):
+        width, below = down[level], down[max(level - 1, 0)]
+        for j in range(blocks + 1):
+            skip = below if j == blocks else width
+            expected.append(((previous if j == 0 else width) + skip, width))
+        previous = width
+    found = [shape[2:] for shape in kernels(tree, "/up", "conv1")]
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("where", "blocks", "count"), [((), 2, 1), ((16,), 2, 1 + 2 + 3), ((16, 8), 1, 1 + 2 * (1 + 2))]
+)
+def test_attention_follows_each_block_of_its_resolutions_and_is_always_in_the_middle(
+    where, blocks, count
+):
+    model = UNet(channels=(8, 16, 24), blocks=blocks, groups=4, attention=where)
+    tree = shapes(model, (32, 32, 3))
+    widths = sorted(shape[-1] for shape in kernels(tree, "", "q"))
+    of_level = {32: 8, 16: 16, 8: 24}
+    expected = [24] + [of_level[side] for side in where for _ in range(2 * blocks + 1)]
+    assert len(widths) == count
+    assert widths == sorted(expected)
+
+
+def test_the_time_of_adm_scales_and_shifts():
+    """Twice as many numbers from the time for each block."""
+    adds, scales = (
+        kernels(shapes(tiny(scale_shift=on)), "", "time") for on in (False, True)
+    )
+    assert [shape[-1] for shape in scales] == [2 * shape[-1] for shape in adds]
+
+
+@pytest.mark.parametrize(("channels", "asked", "given"), [(1, 0, 1), (3, 0, 3), (3, 6, 6)])
+def test_the_output_has_the_inputs_channels_unless_asked(channels, asked, given):
+    model = tiny(out_channels=asked)
+    shape = jax.eval_shape(
+        lambda: model.apply(shapes_as_zeros(model, (8, 8, channels)), *inputs((2, 8, 8, channels)))
+    )
+    assert shape.shape == (2, 8, 8, given)
+
+
+def shapes_as_zeros(model, image_shape):
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes(model, image_shape))
+
+
+# At the start
+
+
+@pytest.fixture(scope="module")
+def started():
+    model = tiny(num_classes=3)
+    x, time = inputs()
+    init = jax.jit(model.init, compiler_options=QUICKLY)
+    return model, init(jax.random.key(0), x, time, jnp.zeros(4, jnp.int32))
+
+
+def test_the_output_is_zero_at_the_start(started):
+    model, params = started
+    found = output(model, *inputs(), jnp.arange(4) - 1, params=params)
+    assert found.shape == (4, 8, 8, 1)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, 0)
+
+
+def test_only_what_closes_a_branch_starts_at_zero(started):
+    """Second convolutions, attention's and the network's output: each block begins as the identity."""
+    leaves = jax.tree_util.tree_leaves_with_path(started[1])
+    zero = {
+        "/".join(str(key.key) for key in path[-2:])
+        for path, leaf in leaves
+        if path[-1].key in ("kernel", "embedding") and not np.asarray(leaf).any()
+    }
+    assert zero == {"conv2/kernel", "out/kernel", "conv_out/kernel"}
+
+
+# Inputs
+
+
+@pytest.mark.parametrize("size", [(8, 8), (4, 8), (12, 4), (2, 2)])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_any_size_that_divides_works(size, padding):
+    model = tiny(attention=(), downsample_padding=padding)
+    x, time = inputs((2, *size, 3))
+    shape = jax.eval_shape(model.apply, shapes(model, (*size, 3)), x, time)
+    assert shape.shape == (2, *size, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "image_shape", "says"),
+    [
+        ({}, (7, 8, 1), "pictures must divide by 2, not 7x8"),
+        ({}, (8, 9, 1), "pictures must divide by 2, not 8x9"),
+        ({"channels": (8, 16, 16)}, (10, 8, 1), "3 levels, so pictures must divide by 4"),
+        ({"channels": (8, 18)}, (8, 8, 1), "groups = 4: must divide every width"),
+        ({"channels": ()}, (8, 8, 1), "need at least one level"),
+        ({"channels": (1,)}, (8, 8, 1), "need at least one level of 2 or more"),
+        ({"blocks": 0}, (8, 8, 1), "blocks = 0: must be at least 1"),
+        ({"attention": (5,)}, (8, 8, 1), r"attention = \(5,\): .* resolutions \[4, 8\]"),
+        ({"attention": (8, 2)}, (8, 16, 1), r"resolutions \[4, 8\]"),
+        ({"heads": 3}, (8, 8, 1), "heads = 3, .* must divide the width 8"),
+        ({"heads": 0}, (8, 8, 1), "heads = 0"),
+        ({"head_channels": 3}, (8, 8, 1), "head_channels = 3: must divide the width 8"),
+        ({"head_channels": 16}, (8, 8, 1), "head_channels = 16: must divide the width 8"),
+        ({"groups": 0}, (8, 8, 1), "groups = 0"),
+        ({"num_classes": -1}, (8, 8, 1), "num_classes = -1"),
+        ({"out_channels": -1}, (8, 8, 1), "out_channels = -1"),
+        ({"dropout": 1.0}, (8, 8, 1), r"dropout = 1.0: must be in \[0, 1\)"),
+        ({"downsample_padding": 2}, (8, 8, 1), "downsample_padding = 2: must be 0 or 1"),
+        ({"dtype": "float64"}, (8, 8, 1), 'dtype = "float64"'),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(settings, image_shape, says):
+    model = tiny(**settings)
+    with pytest.raises(ValueError, match=says) as error:
+        model.check(image_shape)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=says):
+        model.init(jax.random.key(0), jnp.zeros((1, *image_shape)), jnp.zeros(1))
+
+
+def test_check_passes_what_fits():
+    tiny().check((8, 8, 1))
+    tiny(heads=4, attention=(8, 4)).check((8, 16, 3))
+    UNet().check((32, 32, 3))
+
+
+# Behaviour, with random parameters
+
+
+def test_no_label_is_the_same_however_it_is_said():
+    model, (x, time) = tiny(num_classes=3), inputs()
+    unlabelled = output(model, x, time)
+    np.testing.assert_array_equal(output(model, x, time, jnp.full(4, -1)), unlabelled)
+
+
+def test_each_label_gives_an_output_of_its_own():
+    model, (x, time) = tiny(num_classes=3), inputs()
+    x, time = jnp.repeat(x[:1], 4, 0), jnp.repeat(time[:1], 4)
+    rows = output(model, x, time, jnp.array([-1, 0, 1, 2]))
+    for i in range(4):
+        for j in range(i):
+            assert np.abs(rows[i] - rows[j]).max() > 1e-3
+
+
+def test_a_network_without_classes_takes_no_notice_of_labels():
+    model, (x, time) = tiny(), inputs()
+    labelled = output(model, x, time, jnp.arange(4))
+    np.testing.assert_array_equal(labelled, output(model, x, time))
+
+
+def test_the_time_matters():
+    model, (x, time) = tiny(), inputs()
+    moved = output(model, x, time + 0.001)  # one of DDPM's thousand steps
+    assert np.abs(moved - output(model, x, time)).max() > 1e-4
+
+
+def test_time_scale_says_what_one_is():
+    x, time = inputs()
+    params = parameters(tiny())
+    scaled = output(tiny(time_scale=1.0), x, time * 1000, params=params)
+    np.testing.assert_allclose(scaled, output(tiny(), x, time, params=params), atol=1e-4)
+
+
+def test_each_picture_is_computed_by_itself():
+    """What sampling in batches of any size rests on."""
+    model, (x, time) = tiny(num_classes=3), inputs()
+    others, other_time = inputs(seed=1)
+    labels = jnp.array([0, 1, 2, -1])
+    for i in range(4):
+        mixed = output(
+            model,
+            others.at[i].set(x[i]),
+            other_time.at[i].set(time[i]),
+            jnp.zeros(4, jnp.int32).at[i].set(labels[i]),
+        )
+        np.testing.assert_array_equal(mixed[i], output(model, x, time, labels)[i])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scale_shift": True},
+        {"heads": 2},
+        {"downsample_padding": 0},
+        {"attention": ()},
+        {"attention": (8, 4)},
+        {"blocks": 2},
+    ],
+    ids=str,
+)
+def test_each_setting_changes_the_function(settings):
+    x, time = inputs()
+    other = output(tiny(**settings), x, time)
+    assert np.isfinite(other).all()
+    assert np.abs(other - output(tiny(), x, time)).max() > 1e-3
+
+
+def test_heads_can_be_given_by_their_width():
+    """Of one level's width 16, 8 channels a head are 2 heads; the parameters are the same."""
+    settings = {"channels": (16, 16), "attention": (8, 4)}
+    by_number, by_width = tiny(heads=2, **settings), tiny(head_channels=8, **settings)
+    x, time = inputs()
+    params = parameters(by_number)
+    found = output(by_width, x, time, params=params)
+    np.testing.assert_array_equal(found, output(by_number, x, time, params=params))
+    one = output(tiny(**settings), x, time, params=params)
+    assert np.abs(found - one).max() > 1e-4
+
+
+def test_dropout_is_random_in_training_and_absent_otherwise():
+    model, (x, time) = tiny(dropout=0.5), inputs()
+    params = parameters(model)
+
+    def train(seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        return output(model, x, time, params=params, train=True, rngs=rngs)
+
+    plain = output(model, x, time, params=params)
+    np.testing.assert_array_equal(plain, output(tiny(), x, time, params=params))
+    np.testing.assert_array_equal(train(0), train(0))
+    assert np.abs(train(0) - plain).max() > 1e-2
+    assert np.abs(train(0) - train(1)).max() > 1e-2
+
+
+def test_bfloat16_computes_nearly_the_same_and_gives_float32():
+    x, time = inputs()
+    params = parameters(tiny())
+    exact = output(tiny(), x, time, params=params)
+    found = output(tiny(dtype="bfloat16"), x, time, params=params)
+    assert found.dtype == np.float32
+    assert (found != exact).any()  # it did compute in bfloat16
+    error = np.sqrt(np.mean((found - exact) ** 2)) / exact.std()
+    assert error < 0.03
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_parameters_are_float32(dtype):
+    tree = shapes(tiny(dtype=dtype, num_classes=3))
+    assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
+
+
+def test_every_parameter_has_an_effect():
+    """None is made and forgotten: with random ones each receives a gradient."""
+    model, (x, time) = tiny(num_classes=3, heads=2), inputs()
+    params = parameters(model)
+
+    def total(params):
+        return jnp.sum(model.apply(params, x, time, jnp.array([0, 1, 2, -1])) ** 3)
+
+    gradient = jax.jit(jax.grad(total), compiler_options=QUICKLY)
+    leaves = jax.tree_util.tree_leaves_with_path(gradient(params))
+    silent = {"/".join(str(k.key) for k in path) for path, leaf in leaves if not leaf.any()}
+    # A key's bias adds the same to all of a query's scores, which softmax does not see.
+    assert {path for path in silent if not path.endswith("k/bias")} == set()
