@@ -1,4 +1,4 @@
-"""Draws pictures from a trained run: python sample.py --workdir runs/digits --num_samples 64 --out samples.png
+"""Draws pictures from a run: python sample.py --workdir runs/digits --num_samples 64 --out samples.png
 
 The ending of --out says what is written: .png a grid, .npz the arrays `image` (uint8) and `label`, no ending
 a folder of PNGs.
@@ -7,11 +7,12 @@ a folder of PNGs.
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import app, flags
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many pictures.")
 _LABELS = flags.DEFINE_list(
     "labels", None, "Classes, repeated in turn; all of them unless given; 'none' for no class."
@@ -47,7 +48,7 @@ def draw() -> None:
     if n < 1:
         raise ValueError(f"--num_samples {n}: draw at least one")
     if out.suffix not in (".png", ".npz", ""):
-        raise ValueError(f'--out {out}: the ending must be .png or .npz, or none for a folder')
+        raise ValueError(f"--out {out}: the ending must be .png or .npz, or none for a folder")
     sampler = sampler_from_text(_SAMPLER.value) if _SAMPLER.value else None
     run = dj.load(_WORKDIR.value, allow_code=_ALLOW_CODE.value)
     labels = class_row(n, run.network.num_classes)
@@ -66,7 +67,7 @@ def draw() -> None:
         dj.images.save_grid(x, out, labels=names)
     elif out.suffix == ".npz":
         out.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {} if labels is None else {"label": labels}
+        arrays: dict[str, Any] = {} if labels is None else {"label": labels}
         np.savez(out, image=dj.images.to_uint8(x), **arrays)
     else:
         dj.images.save_folder(x, out, names)
@@ -88,5 +89,4 @@ def class_row(n: int, num_classes: int) -> np.ndarray | None:
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
     app.run(main)

@@ -11,7 +11,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if need be.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if need be.", required=True)
 
 
 def main(_: list[str]) -> None:
@@ -35,5 +35,5 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flag_as_required("config")
     app.run(main)

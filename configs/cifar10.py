@@ -42,9 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.optimizer = dict(
         name="adam",
-        lr_schedule=dict(
-            name="linear_schedule", init_value=0.0, end_value=2e-4, transition_steps=5000
-        ),
+        lr_schedule=dict(name="linear_schedule", init_value=0.0, end_value=2e-4, transition_steps=5000),
         clip_norm=1.0,
     )
     config.sampler = dict(

@@ -20,7 +20,7 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Namespace:
-    """The public names of `module` that are `kind`s: a class of which they are subclasses, or any callable."""
+    """The public names of `module`: subclasses of `kind`, or anything callable where that is None."""
 
     module: types.ModuleType
     kind: type | None = None

@@ -94,9 +94,7 @@ class Experiment:
         return cls(
             config=plain,
             dataset=open_dataset_section(plain, allow_code),
-            network=Network(
-                model, schedule, prediction, image_shape, getattr(model, "num_classes", 0)
-            ),
+            network=Network(model, schedule, prediction, image_shape, getattr(model, "num_classes", 0)),
             loss=loss,
             tx=tx,
             lr_schedule=lr_schedule,
@@ -128,9 +126,7 @@ def open_dataset_section(plain: Mapping[str, Any], allow_code: bool = True) -> s
     return build(plain["data"], Namespace(sources, sources.Dataset), "data", allow_code)
 
 
-def _check_model(
-    model: Any, spec: Mapping, image_shape: tuple[int, int, int], num_classes: int
-) -> None:
+def _check_model(model: Any, spec: Mapping, image_shape: tuple[int, int, int], num_classes: int) -> None:
     if hasattr(model, "check"):
         construct(model.check, "model", image_shape=image_shape)
     wanted = getattr(model, "num_classes", 0)
@@ -191,7 +187,5 @@ def sampler_from_text(text: str) -> samplers.Sampler:
         if call and call.args:
             raise ValueError("name the arguments")
     except (SyntaxError, ValueError) as error:
-        raise ConfigError(
-            f'sampler = "{text}": must be a name, or as in DDIM(eta=0.5) ({error})'
-        ) from None
+        raise ConfigError(f'sampler = "{text}": must be a name, or as in DDIM(eta=0.5) ({error})') from None
     return build({"name": name, **arguments}, _SAMPLERS, "sampler", allow_code=False)

@@ -75,7 +75,7 @@ class Run:
     def prediction(self) -> Prediction:
         return self.network.prediction
 
-    def class_name(self, label: int) -> str:
+    def class_name(self, label: int | np.integer) -> str:
         """What to write under a picture of class `label`."""
         return self.class_names[label] if self.class_names else str(label)
 
@@ -93,7 +93,7 @@ class Run:
         batch_size: int | None = None,
         keep: int = 0,
         progress: bool = False,
-    ) -> np.ndarray | tuple[np.ndarray, Frames]:
+    ) -> Any:
         """Draws n pictures, float32 [n, H, W, C] in [-1, 1]; with `keep`, also that many states on the way.
 
         Picture i depends on (params, settings, key, i, labels[i]) alone: another `batch_size`, n or number of
@@ -109,9 +109,7 @@ class Run:
           ValueError: for n, batch_size or steps below 1, labels out of range or too few, guidance
             without labels.
         """
-        chosen = self._settings(
-            steps=steps, sampler=sampler, guidance=guidance, grid=grid, clip=clip
-        )
+        chosen = self._settings(steps=steps, sampler=sampler, guidance=guidance, grid=grid, clip=clip)
         rows = self._labels(n, labels, guidance)
         size = self._batch_size(n, batch_size)
         guided = labels is not None and chosen.guidance != 1.0
@@ -153,9 +151,7 @@ class Run:
             raise ValueError(f"labels are {rows.dtype} {rows.shape}: need {n} integers, one a picture")
         wrong = rows[(rows < 0) | (rows >= self.network.num_classes)]
         if len(wrong):
-            raise ValueError(
-                f"labels contain {wrong[0]}: must be from 0 to {self.network.num_classes - 1}"
-            )
+            raise ValueError(f"labels contain {wrong[0]}: must be from 0 to {self.network.num_classes - 1}")
         return rows.astype(np.int32)
 
     def _batch_size(self, n: int, batch_size: int | None) -> int:
@@ -165,9 +161,7 @@ class Run:
         return -(-size // self.mesh.size) * self.mesh.size  # the devices share it evenly
 
 
-@functools.partial(
-    jax.jit, static_argnames=("network", "steps", "grid", "clip", "guided", "keep", "mesh")
-)
+@functools.partial(jax.jit, static_argnames=("network", "steps", "grid", "clip", "guided", "keep", "mesh"))
 def _draw(
     params: Any,
     key: jax.Array,
@@ -216,5 +210,5 @@ def _joined(parts: list, n: int) -> Any:
     if isinstance(parts[0], tuple):
         x = np.concatenate([x for x, _ in parts])[:n]
         frames = np.concatenate([frames.x for _, frames in parts], axis=1)[:, :n]
-        return np.clip(x, -1, 1), Frames(parts[0][1].times, frames)
+        return np.clip(x, -1, 1), Frames(parts[0][1].times, frames)  # type: ignore[arg-type]
     return np.clip(np.concatenate(parts)[:n], -1, 1)

@@ -1,10 +1,10 @@
 """A run's folder: train into it, load from it.
 
-    config.json      the config, and what the data were
-    checkpoints/     the newest sound ones; see runtime/checkpoint.py
-    metrics.jsonl    the record of the training
-    events/          the same for TensorBoard
-    samples/         a grid of pictures at each sample point; samples.png is the last
+config.json      the config, and what the data were
+checkpoints/     the newest sound ones; see runtime/checkpoint.py
+metrics.jsonl    the record of the training
+events/          the same for TensorBoard
+samples/         a grid of pictures at each sample point; samples.png is the last
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ def train(
 ) -> bool:
     """Trains the experiment of `config` in `workdir`, from its newest sound checkpoint if there is one.
 
-    Returns whether the run is complete; not so when `should_stop` ended it, with a checkpoint of where it was.
+    Returns whether the run is complete; not so when `should_stop` ended it, with a checkpoint.
     Raises ConfigError, DataError, CheckpointError or OSError, each with one line that says what to do.
     """
     plain = as_plain(config)
@@ -90,9 +90,7 @@ def load(workdir: str | Path, *, allow_code: bool = False) -> Run:
     return _run(experiment, restored["ema_params"], about["class_names"], about["config"], step)
 
 
-def _run(
-    experiment: Experiment, params: Any, class_names: Any, config: dict[str, Any], step: int
-) -> Run:
+def _run(experiment: Experiment, params: Any, class_names: Any, config: dict[str, Any], step: int) -> Run:
     return Run(
         network=experiment.network,
         params=params,
@@ -159,9 +157,7 @@ class _Training:
             return TrainState(**items["rest"], ema_params=items["ema_params"]), step
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         network = experiment.network
-        state = TrainState.create(
-            key, network.model, experiment.tx, network.image_shape, shardings
-        )
+        state = TrainState.create(key, network.model, experiment.tx, network.image_shape, shardings)
         return state, 0
 
     def _save(self, state: TrainState, step: int) -> None:
@@ -224,7 +220,7 @@ def _prepare(folder: Path, experiment: Experiment, training: Source) -> None:
         _check_same_experiment(path, mine)
     elif (folder / "checkpoints").exists():
         raise ConfigError(
-            f"workdir {folder} holds checkpoints but no config.json; name another workdir, or put the file back"
+            f"workdir {folder} holds checkpoints but no config.json; put it back, or name another workdir"
         )
     replace_text(path, json.dumps(mine, indent=2) + "\n")
 

@@ -135,9 +135,7 @@ def test_an_unknown_name_offers_the_nearest(name, nearest):
 
 def test_a_name_like_no_other_offers_all():
     offered = refusal(schedule, {"name": "qqq"}).split("did you mean")[1]
-    assert {"Cosine", "LinearBeta", "RectifiedFlow", "Karras"} <= set(
-        offered.strip(" ?").split(", ")
-    )
+    assert {"Cosine", "LinearBeta", "RectifiedFlow", "Karras"} <= set(offered.strip(" ?").split(", "))
 
 
 @pytest.mark.parametrize("name", ["Schedule", "_f32", "dataclasses", "ArrayLike", "V", "jnp"])
@@ -187,9 +185,7 @@ def test_an_unknown_section_is_named_without_a_dot_before_it():
 def test_a_wrong_type_is_told_with_path_value_and_types(name, value, kind):
     message = refusal(field, name, value)
     shown = tuple(value) if isinstance(value, list) else value
-    assert message == (
-        f"config.part.{name} = {shown!r}: must be of type {kind}, not {type(shown).__name__}"
-    )
+    assert message == (f"config.part.{name} = {shown!r}: must be of type {kind}, not {type(shown).__name__}")
 
 
 def test_the_path_reaches_into_nested_components():

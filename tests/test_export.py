@@ -14,9 +14,7 @@ import tiny
 
 import diffusion_jax as dj
 
-MODEL = dj.models.UNet(
-    channels=(8, 16), blocks=1, attention=(4,), groups=4, num_classes=10, dtype="bfloat16"
-)
+MODEL = dj.models.UNet(channels=(8, 16), blocks=1, attention=(4,), groups=4, num_classes=10, dtype="bfloat16")
 SHAPE = (8, 8, 1)
 
 
@@ -79,17 +77,24 @@ from diffusion_jax.runtime.mesh import batch_sharding, state_sharding
 topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
 mesh = topologies.make_mesh(topology, (2, 2), ("data", "fsdp"))
 mesh = jax.sharding.Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * 2)
-model = dj.models.UNet(channels=(8, 16), blocks=1, attention=(4,), groups=4, num_classes=10, dtype="bfloat16")
+model = dj.models.UNet(channels=(8, 16), blocks=1, groups=4, num_classes=10, dtype="bfloat16", attention=(4,))
 tx = optax.adamw(1e-3)
 loss = dj.losses.DiffusionLoss(dj.schedules.Cosine(), dj.predictions.V())
-state = jax.eval_shape(lambda k: dj.TrainState.create(k, model, tx, (8, 8, 1)), jax.random.key(0))
-state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, state_sharding(mesh, state))
 split, everywhere = batch_sharding(mesh), NamedSharding(mesh, P())
-batch = {"image": jax.ShapeDtypeStruct((16, 8, 8, 1), np.uint8, sharding=split), "label": jax.ShapeDtypeStruct((16,), np.int32, sharding=split)}
-key = jax.eval_shape(lambda: jax.random.key(0))
-key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
+
+
+def abstract(x, sharding):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+state = jax.eval_shape(lambda k: dj.TrainState.create(k, model, tx, (8, 8, 1)), jax.random.key(0))
+state = jax.tree.map(abstract, state, state_sharding(mesh, state))
+batch = {"image": np.zeros((16, 8, 8, 1), np.uint8), "label": np.zeros(16, np.int32)}
+batch = {name: abstract(x, split) for name, x in batch.items()}
+key = abstract(jax.eval_shape(lambda: jax.random.key(0)), everywhere)
 compiled = dj.make_train_step(model, tx, loss, mesh=mesh).lower(state, batch, key).compile()
-print("flops", compiled.cost_analysis()["flops"] > 0, compiled.memory_analysis().temp_size_in_bytes > 0)
+flops, memory = compiled.cost_analysis()["flops"], compiled.memory_analysis()
+print("compiled", flops > 0, memory.temp_size_in_bytes > 0)
 """
 
 
@@ -112,4 +117,4 @@ def test_the_train_step_compiles_for_a_tpu():
         timeout=500,
         check=False,
     )
-    assert done.stdout.endswith("flops True True\n"), done.stderr[-2000:]
+    assert done.stdout.endswith("compiled True True\n"), done.stderr[-2000:]

@@ -180,4 +180,3 @@ def test_skipped_batches_are_told(tmp_path, caplog):
 def test_a_plan_refuses_what_is_out_of_range(field, value):
     with pytest.raises(ValueError, match=f"{field} = {value}"):
         Plan(**({"steps": 10, "batch_size": 4} | {field: value}))
-

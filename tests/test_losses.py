@@ -76,9 +76,7 @@ def as_preconditioned(x_t, x0, alpha, sigma, sigma_data=0.5):
     return (x0 - c_skip * x_t / alpha) / c_out
 
 
-TOLD = list(
-    zip(PREDICTIONS, [as_eps, as_x0, as_v, as_velocity, as_preconditioned], strict=True)
-)
+TOLD = list(zip(PREDICTIONS, [as_eps, as_x0, as_v, as_velocity, as_preconditioned], strict=True))
 
 
 @pytest.mark.parametrize(("prediction", "told"), TOLD, ids=[named(p) for p in PREDICTIONS])
@@ -89,9 +87,7 @@ def test_min_snr_is_the_same_loss_for_every_prediction(prediction, told, gamma):
     steps = np.array([1, 3, 20, 50, 80, 95])
     examples = at_times(steps / 100)
     abar = schedule.abar()[steps]
-    alpha, sigma = (
-        jnp.asarray(np.sqrt(x)[:, None, None, None], jnp.float32) for x in (abar, 1 - abar)
-    )
+    alpha, sigma = (jnp.asarray(np.sqrt(x)[:, None, None, None], jnp.float32) for x in (abar, 1 - abar))
     x_t = alpha * examples.x0 + sigma * examples.eps
 
     def apply(params, x, time, labels):
@@ -141,9 +137,7 @@ def test_losses_and_gradients_are_finite_at_both_ends(schedule, prediction):
 @pytest.mark.parametrize("sigma_data", [0.2, 0.5, 1.0])
 def test_edm_weighs_the_output_of_its_own_network_by_one(sigma_data):
     """Why the preconditioning is as it is: at every noise level the output's error counts the same."""
-    weight = losses.EDM(sigma_data)(
-        predictions.Preconditioned(sigma_data), jnp.linspace(-15, 15, 61)
-    )
+    weight = losses.EDM(sigma_data)(predictions.Preconditioned(sigma_data), jnp.linspace(-15, 15, 61))
     np.testing.assert_allclose(weight, 1, rtol=1e-5)
 
 
@@ -331,9 +325,7 @@ def test_all_steps_of_a_discrete_schedule_are_equally_likely():
 def test_labels_are_dropped_each_by_itself_at_the_rate(rate):
     n = 4000
     batch = many(n)
-    first, second = (
-        np.asarray(draw(loss_with(rate), seed, batch).labels) for seed in (0, 1)
-    )
+    first, second = (np.asarray(draw(loss_with(rate), seed, batch).labels) for seed in (0, 1))
     for labels in (first, second):
         dropped = labels == NO_LABEL
         assert abs(dropped.mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / n)

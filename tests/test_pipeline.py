@@ -86,9 +86,7 @@ def test_seeds_give_different_orders_and_the_same_seed_the_same():
 
 
 def test_the_batch_size_does_not_change_the_order():
-    np.testing.assert_array_equal(
-        order(Batches(numbered(), 4), 15), order(Batches(numbered(), 6), 10)
-    )
+    np.testing.assert_array_equal(order(Batches(numbered(), 4), 15), order(Batches(numbered(), 6), 10))
 
 
 def test_a_picture_keeps_its_label():
@@ -111,8 +109,7 @@ def test_a_source_without_labels_gives_none():
 def test_the_parts_of_the_processes_are_the_global_batch(processes, flip):
     whole = Batches(numbered(), 8, seed=3, flip=flip)
     parts = [
-        Batches(numbered(), 8, seed=3, flip=flip, process=p, processes=processes)
-        for p in range(processes)
+        Batches(numbered(), 8, seed=3, flip=flip, process=p, processes=processes) for p in range(processes)
     ]
     streams = zip(*(take(part, 5, 2) for part in parts), strict=True)
     for k, pieces in enumerate(streams, 2):

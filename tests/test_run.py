@@ -30,9 +30,7 @@ def unet_run(devices) -> Run:
     # Away from the zeros that blocks start from, so that every layer has a say.
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
-    shaken = [
-        x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)
-    ]
+    shaken = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
     network = Network(model, dj.schedules.Cosine(50), dj.predictions.V(), (8, 8, 1), 10)
     settings = Sampling(dj.samplers.DPMSolverPP(), steps=4, guidance=1.5)
     return Run(network, jax.tree.unflatten(tree, shaken), settings, make_mesh(MeshShape(), devices))

@@ -103,7 +103,10 @@ def _scales(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _denoise(name: str) -> Denoise:
     """The exact denoiser on pairs of channels: Gaussian, point mass, one pair for each prediction."""
-    schedule, data = SCHEDULES[name], Gaussian(*zip(*map(dataclasses.astuple, (GAUSSIAN, POINT)), strict=True))
+    schedule, data = (
+        SCHEDULES[name],
+        Gaussian(*zip(*map(dataclasses.astuple, (GAUSSIAN, POINT)), strict=True)),
+    )
     if name not in WITH_PREDICTIONS:
         return lambda x_t, t: data.denoised(x_t, schedule.alpha(t), schedule.sigma(t))
     predictions = predictions_for(name).values()

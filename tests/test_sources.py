@@ -320,7 +320,7 @@ def test_tfds_splits_are_those_asked_for(prepared):
 
 
 def test_tfds_names_the_splits_that_there_are(prepared):
-    with pytest.raises(DataError, match='split "trian" .*\\[\'test\', \'train\'\\]') as error:
+    with pytest.raises(DataError, match="split \"trian\" .*\\['test', 'train'\\]") as error:
         TFDS("mnist", data_dir=prepared, train_split="trian").open()
     one_line(error)
 

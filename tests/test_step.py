@@ -130,9 +130,7 @@ def test_a_mesh_of_eight_trains_as_one_device_does(shape, devices):
 def test_a_unet_trains_on_a_mesh_as_on_one_device(devices):
     single, metrics, _ = after(1, unet())
     state, sharded_metrics, _ = after(1, unet(), make_mesh(MeshShape(2, 4), devices))
-    assert float(metrics["grad_norm"]) == pytest.approx(
-        float(sharded_metrics["grad_norm"]), rel=1e-4
-    )
+    assert float(metrics["grad_norm"]) == pytest.approx(float(sharded_metrics["grad_norm"]), rel=1e-4)
     assert_close(single.params, jax.device_get(state.params), rtol=1e-4, atol=1e-5)
 
 
@@ -182,7 +180,7 @@ def test_the_old_state_is_donated():
 
 
 def test_gradient_descent_finds_the_least_squares_solution():
-    """x0-prediction of pure noise pictures by w x: the best w is alpha E[x0^2] / (alpha^2 E[x0^2] + sigma^2)."""
+    """For x0 of unit variance the best x0-hat = w x_t has w = alpha / (alpha^2 + sigma^2)."""
     schedule = dj.schedules.RectifiedFlow()
 
     class AtHalf(dj.losses.Times):

@@ -159,9 +159,7 @@ def changed(section: str, field: str, value) -> dict:
         ("loss", "label_drop", 0.2, "config.loss.label_drop = 0.2"),
     ],
 )
-def test_another_experiment_in_the_folder_is_refused_by_field(
-    section, field, value, named, straight
-):
+def test_another_experiment_in_the_folder_is_refused_by_field(section, field, value, named, straight):
     before = (straight / "config.json").read_bytes()
     with pytest.raises(ConfigError, match=named) as error:
         dj.train(changed(section, field, value), straight)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 
 import diffusion_jax as dj
 
-
 UNET = {
     "name": "UNet",
     "channels": [8, 16],

@@ -51,7 +51,7 @@ class Batches:
         return iter(self._dataset()[start:].to_iter_dataset(options))
 
     def _dataset(self) -> grain.MapDataset:
-        dataset = grain.MapDataset.source(self.source.rows).seed(self.seed)  # type: ignore[arg-type]
+        dataset = grain.MapDataset.source(self.source.rows).seed(self.seed)
         dataset = dataset.shuffle().repeat()
         if self.flip:
             dataset = dataset.random_map(_flip)

@@ -61,9 +61,10 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Digits(Dataset):
-    """The 1 797 handwritten digits that scikit-learn ships: 8x8, one channel, 10 classes (UCI, Alpaydin and Kaynak 1998).
+    """The 1 797 handwritten digits that scikit-learn ships: 8x8, one channel, 10 classes.
 
-    Ink 0..16 becomes 0..255. Every tenth picture is held out.
+    From UCI's repository (Alpaydin and Kaynak 1998). Ink 0..16 becomes 0..255.
+    Every tenth picture is held out.
     """
 
     def open(self) -> tuple[Source, Source]:
@@ -76,7 +77,10 @@ class Digits(Dataset):
 
 @dataclasses.dataclass(frozen=True)
 class NPZ(Dataset):
-    """Arrays in an .npz file: `image` uint8 [N, H, W, C] and, if any, `label` int [N]. Every `holdout`-th is held out."""
+    """Arrays in an .npz file: `image` uint8 [N, H, W, C] and, if any, `label` int [N].
+
+    Every `holdout`-th is held out.
+    """
 
     path: str
     holdout: int = 10
@@ -109,16 +113,14 @@ class TFDS(Dataset):
         builder = self._builder()
         features = builder.info.features
         if "image" not in features:
-            raise DataError(
-                f'dataset = "{self.dataset}": has no feature "image", only {sorted(features)}'
-            )
+            raise DataError(f'dataset = "{self.dataset}": has no feature "image", only {sorted(features)}')
         shape = features["image"].shape
         if None in shape:
             raise DataError(
                 f'dataset = "{self.dataset}": its pictures differ in size {shape}; '
                 "use one whose pictures are all alike"
             )
-        label = features["label"] if "label" in features else None
+        label = dict(features).get("label")
         num_classes = label.num_classes if label is not None else 0
         names = tuple(label.names) if label is not None and label.names else ()
         return tuple(  # type: ignore[return-value]
@@ -135,12 +137,12 @@ class TFDS(Dataset):
         try:
             builder = tfds.builder(self.dataset, **where)
         except tfds.core.DatasetNotFoundError:
-            near = difflib.get_close_matches(
-                name, tfds.list_builders(with_community_datasets=False), n=3
-            )
+            near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise DataError(f'dataset = "{self.dataset}": TFDS knows no such data set{hint}') from None
-        except Exception as error:  # some builders need TensorFlow, or a network, to say so much as their name
+        except (
+            Exception
+        ) as error:  # some builders need TensorFlow, or a network, to say so much as their name
             raise DataError(self._unprepared(name, tfds.core.constants.DATA_DIR)) from error
         if not builder.data_path.exists() or not builder.info.splits:
             raise DataError(self._unprepared(name, builder.data_dir))
@@ -202,7 +204,9 @@ def from_arrays(
     num_classes: int | None = None,
     holdout: int = 10,
 ) -> tuple[Source, Source]:
-    """Sources over arrays in memory: uint8 [N, H, W, C], labels int [N] from 0; every `holdout`-th is held out.
+    """Sources over arrays in memory: images uint8 [N, H, W, C], labels int [N] from 0.
+
+    Every `holdout`-th is held out; the class count is the largest label's unless `num_classes` is given.
 
     Raises DataError where images or labels are not so.
     """
@@ -210,9 +214,7 @@ def from_arrays(
     if images.dtype != np.uint8 or images.ndim != 4:
         raise DataError(f"images are {images.dtype} {images.shape}: need uint8 [N, H, W, C]")
     if holdout < 2 or len(images) < holdout:
-        raise DataError(
-            f"holdout = {holdout}: must be at least 2 and at most the {len(images)} pictures"
-        )
+        raise DataError(f"holdout = {holdout}: must be at least 2 and at most the {len(images)} pictures")
     if labels is not None:
         labels = _checked_labels(labels, len(images), num_classes)
         num_classes = num_classes or int(labels.max()) + 1

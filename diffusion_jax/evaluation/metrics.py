@@ -5,8 +5,10 @@ import scipy.linalg
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), the squared Frechet distance of two Gaussians
-    (Heusel et al. 2017, Eq. 6) fitted to features [N, D] each; pictures are flattened, raw pixels their features.
+    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Heusel et al. 2017, Eq. 6).
+
+    The squared Frechet distance of the two Gaussians fitted to features [N, D] each. Pictures are
+    flattened: raw pixels are then their features.
 
     Raises ValueError for fewer than two rows or unequal D.
     """

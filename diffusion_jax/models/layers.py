@@ -7,14 +7,12 @@ import jax
 import jax.numpy as jnp
 
 conv_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-Conv3x3 = functools.partial(
-    nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)), kernel_init=conv_init
-)
+Conv3x3 = functools.partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)), kernel_init=conv_init)
 Dense = functools.partial(nn.Dense, kernel_init=conv_init)
 
 
 def sinusoid(time: jax.Array, width: int, max_period: float = 10_000.0) -> jax.Array:
-    """Sines, then cosines of time at width/2 frequencies from 1 to 1/max_period (Vaswani et al. 2017, Sec. 3.5).
+    """Sines, then cosines at width/2 frequencies from 1 to 1/max_period (Vaswani et al. 2017, Sec. 3.5).
 
     `time` is [B] in units of DDPM steps; returns [B, width], float32.
     """

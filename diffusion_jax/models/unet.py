@@ -56,9 +56,7 @@ class Attention(nn.Module):
         batch, height, width, channels = x.shape
         h = GroupNorm(self.groups, self.dtype, name="norm")(x)
         split = (batch, height * width, self.heads, channels // self.heads)
-        q, k, v = (
-            Dense(channels, dtype=self.dtype, name=name)(h).reshape(split) for name in "qkv"
-        )
+        q, k, v = (Dense(channels, dtype=self.dtype, name=name)(h).reshape(split) for name in "qkv")
         h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
         zeros = nn.initializers.zeros
         return x + Dense(channels, dtype=self.dtype, kernel_init=zeros, name="out")(h)
@@ -117,9 +115,7 @@ class UNet(nn.Module):
             )
         sides = {min(image_shape[:2]) // 2**level for level in range(len(self.channels))}
         if not set(self.attention) <= sides:
-            raise ValueError(
-                f"attention = {self.attention}: the levels have resolutions {sorted(sides)}"
-            )
+            raise ValueError(f"attention = {self.attention}: the levels have resolutions {sorted(sides)}")
 
     def _check_settings(self) -> None:
         if not self.channels or min(self.channels) < 2:
@@ -147,7 +143,7 @@ class UNet(nn.Module):
         train: bool = False,
     ) -> jax.Array:
         """The network's output, float32 [B, H, W, out_channels], for x [B, H, W, C], time [B], labels [B]."""
-        self.check(x.shape[1:])
+        self.check((x.shape[1], x.shape[2], x.shape[3]))
         out_channels = self.out_channels or x.shape[-1]
         dtype = jnp.dtype(self.dtype)
         embedding = self._embed(time, labels, dtype)

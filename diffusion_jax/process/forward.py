@@ -23,9 +23,7 @@ def diffuse(schedule: Schedule, x0: jax.Array, t: ArrayLike, eps: jax.Array) -> 
     return expand(schedule.alpha(t), x0) * x0 + expand(schedule.sigma(t), x0) * eps
 
 
-def transition(
-    schedule: Schedule, x_s: jax.Array, t: ArrayLike, s: ArrayLike
-) -> tuple[jax.Array, jax.Array]:
+def transition(schedule: Schedule, x_s: jax.Array, t: ArrayLike, s: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """Mean and variance of q(x_t | x_s), s < t: one step of noising (Kingma et al. 2021, Eq. 20-21).
 
     mean = (alpha_t/alpha_s) x_s, variance = sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2.

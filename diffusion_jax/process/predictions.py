@@ -47,15 +47,11 @@ class Prediction:
         """The number that tells the network the noise level."""
         return t
 
-    def denoised(
-        self, output: jax.Array, x_t: jax.Array, alpha: jax.Array, sigma: jax.Array
-    ) -> Denoised:
+    def denoised(self, output: jax.Array, x_t: jax.Array, alpha: jax.Array, sigma: jax.Array) -> Denoised:
         """(x0, eps) from the network's output; alpha x0 + sigma eps = x_t holds."""
         raise NotImplementedError
 
-    def target(
-        self, x0: jax.Array, eps: jax.Array, alpha: jax.Array, sigma: jax.Array
-    ) -> jax.Array:
+    def target(self, x0: jax.Array, eps: jax.Array, alpha: jax.Array, sigma: jax.Array) -> jax.Array:
         """The output of a perfect network."""
         raise NotImplementedError
 
@@ -168,9 +164,7 @@ class Preconditioned(Prediction):
 
     def target(self, x0, eps, alpha, sigma) -> jax.Array:
         # (x0 - c_skip x)/c_out with the common factor sigma cancelled: finite at sigma = 0.
-        return (sigma / self.sigma_data * x0 - alpha * self.sigma_data * eps) / self._std(
-            alpha, sigma
-        )
+        return (sigma / self.sigma_data * x0 - alpha * self.sigma_data * eps) / self._std(alpha, sigma)
 
     def x0_gain(self, log_snr: ArrayLike) -> jax.Array:
         nsr = jnp.exp(-_limited(log_snr) / 2)

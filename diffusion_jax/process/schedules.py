@@ -127,7 +127,7 @@ class LinearBeta(Discrete):
     end * 1000 / T < 1, so T > 20 with the default `end`. Raises ValueError below.
     """
 
-    steps: int = 1000  # type: ignore[assignment]  # the field is the property's value
+    steps: int = 1000
     start: float = 1e-4
     end: float = 0.02
 
@@ -152,7 +152,7 @@ class Cosine(Discrete):
     ends at alpha(1) = 0, so that eps-prediction is refused there.
     """
 
-    steps: int = 1000  # type: ignore[assignment]
+    steps: int = 1000
     offset: float = 0.008
     min_beta: float = 0.0
     max_beta: float = 0.999
@@ -163,8 +163,7 @@ class Cosine(Discrete):
             raise ValueError(f"offset = {self.offset}: must not be negative")
         if not 0 <= self.min_beta < self.max_beta <= 1:
             raise ValueError(
-                f"min_beta = {self.min_beta}, max_beta = {self.max_beta}: "
-                "need 0 <= min_beta < max_beta <= 1"
+                f"min_beta = {self.min_beta}, max_beta = {self.max_beta}: need 0 <= min_beta < max_beta <= 1"
             )
 
     def betas(self) -> np.ndarray:
@@ -181,7 +180,7 @@ class Sigmoid(Discrete):
     logistic function; each beta is clipped to `max_beta`.
     """
 
-    steps: int = 1000  # type: ignore[assignment]
+    steps: int = 1000
     start: float = -3.0
     end: float = 3.0
     tau: float = 1.0
@@ -295,8 +294,7 @@ class Karras(Schedule):
     def __post_init__(self):
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(
-                f"sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}: "
-                "need 0 < sigma_min < sigma_max"
+                f"sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}: need 0 < sigma_min < sigma_max"
             )
         if self.rho <= 0:
             raise ValueError(f"rho = {self.rho}: must be positive")

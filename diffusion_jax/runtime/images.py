@@ -12,13 +12,11 @@ _GAP = 2
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:
-    """Pictures in [-1, 1] as uint8: floor(127.5 x + 128), clipped, the inverse of u/127.5 - 1 without bias."""
+    """Pictures in [-1, 1] as uint8: floor(127.5 x + 128), clipped; u/127.5 - 1 backwards, without bias."""
     return np.clip(np.asarray(x, np.float32) * 127.5 + 128.0, 0, 255).astype(np.uint8)
 
 
-def grid(
-    x: np.ndarray, columns: int | None = None, labels: Sequence[object] | None = None
-) -> Image.Image:
+def grid(x: np.ndarray, columns: int | None = None, labels: Sequence[object] | None = None) -> Image.Image:
     """Pictures [N, H, W, C] in [-1, 1] (or uint8) row by row, C of 1 or 3, each under its label if given.
 
     As square as can be unless `columns` is given. Raises ValueError for another shape or a number of
@@ -61,9 +59,7 @@ def save_grid(
     grid(x, columns, labels).save(path)
 
 
-def save_folder(
-    x: np.ndarray, folder: str | Path, labels: Sequence[object] | None = None
-) -> None:
+def save_folder(x: np.ndarray, folder: str | Path, labels: Sequence[object] | None = None) -> None:
     """Writes pictures [N, H, W, C] as `folder`/000000.png .., with the label behind the number if given."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

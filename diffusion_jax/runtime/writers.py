@@ -22,9 +22,7 @@ class MetricsWriter:
         self._path = Path(workdir) / "metrics.jsonl"
         self._rewind(start)
         self._file = self._path.open("a", buffering=1)
-        self._events = tensorboardX.SummaryWriter(
-            str(Path(workdir) / "events"), purge_step=start + 1
-        )
+        self._events = tensorboardX.SummaryWriter(str(Path(workdir) / "events"), purge_step=start + 1)
 
     def __enter__(self) -> "MetricsWriter":
         return self

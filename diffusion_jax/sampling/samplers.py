@@ -26,7 +26,7 @@ def _flatten(sampler: "Sampler") -> tuple[tuple, tuple]:
 
 
 def _unflatten(cls: type, names: tuple, leaves: tuple) -> "Sampler":
-    sampler = object.__new__(cls)
+    sampler: Sampler = object.__new__(cls)
     for name, value in [*zip(names[0], leaves, strict=True), *names[1]]:
         object.__setattr__(sampler, name, value)
     return sampler
@@ -85,9 +85,10 @@ class DDPM(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class DDIM(Sampler):
-    """x_s = alpha_s x0 + sqrt(sigma_s^2 - tau^2) eps + tau z, tau = eta sqrt(var) (Song et al. 2021, Eq. 12, 16).
+    """x_s = alpha_s x0 + sqrt(sigma_s^2 - tau^2) eps + tau z, with tau^2 = eta^2 var.
 
-    var is the posterior's variance: eta = 0 follows the probability flow, eta = 1 is DDPM in law.
+    (Song et al. 2021, Eq. 12 and 16.) var is the posterior's variance: eta = 0 follows the
+    probability flow, eta = 1 is DDPM in law.
     """
 
     order: ClassVar[int] = 1

@@ -53,9 +53,7 @@ class Plan:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed = {self.seed}: must be from 0 to 2^32 - 1")
         if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"accumulate = {self.accumulate}: must divide batch_size = {self.batch_size}"
-            )
+            raise ValueError(f"accumulate = {self.accumulate}: must divide batch_size = {self.batch_size}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,7 +38,10 @@ class UniformTimes(Times):
 
 @dataclasses.dataclass(frozen=True)
 class StratifiedTimes(Times):
-    """t_i = (u + i/n) mod 1 with one uniform u, in random order: each n-th of [0, 1] gets one (Kingma et al. 2021, App. I.1)."""
+    """t_i = (u + i/n) mod 1 with one uniform u, in random order (Kingma et al. 2021, App. I.1).
+
+    Each n-th part of [0, 1] gets one time, each time by itself is uniform.
+    """
 
     def draw(self, key, schedule, n):
         offset_key, order_key = jax.random.split(key)
@@ -48,7 +51,10 @@ class StratifiedTimes(Times):
 
 @dataclasses.dataclass(frozen=True)
 class LogNormalTimes(Times):
-    """log(sigma/alpha) normal with `mean` and `std` (Karras et al. 2022, Table 1), clipped to the schedule."""
+    """log(sigma/alpha) normal with `mean` and `std` (Karras et al. 2022, Table 1).
+
+    Clipped to what the schedule has.
+    """
 
     mean: float = -1.2
     std: float = 1.2
@@ -100,7 +106,10 @@ class MinSNR(Weighting):
 
 @dataclasses.dataclass(frozen=True)
 class EDM(Weighting):
-    """(s^2 + d^2)/(s d)^2 on x0's squared error, s = sigma/alpha, d = `sigma_data` (Karras et al. 2022, Table 1)."""
+    """(s^2 + d^2)/(s d)^2 on x0's squared error (Karras et al. 2022, Table 1).
+
+    With s = sigma/alpha and d = `sigma_data`.
+    """
 
     sigma_data: float = 0.5
 
@@ -114,7 +123,7 @@ class EDM(Weighting):
 
 @dataclasses.dataclass(frozen=True)
 class Sigmoid(Weighting):
-    """sigmoid(bias - log_snr) on the noise's squared error (Kingma and Gao 2023, Sec. 5; Hoogeboom et al. 2024, Eq. 7).
+    """sigmoid(bias - log_snr) on the noise's squared error (Kingma and Gao 2023; Hoogeboom et al. 2024).
 
     The weight of an error, not of a log-SNR: how often each log-SNR is drawn, which the papers carry
     as -d(log_snr)/dt, is left to the times and the schedule.
@@ -159,7 +168,7 @@ class DiffusionLoss:
         self.prediction.check(self.schedule)
 
     def draw(self, key: jax.Array, batch: dict[str, jax.Array]) -> Examples:
-        """Examples from a batch of "image" (uint8 or float32 in [-1, 1], [B, H, W, C]) and, if any, "label" [B]."""
+        """Examples from a batch of "image", uint8 or float32 in [-1, 1], and, if any, "label" [B]."""
         x0 = to_float(batch["image"])
         time_key, noise_key, drop_key = jax.random.split(key, 3)
         t = self.schedule.round(self.times.draw(time_key, self.schedule, len(x0)))
@@ -178,9 +187,7 @@ class DiffusionLoss:
         sigma = forward.expand(self.schedule.sigma(t), x0)
         x = self.prediction.network_input(alpha * x0 + sigma * eps, alpha, sigma)
         time = self.prediction.network_time(self.schedule, t)
-        error = apply(params, x, time, labels, **kwargs) - self.prediction.target(
-            x0, eps, alpha, sigma
-        )
+        error = apply(params, x, time, labels, **kwargs) - self.prediction.target(x0, eps, alpha, sigma)
         squared = jnp.mean(error**2, axis=tuple(range(1, x0.ndim)))
         return self.weighting(self.prediction, self.schedule.log_snr(t)) * squared
 

@@ -38,7 +38,10 @@ class TrainState:
         image_shape: tuple[int, int, int],
         shardings: Any = None,
     ) -> "TrainState":
-        """The state before the first step, for pictures of `image_shape` (H, W, C), laid out as `shardings`."""
+        """The state before the first step, for pictures of `image_shape` (H, W, C).
+
+        `shardings`, a pytree like the state, says where its leaves live.
+        """
 
         def initial(key: jax.Array) -> "TrainState":
             x = jnp.zeros((1, *image_shape))

@@ -104,9 +104,7 @@ def _split(x: jax.Array, parts: int) -> jax.Array:
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
-def _update(
-    state: TrainState, grads: Any, tx: optax.GradientTransformation, ema_decay: float
-) -> TrainState:
+def _update(state: TrainState, grads: Any, tx: optax.GradientTransformation, ema_decay: float) -> TrainState:
     """`state` with its parameters moved along `grads` and averaged, step and counts as they were."""
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
