@@ -22,9 +22,14 @@ def main(_: list[str]) -> None:
     logging.basicConfig(format="%(message)s", force=True)
     logging.getLogger("diffusion_jax").setLevel(logging.INFO)
 
-    stop = []
+    stop: list[int] = []
+
+    def ask_to_stop(number: int, _: object) -> None:
+        stop.append(number)
+        signal.signal(number, signal.SIG_DFL)  # asked twice, it stops at once
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: stop.append(received))
+        signal.signal(number, ask_to_stop)
     try:
         complete = dj.train(_CONFIG.value, _WORKDIR.value, should_stop=lambda: bool(stop))
     except (ValueError, OSError, CheckpointError) as error:

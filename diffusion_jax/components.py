@@ -84,7 +84,7 @@ def section(cls: type, spec: Any, path: str) -> Any:
     return construct(cls, path, **arguments)
 
 
-def construct(factory: Any, path: str, **arguments: Any) -> Any:
+def construct(factory: Any, path: str, /, **arguments: Any) -> Any:
     """factory(**arguments), with what it refuses told as a ConfigError."""
     try:
         inspect.signature(factory).bind(**arguments)

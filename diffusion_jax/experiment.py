@@ -24,7 +24,7 @@ from diffusion_jax.components import (
 from diffusion_jax.data import sources
 from diffusion_jax.process import predictions, schedules
 from diffusion_jax.run import Network, Sampling
-from diffusion_jax.runtime.mesh import MeshShape, check_batch, make_mesh
+from diffusion_jax.runtime.mesh import MeshShape, make_mesh
 from diffusion_jax.sampling import grids, samplers
 from diffusion_jax.training import losses
 from diffusion_jax.training.loop import Plan
@@ -78,7 +78,6 @@ class Experiment:
 
         plan = section(Plan, plain["train"], "train")
         mesh = construct(make_mesh, "mesh", shape=section(MeshShape, plain.get("mesh", {}), "mesh"))
-        construct(check_batch, "train", mesh=mesh, batch_size=plan.batch_size // plan.accumulate)
         schedule = part("schedule", schedules, schedules.Schedule)
         prediction = part("prediction", predictions, predictions.Prediction)
         loss = part("loss", losses, None, schedule=schedule, prediction=prediction)

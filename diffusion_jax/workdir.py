@@ -18,7 +18,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from diffusion_jax.components import ConfigError
+from diffusion_jax.components import ConfigError, construct
 from diffusion_jax.data.pipeline import Batches, in_order
 from diffusion_jax.data.sources import Source
 from diffusion_jax.experiment import Experiment, as_plain, check_sections, open_dataset_section
@@ -26,7 +26,7 @@ from diffusion_jax.run import Run
 from diffusion_jax.runtime import images
 from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
 from diffusion_jax.runtime.files import make_writable, replace_text
-from diffusion_jax.runtime.mesh import put_batch, state_sharding
+from diffusion_jax.runtime.mesh import check_batch, put_batch, state_sharding
 from diffusion_jax.runtime.writers import MetricsWriter
 from diffusion_jax.training.evaluate import make_evaluate
 from diffusion_jax.training.loop import Actions, fit
@@ -64,9 +64,12 @@ def train(
     check_sections(plain)
     training, held_out = open_dataset_section(plain).open()
     experiment = Experiment.from_config(plain, training.image_shape, training.num_classes)
+    plan = experiment.plan
+    micro_batch = plan.batch_size // plan.accumulate
+    construct(check_batch, "train", mesh=experiment.mesh, batch_size=micro_batch)
     folder = Path(workdir)
     _prepare(folder, experiment, training)
-    with Checkpoints(folder / "checkpoints", experiment.plan.keep_checkpoints) as checkpoints:
+    with Checkpoints(folder / "checkpoints", plan.keep_checkpoints) as checkpoints:
         return _Training(folder, experiment, training, held_out, checkpoints).run(should_stop)
 
 
@@ -83,7 +86,6 @@ def load(workdir: str | Path, *, allow_code: bool = False) -> Run:
         about = checkpoints.describe()
         config = about["config"] | {"mesh": {}}  # the devices here need not be those of the training
         shape, num_classes = tuple(about["image_shape"]), about["num_classes"]
-        config["train"] = config["train"] | {"batch_size": jax.device_count(), "accumulate": 1}
         experiment = Experiment.from_config(config, shape, num_classes, allow_code)
         wanted = {"ema_params": _abstract_state(experiment).ema_params}
         step, restored, about = checkpoints.restore(wanted)
@@ -124,6 +126,7 @@ class _Training:
             ema_decay=plan.ema_decay,
             accumulate=plan.accumulate,
             mesh=experiment.mesh,
+            lr_schedule=experiment.lr_schedule,
         )
         evaluate = make_evaluate(experiment.network.model, experiment.loss, experiment.mesh)
         batches = Batches(
@@ -142,6 +145,7 @@ class _Training:
                 ),
                 draw_samples=lambda state, step: self._draw(state, step, writer),
                 save=self._save,
+                watch=self._watch,
                 should_stop=should_stop,
             )
             state, step = fit(state, step_fn, device_batches, step_key, plan, writer, actions, start)
@@ -160,7 +164,15 @@ class _Training:
         state = TrainState.create(key, network.model, experiment.tx, network.image_shape, shardings)
         return state, 0
 
+    def _watch(self, wait: bool = False) -> None:
+        """Tells of a background save that has failed. Training goes on: the next save may succeed."""
+        try:
+            self.checkpoints.report(wait)
+        except CheckpointError as error:
+            log.error("%s; training goes on and will save again", error)
+
     def _save(self, state: TrainState, step: int) -> None:
+        self._watch(wait=True)
         about = {
             "config": self.experiment.config,
             "data": self.training.fingerprint,

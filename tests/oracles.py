@@ -109,7 +109,7 @@ def side_by_side(denoisers: list[Denoise], channels: int = 1) -> Denoise:
 
 def posterior_variance(at_t, at_s) -> float:
     """Variance of q(x_s | x_t, x0): the Gaussians q(x_s | x0) and q(x_t | x_s) multiplied."""
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = at_t, at_s
+    (alpha_t, _), (alpha_s, sigma_s) = at_t, at_s
     ratio, step = alpha_t / alpha_s, step_variance(at_t, at_s)
     return sigma_s**2 * step / (step + ratio**2 * sigma_s**2)
 

@@ -68,7 +68,6 @@ def test_learning_rate_schedule_and_clipping_are_optax_s():
         ("train.steps", "many", r"config\.train\.steps = 'many': must be of type int"),
         ("train.steps", 0, "steps = 0: must be at least 1"),
         ("train.ema_decay", 1.5, "ema_decay = 1.5"),
-        ("train.batch_size", 12, "batch_size = 12: must divide by the 8 devices"),
         ("mesh", {"data": 3}, "mesh data = 3"),
         ("model", ..., r"config\.model: the section is missing"),
         ("model.name", "Unet", r'config\.model\.name = "Unet".*did you mean UNet'),

@@ -10,7 +10,6 @@ from diffusion_jax.training import losses
 from diffusion_jax.training.losses import NO_LABEL, DiffusionLoss, Examples, to_float
 
 SCHEDULES = [
-    schedules.LinearBeta(),
     schedules.Cosine(),
     schedules.RectifiedFlow(),
     schedules.Karras(),

@@ -10,7 +10,7 @@ N = 23
 
 
 def numbered(n=N, labels=True):
-    """A source whose picture i says i in its left column and 0 elsewhere: it tells whether it was mirrored."""
+    """Picture i says i in its left column and 0 elsewhere, so that it tells whether it was mirrored."""
     rows = []
     for i in range(n):
         image = np.zeros((4, 3, 1), np.uint8)

@@ -7,7 +7,7 @@ import pytest
 from oracles import PREDICTIONS, SCHEDULES, ZERO_TERMINAL, predictions_for
 
 from diffusion_jax.process.predictions import X0, Eps, Preconditioned, V, Velocity
-from diffusion_jax.process.schedules import Betas, Cosine, LinearBeta, RectifiedFlow
+from diffusion_jax.process.schedules import Betas, Cosine, RectifiedFlow
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 every_prediction = pytest.mark.parametrize("prediction", PREDICTIONS.values(), ids=PREDICTIONS)
@@ -51,16 +51,125 @@ def test_both_parts_add_up_to_x_t_whatever_the_network_says(name):
 
 
 @every_prediction
-def test_x0_gain_is_the_derivative_of_x0_by_the_output(prediction):
+@pytest.mark.parametrize("name", ["cosine", "rectified", "karras"])
+def test_x0_gain_is_the_derivative_of_x0_by_the_output(name, prediction):
+    """A function of the log-SNR alone, whichever family alpha and sigma come from."""
     log_snr = jnp.linspace(-20.0, 20.0, 41)
-    for schedule in (Cosine(), RectifiedFlow(), SCHEDULES["karras"]):
-        if not isinstance(prediction, Preconditioned | X0 | Eps) and schedule is SCHEDULES["karras"]:
-            continue  # the gain of V and Velocity is the ratio's alone, see the next test
-        alpha, sigma = schedule.scales(log_snr)
-        slope = jax.vmap(
-            lambda a, s: jax.grad(lambda out: prediction.denoised(out, jnp.float32(0.3), a, s).x0)(0.7)
-        )(alpha, sigma)
-        gain = prediction.x0_gain(log_snr)
-        if isinstance(prediction, V) and isinstance(schedule, RectifiedFlow):
-            continue
-        np.testing.assert_allclose(gain, np.abs(slope), rtol=3e-5)
+
+    def x0(output, alpha, sigma):
+        return prediction.denoised(output, jnp.float32(0.3), alpha, sigma).x0
+
+    slope = jax.vmap(jax.grad(x0), (None, 0, 0))(jnp.float32(0.7), *SCHEDULES[name].scales(log_snr))
+    np.testing.assert_allclose(prediction.x0_gain(log_snr), np.abs(slope), rtol=3e-5)
+
+
+@every_prediction
+def test_x0_gain_is_finite_where_the_snr_is_zero_or_infinite(prediction):
+    gain = prediction.x0_gain(jnp.array([-jnp.inf, jnp.inf]))
+    assert np.isfinite(gain).all()
+    assert (np.asarray(gain) >= 0).all()
+
+
+def test_the_unit_variance_of_network_input_and_target_is_preconditionings_point():
+    """For pictures of standard deviation sigma_data, at every noise level (EDM, App. B.6)."""
+    prediction = Preconditioned(0.5)
+    x0, eps = 0.5 * _normal(4, (1, 256, 256, 1)), _normal(5, (1, 256, 256, 1))
+    for name in ("cosine", "rectified", "karras"):
+        alpha, sigma = _scales(name, (0.0001, 0.3, 0.6, 1.0))
+        seen = prediction.network_input(alpha * x0 + sigma * eps, alpha, sigma)
+        wanted = prediction.target(x0, eps, alpha, sigma)
+        np.testing.assert_allclose(np.std(seen, axis=(1, 2, 3)), 1.0, rtol=0.02)
+        np.testing.assert_allclose(np.std(wanted, axis=(1, 2, 3)), 1.0, rtol=0.02)
+
+
+def test_preconditioned_is_edms_table_1_with_alpha_1():
+    """D = c_skip x + c_out F, the four factors of Karras et al. 2022 in float64."""
+    prediction, sd = Preconditioned(0.5), 0.5
+    schedule = SCHEDULES["karras"]
+    for t in (0.01, 0.3, 0.7, 1.0):
+        sigma = float(schedule.sigma(t))
+        c_skip, c_out = sd**2 / (sigma**2 + sd**2), sigma * sd / np.hypot(sigma, sd)
+        c_in, c_noise = 1 / np.hypot(sigma, sd), np.log(sigma) / 4
+        x, output, scale = 1.7, -0.6, (jnp.float32(1.0), jnp.float32(sigma))
+        np.testing.assert_allclose(
+            prediction.denoised(output, x, *scale).x0, c_skip * x + c_out * output, rtol=2e-6
+        )
+        np.testing.assert_allclose(prediction.network_input(x, *scale), c_in * x, rtol=1e-6)
+        np.testing.assert_allclose(prediction.network_time(schedule, jnp.float32(t)), c_noise, rtol=1e-5)
+
+
+def test_preconditioning_depends_on_the_ratio_of_signal_and_noise_alone():
+    """On x/alpha every schedule is EDM's: the same network serves them all."""
+    prediction, alpha, sigma = Preconditioned(0.5), jnp.float32(0.3), jnp.float32(0.9)
+    x_t, output = _normal(6), _normal(7)
+    here = prediction.denoised(output, x_t, alpha, sigma)
+    edm = prediction.denoised(output, x_t / alpha, jnp.float32(1.0), sigma / alpha)
+    np.testing.assert_allclose(here.x0, edm.x0, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(here.eps, edm.eps, rtol=1e-5, atol=1e-6)
+
+
+def test_velocity_is_the_time_derivative_of_a_rectified_flow():
+    flow = RectifiedFlow()
+    x0, eps = jnp.float32(0.3), jnp.float32(-1.2)
+    path, slope = jax.jvp(lambda t: flow.alpha(t) * x0 + flow.sigma(t) * eps, (0.4,), (1.0,))
+    target = Velocity().target(x0, eps, flow.alpha(0.4), flow.sigma(0.4))
+    np.testing.assert_allclose(target, slope, rtol=1e-6)
+    moved = Velocity().denoised(slope, path, flow.alpha(0.4), flow.sigma(0.4))
+    np.testing.assert_allclose(moved, (x0, eps), rtol=1e-5)
+
+
+def test_v_is_the_derivative_of_x_t_by_the_angle():
+    """alpha = cos, sigma = sin of the angle on a variance preserving schedule."""
+    x0, eps, angle = 0.3, -1.2, 0.7
+    slope = jax.grad(lambda a: jnp.cos(a) * x0 + jnp.sin(a) * eps)(angle)
+    np.testing.assert_allclose(V().target(x0, eps, np.cos(angle), np.sin(angle)), slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*ZERO_TERMINAL, "curve_to_the_end", "last_beta_1"])
+def test_eps_is_refused_where_the_terminal_snr_is_zero(name):
+    extra = {"curve_to_the_end": Cosine(max_beta=1.0), "last_beta_1": Betas((0.1, 1.0))}
+    schedule = (SCHEDULES | extra)[name]
+    with pytest.raises(ValueError, match=rf"Eps .*{type(schedule).__name__}.*use V, X0 or Velocity"):
+        Eps().check(schedule)
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEDULES if name not in ZERO_TERMINAL])
+def test_eps_is_accepted_on_every_other_schedule(name):
+    Eps().check(SCHEDULES[name])
+
+
+def test_eps_is_refused_under_jit_too():
+    def build(x):
+        Eps().check(RectifiedFlow())
+        return x
+
+    with pytest.raises(ValueError, match="RectifiedFlow"):
+        jax.jit(build)(1.0)
+
+
+@every_prediction
+@every_schedule
+def test_everything_else_is_accepted_and_finite_at_the_terminal_time(name, prediction):
+    if isinstance(prediction, Eps):
+        pytest.skip("refused or accepted in the tests above")
+    schedule = SCHEDULES[name]
+    prediction.check(schedule)
+    alpha, sigma = schedule.alpha(1.0), schedule.sigma(1.0)
+    x_t = sigma * _normal(8)
+    seen = prediction.network_input(x_t, alpha, sigma)
+    time = prediction.network_time(schedule, jnp.ones(6))
+    parts = prediction.denoised(_normal(9), x_t, alpha, sigma)
+    target = prediction.target(_normal(10), _normal(11), alpha, sigma)
+    for part in (seen, time, target, *parts):
+        assert np.isfinite(part).all()
+
+
+@pytest.mark.parametrize("sigma_data", [0.0, -0.5])
+def test_sigma_data_must_be_positive(sigma_data):
+    with pytest.raises(ValueError, match=f"sigma_data = {sigma_data}"):
+        Preconditioned(sigma_data)
+
+
+def test_predictions_are_values():
+    assert Preconditioned(0.5) == Preconditioned(0.5) != Preconditioned(0.6)
+    assert len({X0(), X0(), V(), Velocity(), Eps()}) == 4

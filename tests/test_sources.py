@@ -285,7 +285,7 @@ def test_pickled_content_is_not_run(tmp_path):
             "cifar10",
             (50_000, 10_000),
             (32, 32, 3),
-            "airplane automobile bird cat deer dog frog horse ship truck".split(),
+            ["airplane", "automobile", "bird", "cat", "deer"] + ["dog", "frog", "horse", "ship", "truck"],
         ),
     ],
 )

@@ -154,6 +154,19 @@ def test_noise_is_of_the_global_batch_whatever_the_mesh(devices):
     assert len(np.unique(np.asarray(sharded.t))) > 8
 
 
+def test_the_learning_rate_reported_is_that_of_the_update():
+    model, rate = tiny.Affine(), optax.linear_schedule(1.0, 0.0, 10)
+    tx = optax.sgd(rate)
+    train_step = dj.make_train_step(model, tx, tiny.loss(), lr_schedule=rate)
+    state = fresh(model, tx)
+    broken = {"image": jnp.full((16, 4, 4, 1), jnp.nan), "label": jnp.zeros(16, int)}
+    rates = []
+    for batch in (tiny.batch(), broken, tiny.batch(), tiny.batch()):
+        state, metrics = train_step(state, batch, jax.random.key(1))
+        rates.append(float(metrics["learning_rate"]))
+    assert rates == pytest.approx([1.0, 0.9, 0.9, 0.8])  # the broken batch did not count
+
+
 def test_each_step_draws_anew():
     model, tx = tiny.Affine(), optax.sgd(0.0)
     train_step = dj.make_train_step(model, tx, tiny.loss())

@@ -17,6 +17,11 @@ def tiny(**settings):
     return UNet(**(TINY | settings))
 
 
+def shallow(**settings):
+    """One level, with no attention but the middle's: the quickest to compile."""
+    return tiny(**({"channels": (8,), "attention": ()} | settings))
+
+
 def inputs(shape=(4, 8, 8, 1), seed=0):
     rng = np.random.default_rng(seed)
     x = jnp.asarray(rng.normal(size=shape), jnp.float32)
@@ -88,9 +93,9 @@ def attention(width):
 def test_the_cifar10_network_of_ddpm_has_its_parameters():
     """35.7 M (Ho et al. 2020, App. B), to the last one those of diffusers' google/ddpm-cifar10-32.
 
-    Counted by hand: widths 128, 256, 256, 256; two blocks a level down, three up; attention at 16x16 and in the
-    middle. On the way up block j takes what comes from below beside a skip: the three of a level
-    are the outputs of its two blocks on the way down and of the convolution before them.
+    Counted by hand: widths 128, 256, 256, 256; two blocks a level down, three up; attention at 16x16
+    and in the middle. On the way up block j takes what comes from below beside a skip: the three of
+    a level are the outputs of its two blocks on the way down and of the convolution before them.
     """
     e = 512
     total = linear(128, e) + linear(e, e) + conv(3, 128)
@@ -246,13 +251,13 @@ def test_check_passes_what_fits():
 
 
 def test_no_label_is_the_same_however_it_is_said():
-    model, (x, time) = tiny(num_classes=3), inputs()
+    model, (x, time) = shallow(num_classes=3), inputs()
     unlabelled = output(model, x, time)
     np.testing.assert_array_equal(output(model, x, time, jnp.full(4, -1)), unlabelled)
 
 
 def test_each_label_gives_an_output_of_its_own():
-    model, (x, time) = tiny(num_classes=3), inputs()
+    model, (x, time) = shallow(num_classes=3), inputs()
     x, time = jnp.repeat(x[:1], 4, 0), jnp.repeat(time[:1], 4)
     rows = output(model, x, time, jnp.array([-1, 0, 1, 2]))
     for i in range(4):
@@ -261,23 +266,22 @@ def test_each_label_gives_an_output_of_its_own():
 
 
 def test_a_network_without_classes_takes_no_notice_of_labels():
-    x, time = inputs((4, 4, 4, 1))
-    model = tiny(channels=(8,), attention=())
+    model, (x, time) = shallow(), inputs()
     labelled = output(model, x, time, jnp.arange(4))
     np.testing.assert_array_equal(labelled, output(model, x, time))
 
 
 def test_the_time_matters():
-    model, (x, time) = tiny(), inputs()
+    model, (x, time) = shallow(), inputs()
     moved = output(model, x, time + 0.001)  # one of DDPM's thousand steps
     assert np.abs(moved - output(model, x, time)).max() > 1e-4
 
 
 def test_time_scale_says_what_one_is():
     x, time = inputs()
-    params = parameters(tiny())
-    scaled = output(tiny(time_scale=1.0), x, time * 1000, params=params)
-    np.testing.assert_allclose(scaled, output(tiny(), x, time, params=params), atol=1e-4)
+    params = parameters(shallow())
+    scaled = output(shallow(time_scale=1.0), x, time * 1000, params=params)
+    np.testing.assert_allclose(scaled, output(shallow(), x, time, params=params), atol=1e-4)
 
 
 def test_each_picture_is_computed_by_itself():
@@ -296,22 +300,19 @@ def test_each_picture_is_computed_by_itself():
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("base", "settings"),
     [
-        {"scale_shift": True},
-        {"heads": 2},
-        {"downsample_padding": 0},
-        {"attention": ()},
-        {"attention": (8, 4)},
-        {"blocks": 2},
+        (shallow, {"scale_shift": True}),
+        (shallow, {"heads": 2}),
+        (shallow, {"attention": (8,)}),
+        (tiny, {"downsample_padding": 0}),
     ],
-    ids=str,
 )
-def test_each_setting_changes_the_function(settings):
+def test_each_setting_changes_the_function(base, settings):
     x, time = inputs()
-    other = output(tiny(**settings), x, time)
+    other = output(base(**settings), x, time)
     assert np.isfinite(other).all()
-    assert np.abs(other - output(tiny(), x, time)).max() > 1e-3
+    assert np.abs(other - output(base(), x, time)).max() > 1e-3
 
 
 SAME_HEADS = ({"heads": 2}, {"head_channels": 8})
@@ -319,14 +320,14 @@ SAME_HEADS = ({"heads": 2}, {"head_channels": 8})
 
 def test_heads_can_be_given_by_their_width():
     """Of a width of 16, 8 channels a head are 2 heads."""
-    by_number, by_width = (tiny(channels=(16,), attention=(), **s) for s in SAME_HEADS)
+    by_number, by_width = (shallow(channels=(16,), **s) for s in SAME_HEADS)
     x, time = inputs()
     found = output(by_width, x, time)
     np.testing.assert_array_equal(found, output(by_number, x, time))
 
 
 def test_dropout_is_random_in_training_and_absent_otherwise():
-    model, (x, time) = tiny(channels=(8,), attention=(), dropout=0.5), inputs()
+    model, (x, time) = shallow(dropout=0.5), inputs()
     params = parameters(model)
 
     def train(seed):
@@ -334,7 +335,7 @@ def test_dropout_is_random_in_training_and_absent_otherwise():
         return output(model, x, time, params=params, train=True, rngs=rngs)
 
     plain = output(model, x, time, params=params)
-    same = output(tiny(channels=(8,), attention=()), x, time, params=params)
+    same = output(shallow(), x, time, params=params)
     np.testing.assert_array_equal(plain, same)
     np.testing.assert_array_equal(train(0), train(0))
     assert np.abs(train(0) - plain).max() > 1e-2
@@ -360,8 +361,7 @@ def test_parameters_are_float32(dtype):
 
 def test_every_parameter_has_an_effect():
     """None is made and forgotten: with random ones each receives a gradient."""
-    settings = {"channels": (2, 4), "groups": 2, "attention": ()}  # no attention but the middle's
-    model, (x, time) = tiny(num_classes=3, **settings), inputs()
+    model, (x, time) = tiny(num_classes=3, attention=()), inputs()
     params = parameters(model)
 
     def total(params):

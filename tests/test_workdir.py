@@ -124,11 +124,9 @@ def test_a_finished_run_is_left_as_it_is(straight):
 
 def test_a_damaged_newest_checkpoint_is_passed_over(straight, tmp_path, caplog):
     dj.train(config(steps=40), tmp_path)
-    victim = max(
-        (p for p in (tmp_path / "checkpoints" / "40" / "rest").rglob("*") if p.is_file()),
-        key=lambda p: p.stat().st_size,
-    )
-    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    for victim in (tmp_path / "checkpoints" / "40" / "rest").rglob("*"):
+        if victim.is_file():
+            victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
     assert dj.train(config(), tmp_path)
     assert "checkpoint 40 is damaged" in caplog.text
     assert (tmp_path / "checkpoints" / "damaged" / "40").exists()
@@ -183,6 +181,28 @@ def test_a_run_with_code_of_its_own_is_loaded_only_when_allowed(straight):
     with pytest.raises(ConfigError, match="may not import code"):
         dj.load(straight)
     assert dj.load(straight, allow_code=True).step == 60
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="batch_size = 12: must divide by the 8 devices.*use 8"):
+        dj.train(config(batch_size=12), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_background_save_is_told_and_training_goes_on(tmp_path, caplog, monkeypatch):
+    from diffusion_jax.runtime.checkpoint import Checkpoints
+
+    report, failures = Checkpoints.report, iter([True])
+
+    def fail_once(self, wait=False):
+        report(self, wait)
+        if self.steps() and next(failures, False):
+            raise CheckpointError("saving checkpoint 10 failed: no space left")
+
+    monkeypatch.setattr(Checkpoints, "report", fail_once)
+    assert dj.train(config(steps=20), tmp_path)
+    assert "saving checkpoint 10 failed: no space left; training goes on" in caplog.text
+    assert weights(tmp_path)[0] == 20
 
 
 def test_a_folder_without_a_checkpoint_cannot_be_loaded(tmp_path):

@@ -63,6 +63,7 @@ class Actions:
     evaluate: Callable[[TrainState], dict[str, float]]
     draw_samples: Callable[[TrainState, int], None]
     save: Callable[[TrainState, int], None]
+    watch: Callable[[], None] = lambda: None  # called at each log point
     should_stop: Callable[[], bool] = lambda: False
 
 
@@ -88,6 +89,7 @@ def fit(
             step += 1
             if _due(step, plan.log_every, plan):
                 logger.log(step, metrics)
+                actions.watch()
             _act(state, step, plan, writer, actions, logger)
         logger.flush()
     if step < plan.steps and not _due(step, plan.checkpoint_every, plan):

@@ -26,6 +26,7 @@ def make_train_step(
     ema_decay: float = 0.999,
     accumulate: int = 1,
     mesh: Mesh | None = None,
+    lr_schedule: optax.Schedule | None = None,
 ) -> TrainStep:
     """The jitted step (state, batch, key) -> (state, metrics); the old state is donated.
 
@@ -38,6 +39,7 @@ def make_train_step(
       accumulate: micro-batches that a batch is computed in, one after the other; their number must
         divide the batch. Apart from rounding (and dropout's draws) the result is that of one batch.
       mesh: where to compute: the batch split over its devices, the state over 'fsdp'.
+      lr_schedule: that of `tx`, to report its value at this update as the metric learning_rate.
     """
     if not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay = {ema_decay}: must be in [0, 1)")
@@ -60,7 +62,10 @@ def make_train_step(
             # The state leaves as it came, so that the next call finds the same program.
             shardings = state_sharding(mesh, new_state)
             new_state = jax.lax.with_sharding_constraint(new_state, shardings)
-        return new_state, {"loss": value, "grad_norm": grad_norm, "skipped": skipped}
+        metrics = {"loss": value, "grad_norm": grad_norm, "skipped": skipped}
+        if lr_schedule is not None:
+            metrics["learning_rate"] = jnp.float32(lr_schedule(state.step - state.skipped))
+        return new_state, metrics
 
     if mesh is None:
         return jax.jit(train_step, donate_argnums=0)

@@ -1,0 +1,131 @@
+"""Grids: exactly S times, on the table, from 1 to 0."""
+
+import numpy as np
+import pytest
+
+from diffusion_jax.process import schedules
+from diffusion_jax.sampling.grids import Grid, Karras, Uniform, UniformLogSNR
+
+GRIDS = {"uniform": Uniform(), "log_snr": UniformLogSNR(), "karras": Karras()}
+TABLES = {
+    "linear": schedules.LinearBeta(50),
+    "cosine": schedules.Cosine(50),
+    "to_the_end": schedules.Cosine(50, max_beta=1.0),
+    "sigmoid": schedules.Sigmoid(50),
+    "zero_terminal": schedules.ZeroTerminalSNR(schedules.LinearBeta(50)),
+    "betas": schedules.Betas(tuple(np.geomspace(1e-3, 0.3, 50))),
+    "shifted": schedules.Shifted(schedules.Cosine(50), resolution=256),
+}
+FLOWS = {
+    "rectified": schedules.RectifiedFlow(),
+    "karras": schedules.Karras(),
+    "shifted": schedules.Shifted(schedules.RectifiedFlow(), resolution=256),
+}
+
+every_grid = pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+
+
+@every_grid
+@pytest.mark.parametrize("schedule", TABLES.values(), ids=TABLES)
+def test_every_number_of_steps_gives_as_many_falling_times_of_the_table(schedule, grid):
+    for steps in range(1, 51):
+        times = grid(schedule, steps)
+        k = times * 50
+        assert times.shape == (steps + 1,)
+        assert (times[0], times[-1]) == (1.0, 0.0)
+        np.testing.assert_allclose(k, np.round(k), rtol=0, atol=1e-12)
+        assert (np.diff(np.round(k)) <= -1).all()
+
+
+@every_grid
+@pytest.mark.parametrize("schedule", FLOWS.values(), ids=FLOWS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 50, 200])
+def test_continuous_schedules_get_falling_times_from_1_to_0(schedule, grid, steps):
+    times = grid(schedule, steps)
+    assert times.shape == (steps + 1,)
+    assert times.dtype == np.float64
+    assert (times[0], times[-1]) == (1.0, 0.0)
+    assert (np.diff(times) < 0).all()
+    assert (np.diff(times.astype(np.float32)) < 0).all()  # `sample` keeps them so
+
+
+@every_grid
+def test_as_many_steps_as_the_table_has_visit_every_entry(grid):
+    np.testing.assert_allclose(grid(TABLES["cosine"], 50) * 50, np.arange(50, -1, -1), atol=1e-12)
+
+
+@every_grid
+@pytest.mark.parametrize("steps", [0, -1])
+def test_less_than_one_step_is_refused(grid, steps):
+    with pytest.raises(ValueError, match=f"steps = {steps}"):
+        grid(FLOWS["rectified"], steps)
+
+
+@every_grid
+def test_more_steps_than_the_table_has_are_refused(grid):
+    with pytest.raises(ValueError, match="steps = 51.*only 50"):
+        grid(TABLES["cosine"], 51)
+
+
+def test_uniform_steps_are_equal():
+    np.testing.assert_allclose(np.diff(Uniform()(FLOWS["rectified"], 7)), -1 / 7)
+    times = Uniform()(schedules.Cosine(1000), 25)
+    np.testing.assert_allclose(np.diff(times), -0.04)
+
+
+@pytest.mark.parametrize("steps", [10, 18, 40])
+def test_the_karras_grid_on_the_karras_schedule_is_edms_steps(steps):
+    """sigma_i of Karras et al. 2022, Eq. 5, and then 0: 18 steps are the paper's CIFAR-10 setting."""
+    i = np.arange(steps)
+    edm = (80 ** (1 / 7) + i / (steps - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    schedule = schedules.Karras()
+    sigma = np.asarray(schedule.sigma(Karras()(schedule, steps)))
+    np.testing.assert_allclose(sigma[:-1], edm, rtol=2e-5)
+    assert sigma[-1] == 0.0
+
+
+@pytest.mark.parametrize("name", ["rectified", "shifted"])
+def test_the_karras_grid_has_its_equal_steps_on_every_schedule(name):
+    """(sigma/alpha)^(1/7) in equal steps, but for the first: a flow starts at zero SNR."""
+    schedule = FLOWS[name]
+    times = Karras()(schedule, 20)[1:-1]
+    nsr = np.exp(-np.asarray(schedule.log_snr(times), np.float64) / 2)
+    np.testing.assert_allclose(np.diff(nsr ** (1 / 7), 2), 0.0, atol=1e-5)
+    assert times[-1] == pytest.approx(1e-3, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("last", [1e-3, 0.05])
+def test_uniform_log_snr_steps_are_equal_down_to_the_last(name, last):
+    schedule = FLOWS[name]
+    times = UniformLogSNR(last)(schedule, 20)
+    log_snr = np.asarray(schedule.log_snr(times[1:-1]), np.float64)
+    np.testing.assert_allclose(np.diff(log_snr), np.diff(log_snr).mean(), rtol=2e-3)
+    assert times[-2] == pytest.approx(last, rel=1e-4)
+
+
+def test_uniform_log_snr_steps_on_a_fine_table_are_equal_but_for_its_rounding():
+    schedule = schedules.LinearBeta(4000)
+    times = UniformLogSNR()(schedule, 20)
+    log_snr = np.asarray(schedule.log_snr(times[:-1]), np.float64)
+    np.testing.assert_allclose(np.diff(log_snr), np.diff(log_snr).mean(), rtol=0.1)
+
+
+def test_a_grid_of_ones_own_is_moved_onto_the_table():
+    class Bunched(Grid):
+        def spread(self, schedule, steps):
+            return np.linspace(1.0, 0.0, steps + 1) ** 4
+
+    np.testing.assert_allclose(Bunched()(TABLES["cosine"], 5) * 50, [50, 20, 6, 2, 1, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("last", [0.0, 0.5, -0.1])
+@pytest.mark.parametrize("grid", [UniformLogSNR, Karras])
+def test_the_last_time_must_lie_near_0(grid, last):
+    with pytest.raises(ValueError, match=f"last = {last}"):
+        grid(last=last)
+
+
+def test_a_wrong_rho_is_refused():
+    with pytest.raises(ValueError, match=r"rho = 0\.0"):
+        Karras(rho=0.0)
