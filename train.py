@@ -37,6 +37,7 @@ def main(_: list[str]) -> None:
     if not complete:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(128 + stop[0])
+    print(f"done; the pictures are in {_WORKDIR.value}/samples.png")
 
 
 if __name__ == "__main__":

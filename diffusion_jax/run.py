@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.runtime.mesh import batch_sharding, replicated
-from diffusion_jax.sampling.denoiser import clipped, denoiser
+from diffusion_jax.sampling.denoiser import Denoise, clipped, denoiser
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.guidance import classifier_free
 from diffusion_jax.sampling.sample import Frames, sample
@@ -97,8 +97,9 @@ class Run:
         """Draws n pictures, float32 [n, H, W, C] in [-1, 1]; with `keep`, also that many states on the way.
 
         Picture i depends on (params, settings, key, i, labels[i]) alone: another `batch_size`, n or number of
-        devices gives the same picture. What is not given is as in the run's config. Another `guidance`,
-        eta, key or label does not recompile.
+        devices gives the same picture. What is not given is as in the run's config. Another key, label,
+        eta or `guidance` does not recompile (but 1, which leaves out half of the network calls, is
+        another program).
 
         Args:
           labels: one class a picture, [n]; None for pictures of no particular class.
@@ -179,30 +180,48 @@ def _draw(
     mesh: Mesh,
 ) -> Any:
     """One batch of pictures, the same on every process."""
-    schedule = network.schedule
-    apply = network.model.apply
 
-    def with_labels(labels: jax.Array | None):
-        return denoiser(apply, params, schedule, network.prediction, labels)
+    def draw(params, key, indices, labels, sampler, guidance):
+        denoise = _denoise(network, params, labels, guidance if guided else None, clip)
+        return sample(
+            key,
+            denoise,
+            network.schedule,
+            (len(indices), *network.image_shape),
+            sampler=sampler,
+            steps=steps,
+            grid=grid,
+            indices=indices,
+            keep=keep,
+        )
+
+    # Each device draws its part by itself, with the program that a single device would run: were the
+    # compiler to split the batch, it would also round differently.
+    split = PartitionSpec(mesh.axis_names)
+    out = (split, Frames(PartitionSpec(), PartitionSpec(None, mesh.axis_names))) if keep else split
+    everywhere = PartitionSpec()
+    drawn = jax.shard_map(
+        draw,
+        mesh=mesh,
+        in_specs=(everywhere, everywhere, split, split, everywhere, everywhere),
+        out_specs=out,
+        check_vma=False,
+    )(params, key, indices, labels, sampler, guidance)
+    return jax.lax.with_sharding_constraint(drawn, replicated(mesh))
+
+
+def _denoise(
+    network: Network, params: Any, labels: jax.Array, guidance: jax.Array | None, clip: bool
+) -> Denoise:
+    """The network as a denoiser, guided and clipped where asked for."""
+
+    def with_labels(labels: jax.Array | None) -> Denoise:
+        return denoiser(network.model.apply, params, network.schedule, network.prediction, labels)
 
     denoise = with_labels(labels if network.num_classes else None)
-    if guided:
+    if guidance is not None:
         denoise = classifier_free(denoise, with_labels(None), guidance)
-    if clip:
-        denoise = clipped(denoise, schedule)
-    shape = (len(indices), *network.image_shape)
-    drawn = sample(
-        key,
-        denoise,
-        schedule,
-        shape,
-        sampler=sampler,
-        steps=steps,
-        grid=grid,
-        indices=indices,
-        keep=keep,
-    )
-    return jax.lax.with_sharding_constraint(drawn, replicated(mesh))
+    return clipped(denoise, network.schedule) if clip else denoise
 
 
 def _joined(parts: list, n: int) -> Any:

@@ -191,8 +191,14 @@ def test_reading_makes_no_folder(tmp_path):
 @pytest.mark.parametrize(
     ("leaf", "says"),
     [
-        (jax.ShapeDtypeStruct((40, 50), jnp.bfloat16), r"bfloat16, was saved as \(40, 50\) float32"),
-        (jax.ShapeDtypeStruct((50, 40), jnp.float32), r"\(50, 40\) float32, was saved as \(40, 50\)"),
+        (
+            jax.ShapeDtypeStruct((40, 50), jnp.bfloat16),
+            r"bfloat16, was saved as \(40, 50\) float32",
+        ),
+        (
+            jax.ShapeDtypeStruct((50, 40), jnp.float32),
+            r"\(50, 40\) float32, was saved as \(40, 50\)",
+        ),
         (jax.ShapeDtypeStruct((2000,), jnp.float32), r"\(2000,\) float32, was saved as \(40, 50\)"),
     ],
 )
@@ -559,7 +565,10 @@ def test_zeros_at_other_places_are_other_zeros():
 
 def test_leaves_that_change_places_change_the_fingerprints():
     a, b = jnp.arange(6.0), jnp.arange(6.0) + 1
-    there, back = checkpoint._fingerprints({"a": a, "b": b}), checkpoint._fingerprints({"a": b, "b": a})
+    there, back = (
+        checkpoint._fingerprints({"a": a, "b": b}),
+        checkpoint._fingerprints({"a": b, "b": a}),
+    )
     assert there.keys() == back.keys()
     assert there != back
     assert sorted(there.values()) == sorted(back.values())

@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
 
 from diffusion_jax.runtime.mesh import (
     MeshShape,
@@ -52,32 +51,34 @@ def test_a_shape_that_is_not_positive_is_refused(data, fsdp):
         MeshShape(data, fsdp)
 
 
-def spec_of(shape, mesh):
-    return state_sharding(mesh, jax.ShapeDtypeStruct(shape, jnp.float32)).spec
+def part_of(shape, mesh):
+    """What one device holds of a leaf of this shape."""
+    sharding = state_sharding(mesh, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return sharding.shard_shape(shape)
 
 
 @pytest.mark.parametrize(
-    ("shape", "spec"),
+    ("shape", "part"),
     [
-        ((3, 3, 64, 128), P(None, None, None, "fsdp")),
-        ((3, 3, 128, 64), P(None, None, "fsdp", None)),
-        ((4096,), P("fsdp")),
-        ((1000, 66), P("fsdp", None)),  # 66 does not divide by 4
-        ((1001, 68), P(None, "fsdp")),  # nor does the larger one here
+        ((3, 3, 64, 128), (3, 3, 64, 32)),
+        ((3, 3, 128, 64), (3, 3, 32, 64)),
+        ((4096,), (1024,)),
+        ((1000, 66), (250, 66)),  # 66 does not divide by 4
+        ((1001, 68), (1001, 17)),  # nor does the larger one here
     ],
 )
-def test_a_large_leaf_is_split_along_its_largest_dividing_dimension(shape, spec, devices):
-    assert spec_of(shape, mesh_of(2, 4, devices)) == spec
+def test_a_large_leaf_is_split_along_its_largest_dividing_dimension(shape, part, devices):
+    assert part_of(shape, mesh_of(2, 4, devices)) == part
 
 
 @pytest.mark.parametrize("shape", [(), (64,), (3, 3, 3, 32), (1001, 99), (4, 1023)])
 def test_small_and_odd_leaves_are_on_every_device(shape, devices):
-    assert spec_of(shape, mesh_of(2, 4, devices)) == P()
+    assert part_of(shape, mesh_of(2, 4, devices)) == shape
 
 
 @pytest.mark.parametrize("shape", [(64,), (128, 128)])
 def test_without_fsdp_nothing_is_split(shape, devices):
-    assert spec_of(shape, mesh_of(8, 1, devices)) == P()
+    assert part_of(shape, mesh_of(8, 1, devices)) == shape
 
 
 def test_a_split_leaf_costs_each_device_its_part_and_keeps_its_values(devices):

@@ -201,7 +201,7 @@ def test_many_steps_give_the_mean_and_deviation_of_the_data(sampler):
     schedule, data = SCHEDULES["linear"], Gaussian(0.3, 0.5)
     denoise = data.denoiser(schedule, dj.predictions.V())
     shape = (512, 4, 4, 1)
-    draw = quick_jit(lambda key: dj.sample(key, denoise, schedule, shape, sampler=sampler, steps=1000))
+    draw = quick_jit(lambda key: dj.sample(key, denoise, schedule, shape, sampler=sampler, steps=250))
     x = np.asarray(draw(jax.random.key(1)), np.float64)
     assert abs(x.mean() - 0.3) < 5 * 0.5 / np.sqrt(x.size)
     assert abs(x.std() - 0.5) < 0.01 + 5 * 0.5 / np.sqrt(2 * x.size)

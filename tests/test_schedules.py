@@ -41,9 +41,9 @@ def _digits(printed: str) -> float:
 
 
 def _assert_printed(value: float, printed: str, rtol: float = 1e-6) -> None:
-    """As printed, and to 1e-6 where more digits are given than that."""
+    """As printed, up to the last digit and a relative error beside."""
     expected = float(printed)
-    assert abs(value - expected) <= max(_digits(printed), rtol * abs(expected)), (value, printed)
+    assert abs(value - expected) <= _digits(printed) + rtol * abs(expected), (value, printed)
 
 
 def _rounding(t: float) -> float:

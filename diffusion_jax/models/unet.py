@@ -36,7 +36,7 @@ class ResBlock(nn.Module):
             h = GroupNorm(self.groups, self.dtype, name="norm2")(h + bias)
 
         h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
-        # Zero at the start: every block begins as the identity (Ho et al. 2020, App. B).
+        # Zero at the start: every block begins as the identity, as in the code of Ho et al. (2020).
         zeros = nn.initializers.zeros
         h = Conv3x3(self.width, dtype=self.dtype, kernel_init=zeros, name="conv2")(h)
         if x.shape[-1] != self.width:

@@ -24,7 +24,7 @@ def diffuse(schedule: Schedule, x0: jax.Array, t: ArrayLike, eps: jax.Array) -> 
 
 
 def transition(schedule: Schedule, x_s: jax.Array, t: ArrayLike, s: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance of q(x_t | x_s), s < t: one step of noising (Kingma et al. 2021, Eq. 20-21).
+    """Mean and variance of q(x_t | x_s), s < t: one step of noising (Kingma et al. 2021, App. A.1).
 
     mean = (alpha_t/alpha_s) x_s, variance = sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2.
     Returns the mean, shaped like `x_s`, and the variance, shaped like the times.
@@ -36,7 +36,7 @@ def transition(schedule: Schedule, x_s: jax.Array, t: ArrayLike, s: ArrayLike) -
 def posterior(
     schedule: Schedule, x_t: jax.Array, x0: jax.Array, t: ArrayLike, s: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance of q(x_s | x_t, x0) for any two times s < t (Kingma et al. 2021, Eq. 32-33).
+    """Mean and variance of q(x_s | x_t, x0) for any two times s < t (Kingma et al. 2021, App. A.2).
 
     With r = SNR(t)/SNR(s): mean = (alpha_t sigma_s^2 / (alpha_s sigma_t^2)) x_t + alpha_s (1 - r) x0
     and variance = sigma_s^2 (1 - r). At s = 0 that is x0 itself, with no variance.

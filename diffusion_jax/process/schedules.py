@@ -121,9 +121,9 @@ class Discrete(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class LinearBeta(Discrete):
-    """beta linear from `start` to `end`, scaled by 1000/T (Ho et al. 2020, Sec. 4).
+    """beta linear from `start` to `end` (Ho et al. 2020, Sec. 4), scaled by 1000/T.
 
-    The scaling (Nichol and Dhariwal 2021, Sec. 4) keeps abar_T where T = 1000 has it; it needs
+    The scaling keeps abar_T where T = 1000 has it, as Nichol and Dhariwal (2021) do; it needs
     end * 1000 / T < 1, so T > 20 with the default `end`. Raises ValueError below.
     """
 
@@ -174,10 +174,10 @@ class Cosine(Discrete):
 
 @dataclasses.dataclass(frozen=True)
 class Sigmoid(Discrete):
-    """abar(t) a falling sigmoid between `start` and `end` with temperature `tau` (Jabri et al. 2022, Alg. 1).
+    """abar(t) a falling sigmoid from `start` to `end` (Jabri et al. 2022; Chen 2023, Alg. 1).
 
     abar(t) = (s(end/tau) - s((t (end - start) + start)/tau)) / (s(end/tau) - s(start/tau)), s the
-    logistic function; each beta is clipped to `max_beta`.
+    logistic function and tau its temperature; each beta is clipped to `max_beta`.
     """
 
     steps: int = 1000
@@ -330,7 +330,7 @@ class Karras(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class Shifted(Schedule):
-    """A schedule with its log-SNR moved by 2 log(reference/resolution) (Hoogeboom et al. 2023, Eq. 3).
+    """A schedule with its log-SNR moved by 2 log(reference/resolution) (Hoogeboom et al. 2023, Sec. 3.1).
 
     Larger pictures need more noise to lose the same structure: `resolution` is the side of the
     pictures at hand, `reference` the side that `schedule` was made for, both in pixels. The kind

@@ -35,9 +35,11 @@ def denoiser(
     labels = None if labels is None else jnp.asarray(labels, jnp.int32)
 
     def denoise(x_t: jax.Array, t: ArrayLike) -> Denoised:
-        t = jnp.broadcast_to(jnp.asarray(t, jnp.float32), x_t.shape[:1])
+        # A scalar t stays one here: computed once, alpha and sigma round alike for every batch size.
+        t = jnp.asarray(t, jnp.float32)
         alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
         time = prediction.network_time(schedule, schedule.round(t))
+        time = jnp.broadcast_to(time, x_t.shape[:1])
         output = apply(params, prediction.network_input(x_t, alpha, sigma), time, labels)
         return prediction.denoised(output.astype(jnp.float32), x_t, alpha, sigma)
 

@@ -43,7 +43,7 @@ class Uniform(Grid):
 
 @dataclasses.dataclass(frozen=True)
 class UniformLogSNR(Grid):
-    """Equal steps of log-SNR from t = 1 to `last`, then t = 0 (Lu et al. 2022, Sec. 4.1).
+    """Equal steps of log-SNR from t = 1 to `last`, then t = 0 (Lu et al. 2022).
 
     `last` is the smallest time before 0; a discrete schedule's is never under 1/T. Where the SNR
     is zero at t = 1, the second time is that of 1 - last.

@@ -134,7 +134,7 @@ class Heun(Sampler):
 
 @dataclasses.dataclass(frozen=True)
 class DPMSolverPP(Sampler):
-    """DPM-Solver++ in x0, multistep (Lu et al. 2022b, Eq. 8 and Alg. 2).
+    """DPM-Solver++ in x0, multistep (Lu et al. 2022b, Prop. 4.1 and Alg. 2).
 
     x_s = (sigma_s/sigma_t) x_t + (alpha_s - alpha_t sigma_s/sigma_t) D, where D is x0 at order 1 (DDIM) and
     x0 + h/(2 h_prev) (x0 - x0_prev) at order 2, with h the step of log_snr/2. First order where a step

@@ -134,7 +134,7 @@ class _Log:
             initial=start * plan.batch_size,
             unit="img",
             unit_scale=True,
-            desc=f"step {start}/{plan.steps}",
+            desc=f"step {start}/{plan.steps}, compiling",
             dynamic_ncols=True,
         )
 

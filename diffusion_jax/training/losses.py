@@ -92,7 +92,7 @@ class Uniform(Weighting):
 
 @dataclasses.dataclass(frozen=True)
 class MinSNR(Weighting):
-    """min(SNR, gamma) on x0's squared error, whatever is predicted (Hang et al. 2023, Eq. 9)."""
+    """min(SNR, gamma) on x0's squared error, whatever is predicted (Hang et al. 2023, Sec. 3.4)."""
 
     gamma: float = 5.0
 

@@ -1,0 +1,246 @@
+"""`dj.sample`: the loop, its randomness, its memory and its errors."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from oracles import SCHEDULES, Gaussian, predictions_for, quick_jit, scales, side_by_side
+
+import diffusion_jax as dj
+from diffusion_jax.sampling.samplers import DDIM, DDPM, DPMSolverPP, Heun, noise
+
+COSINE = SCHEDULES["cosine"]
+DATA = Gaussian(0.3, 0.5)
+
+
+def _exact(x_t, t, schedule=COSINE):
+    """The exact denoiser of DATA; elementwise."""
+    return DATA.denoised(x_t, schedule.alpha(t), schedule.sigma(t))
+
+
+def _pictures(batch: int, sampler=DDPM(), key=0, steps=6, shape=(3, 2, 1), **kwargs):
+    key = jax.random.key(key)
+    return dj.sample(key, _exact, COSINE, (batch, *shape), sampler=sampler, steps=steps, **kwargs)
+
+
+def _draw(*args, **kwargs):
+    """The same, compiled in a hurry."""
+    return quick_jit(lambda: _pictures(*args, **kwargs))()
+
+
+# --- the answer ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_prediction_of_every_schedule_samples_along_the_probability_flow(name):
+    """From the first frame to the last, the exact map of Gaussian data; one channel a prediction."""
+    schedule, predictions = SCHEDULES[name], predictions_for(name).values()
+    denoise = side_by_side([DATA.denoiser(schedule, p) for p in predictions])
+    shape = (16, 1, 1, len(predictions))
+    times = dj.grids.UniformLogSNR()(schedule, 60)
+    sampler = DPMSolverPP(order=2)
+    draw = quick_jit(
+        lambda key: dj.sample(key, denoise, schedule, shape, sampler=sampler, times=times, keep=2)
+    )
+    x, frames = draw(jax.random.key(0))
+    at_t, at_s = zip(*scales(schedule, times[[0, -1]]), strict=True)
+    np.testing.assert_allclose(x, DATA.flow(frames.x[0], at_t, at_s), rtol=0, atol=0.01)
+
+
+def test_correlated_pixels_get_their_covariance():
+    """Anything broadcast or transposed on the way would mix up the pixels."""
+    factor = np.array([[0.6, 0, 0, 0], [0.4, 0.3, 0, 0], [-0.2, 0.3, 0.2, 0], [0.1, -0.3, 0.2, 0.4]])
+    covariance = factor @ factor.T
+    mean = np.array([0.5, -0.5, 0.0, 0.2])
+    values, vectors = np.linalg.eigh(covariance)
+
+    def denoise(x_t, t):
+        alpha, sigma = COSINE.alpha(t), COSINE.sigma(t)
+        along = (x_t.reshape(-1, 4) - alpha * mean) @ vectors / (alpha**2 * values + sigma**2)
+        x0 = mean + (alpha * values * along) @ vectors.T
+        eps = sigma * along @ vectors.T
+        return dj.Denoised(x0.reshape(x_t.shape), eps.reshape(x_t.shape))
+
+    draw = quick_jit(lambda key: dj.sample(key, denoise, COSINE, (8192, 2, 2, 1), sampler=Heun(), steps=60))
+    x = np.asarray(draw(jax.random.key(1)), np.float64).reshape(-1, 4)
+    error = 5 / np.sqrt(8192)
+    np.testing.assert_allclose(x.mean(0), mean, rtol=0, atol=error * 0.7)
+    np.testing.assert_allclose(np.cov(x.T), covariance, rtol=0, atol=error * 0.7 + 0.01)
+
+
+def test_explicit_times_take_the_place_of_the_grid():
+    times = [1.0, 0.6, 0.2, 0.05, 0.0]
+    seen = []
+
+    def denoise(x_t, t):
+        jax.debug.callback(lambda t: seen.append(float(t)), t, ordered=True)
+        return _exact(x_t, t)
+
+    jax.block_until_ready(dj.sample(jax.random.key(0), denoise, COSINE, (2, 1, 1, 1), times=times))
+    jax.effects_barrier()
+    np.testing.assert_allclose(seen, times[:-1], rtol=1e-6)
+    grid = dj.grids.Uniform()(COSINE, 4)
+    np.testing.assert_array_equal(_draw(4, steps=4), _draw(4, times=grid, steps=999))
+
+
+def test_sampling_may_start_and_stop_on_the_way():
+    """Noise of sigma(t) at the start, no jump to the data at the end."""
+    times = np.linspace(0.8, 0.4, 11)
+    x, frames = _draw(64, Heun(), times=times, keep=3, shape=(8, 8, 1))
+    at_t, at_s = zip(*scales(COSINE, times[[0, -1]]), strict=True)
+    assert np.std(frames.x[0]) == pytest.approx(at_t[1], rel=5 / np.sqrt(2 * 4096))
+    np.testing.assert_allclose(x, DATA.flow(frames.x[0], at_t, at_s), rtol=0, atol=0.01)
+    np.testing.assert_allclose(frames.times, [0.8, 0.6, 0.4], rtol=1e-6)
+
+
+def test_the_first_noise_of_karras_has_deviation_80():
+    schedule = SCHEDULES["karras"]
+    _, frames = dj.sample(
+        jax.random.key(3),
+        lambda x, t: _exact(x, t, schedule),
+        schedule,
+        (64, 8, 8, 1),
+        steps=2,
+        keep=2,
+    )
+    assert np.std(frames.x[0]) == pytest.approx(80.0, rel=5 / np.sqrt(2 * 4096))
+
+
+# --- picture i is picture i ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", [DDPM(), DDIM(eta=0.5), DPMSolverPP()], ids=str)
+def test_a_picture_does_not_depend_on_the_batch_that_it_is_drawn_in(sampler):
+    """Bit for bit, with a denoiser that works pixel by pixel."""
+    large = np.asarray(_draw(64, sampler, shape=(8, 8, 1)))
+    for batch in (1, 7):
+        np.testing.assert_array_equal(_draw(batch, sampler, shape=(8, 8, 1)), large[:batch])
+
+
+def test_indices_pick_pictures_of_the_same_row():
+    row, indices = np.asarray(_draw(64, shape=(8, 8, 1))), np.array([5, 63, 0, 17, 5])
+    np.testing.assert_array_equal(_draw(5, indices=indices, shape=(8, 8, 1)), row[indices])
+
+
+def test_another_key_gives_other_pictures():
+    assert not np.isclose(_draw(7), _draw(7, key=1)).any()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "atol"), [(DDIM(eta=1.0), 0.0), (DDPM(), 1e-6), (DPMSolverPP(), 1e-6)], ids=str
+)
+def test_pictures_are_the_same_on_eight_devices_as_on_one(sampler, atol, devices):
+    """The first noise in every bit; the rest but for the order in which XLA multiplies scalars."""
+    mesh = jax.make_mesh((8,), ("data",), devices=devices)
+    split = NamedSharding(mesh, P("data"))
+
+    def draw(indices):
+        x, frames = _pictures(16, sampler, indices=indices, keep=2, shape=(8, 8, 1))
+        return x, frames.x
+
+    alone, alone_frames = jax.jit(draw)(jnp.arange(16))
+    indices = jax.device_put(jnp.arange(16), split)
+    out = (split, NamedSharding(mesh, P(None, "data")))
+    together, frames = jax.jit(draw, out_shardings=out)(indices)
+    assert len(together.sharding.device_set) == 8
+    assert together.addressable_shards[0].data.shape[0] == 2
+    np.testing.assert_array_equal(frames[0], alone_frames[0])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=atol)
+
+
+def test_no_noise_is_used_twice():
+    """A sampler that only adds noise: start and increments are independent, and so are pictures."""
+
+    class Walk(dj.samplers.Sampler):
+        order = 1
+
+        def step(self, keys, denoise, schedule, x_t, t, s, memory):
+            return x_t + noise(keys, x_t.shape[1:]), memory
+
+    _, frames = _draw(6, Walk(), steps=4, keep=5, shape=(40, 40, 1))
+    states = np.asarray(frames.x, np.float64)
+    parts = np.concatenate([states[:1], np.diff(states, axis=0)])  # [5 times, 6 pictures, ...]
+    correlation = np.corrcoef(parts.reshape(30, -1))
+    np.testing.assert_allclose(correlation, np.eye(30), rtol=0, atol=5.5 / 40)
+
+
+# --- frames and memory -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [2, 3, 7])
+def test_keep_gives_frames_from_the_first_noise_to_the_result(keep):
+    x, frames = _draw(32, steps=6, keep=keep, shape=(8, 8, 1))
+    np.testing.assert_array_equal(x, _draw(32, steps=6, shape=(8, 8, 1)))
+    assert frames.x.shape == (keep, 32, 8, 8, 1)
+    np.testing.assert_array_equal(frames.x[-1], x)
+    assert (np.diff(frames.times) < 0).all()
+    assert (frames.times[0], frames.times[-1]) == (1.0, 0.0)
+    assert np.std(frames.x[0]) == pytest.approx(1.0, rel=5 / np.sqrt(2 * 2048))
+
+
+def test_each_frame_is_the_state_at_its_time():
+    """The exact denoiser's samples at time t have the deviation of x_t, within the step's error."""
+    _, frames = _draw(64, Heun(), steps=40, keep=5, shape=(8, 8, 1))
+    alpha, sigma = scales(COSINE, frames.times)
+    expected = np.sqrt(alpha**2 * DATA.std**2 + sigma**2)
+    np.testing.assert_allclose(np.std(frames.x, axis=(1, 2, 3, 4)), expected, rtol=0.05)
+    np.testing.assert_allclose(np.mean(frames.x, axis=(1, 2, 3, 4)), alpha * 0.3, atol=0.08)
+
+
+@cache
+def _memory(steps: int, **kwargs) -> int:
+    draw = jax.jit(lambda indices: _pictures(16, steps=steps, indices=indices, shape=(32, 32, 3), **kwargs))
+    return draw.lower(jnp.arange(16)).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory_does_not_grow_with_the_number_of_steps():
+    one_state = 16 * 32 * 32 * 3 * 4
+    few, many = _memory(10), _memory(100)
+    assert many - few < one_state / 10
+
+
+def test_memory_of_kept_frames_is_theirs_alone():
+    one_state = 16 * 32 * 32 * 3 * 4
+    assert _memory(100, keep=3) - _memory(100) < 10 * one_state
+
+
+def test_the_callers_jit_gives_the_same_pictures_as_none():
+    np.testing.assert_allclose(_draw(7), _pictures(7), rtol=1e-5, atol=1e-5)
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"steps": 0}, "steps = 0"),
+        ({"steps": 1001}, "steps = 1001"),
+        ({"keep": 1}, "keep = 1"),
+        ({"keep": 8}, "keep = 8.*7"),
+        ({"keep": -2}, "keep = -2"),
+        ({"indices": np.arange(3)}, r"indices have shape \(3,\).*4 pictures"),
+        ({"indices": np.zeros((4, 1), int)}, "indices have shape"),
+        ({"times": [1.0]}, "times"),
+        ({"times": [[1.0, 0.0]]}, "times"),
+        ({"times": [0.0, 1.0]}, "times must decrease"),
+        ({"times": [1.0, 0.5, 0.5, 0.0]}, "times must decrease"),
+        ({"times": [1.2, 0.5, 0.0]}, "times must decrease"),
+        ({"times": [1.0, 0.5, -0.1]}, "times must decrease"),
+        ({"times": [1.0, float("nan"), 0.0]}, "times must decrease"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        _pictures(4, **kwargs)
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_keys_that_draw_a_picture_from_its_batch_are_refused(impl):
+    key = jax.random.key(0, impl=impl)
+    with pytest.raises(ValueError, match="threefry"):
+        dj.sample(key, _exact, COSINE, (2, 1, 1, 1), steps=2)
