@@ -4,6 +4,7 @@ A name is looked up among the public names of one module. "pkg.module:Name" reac
 but only where code may be imported: never for a config that was read out of a checkpoint.
 """
 
+import collections.abc
 import dataclasses
 import difflib
 import importlib
@@ -20,7 +21,7 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Namespace:
-    """The public names of `module`: subclasses of `kind`, or anything callable where that is None."""
+    """The public names of `module`: subclasses of the base class `kind`, or anything callable if None."""
 
     module: types.ModuleType
     kind: type | None = None
@@ -30,19 +31,23 @@ class Namespace:
 
     def _has(self, name: str, value: Any) -> bool:
         home = str(getattr(value, "__module__", None))
-        if name.startswith("_") or not callable(value) or not home.startswith(self.module.__name__):
-            return False
-        return self.kind is None or (
-            isinstance(value, type) and issubclass(value, self.kind) and value is not self.kind
-        )
+        return not name.startswith("_") and home.startswith(self.module.__name__) and self._fits(value)
+
+    def _fits(self, value: Any) -> bool:
+        if self.kind is None:
+            return callable(value)
+        return isinstance(value, type) and issubclass(value, self.kind) and value is not self.kind
 
     def find(self, name: str, path: str, allow_code: bool) -> Any:
+        where = f'config.{path}.name = "{name}"'
         if ":" in name:
-            return _import(name, path, allow_code)
+            found = _import(name, where, allow_code)
+            if not self._fits(found):
+                wanted = self.kind.__name__ if self.kind else "class or function"
+                raise ConfigError(f"{where}: is no {wanted}")
+            return found
         if name not in self.names():
-            near = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.4)
-            known = " or ".join(near) if near else ", ".join(self.names())
-            raise ConfigError(f'config.{path}.name = "{name}": there is none; did you mean {known}?')
+            raise ConfigError(f"{where}: there is none; {_offer(name, self.names())}")
         return getattr(self.module, name)
 
 
@@ -66,11 +71,12 @@ def build(
     check_names(arguments, [name for name in accepted if name not in given], path)
     for key, value in arguments.items():
         inside = f"{path}.{key}"
-        if isinstance(value, Mapping):
-            nested = dataclasses.replace(namespace, kind=_class_of(accepted[key]))
+        kind = accepted[key]
+        if isinstance(value, Mapping) and not _is_plain(kind):
+            nested = Namespace(namespace.module, kind if isinstance(kind, type) else None)
             arguments[key] = build(value, nested, inside, allow_code)
         else:
-            arguments[key] = checked(value, accepted[key], inside)
+            arguments[key] = checked(value, kind, inside)
     return construct(factory, path, **arguments, **given)
 
 
@@ -85,67 +91,89 @@ def section(cls: type, spec: Any, path: str) -> Any:
 
 
 def construct(factory: Any, path: str, /, **arguments: Any) -> Any:
-    """factory(**arguments), with what it refuses told as a ConfigError."""
+    """factory(**arguments), with what it refuses told as a ConfigError of one line."""
     try:
         inspect.signature(factory).bind(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"config.{path}: {error}") from None
-    try:
         return factory(**arguments)
     except ConfigError:
         raise
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"config.{path}: {error}") from error
+        raise ConfigError(f"config.{path}: {' '.join(str(error).split())}") from error
 
 
 def check_names(found: Mapping | list, accepted: list[str], path: str) -> None:
     """Raises ConfigError for a field that is not `accepted`, with the nearest ones that are."""
     for name in found:
         if name not in accepted:
-            near = difflib.get_close_matches(name, accepted, n=3, cutoff=0.4)
-            known = " or ".join(near) if near else ", ".join(sorted(accepted))
             where = f"{path}.{name}" if path else name
-            raise ConfigError(f"config.{where}: there is no such field; did you mean {known}?")
+            raise ConfigError(f"config.{where}: there is no such field; {_offer(name, accepted)}")
 
 
 def checked(value: Any, annotation: Any, path: str) -> Any:
-    """`value` as its annotation wants it, lists as tuples and whole numbers as floats where asked."""
+    """`value` as its annotation wants it: lists as tuples, whole numbers as floats where asked."""
     if isinstance(value, list | tuple):
         value = tuple(checked(item, Any, path) for item in value)
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    kind = typing.get_origin(annotation) or annotation
-    simple = isinstance(kind, type) and kind in (int, float, bool, str, tuple)
-    if simple and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+    if _allows(value, annotation):
+        return float(value) if annotation is float else value
+    if isinstance(annotation, type) and not _is_plain(annotation):
         raise ConfigError(
-            f"config.{path} = {value!r}: must be of type {kind.__name__}, not {type(value).__name__}"
+            f'config.{path} = {value!r}: must be dict(name="...", ...), a {annotation.__name__}'
         )
-    return value
+    wanted = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    raise ConfigError(f"config.{path} = {value!r}: must be of type {wanted}, not {type(value).__name__}")
+
+
+def _is_plain(annotation: Any) -> bool:
+    return (typing.get_origin(annotation) or annotation) in (bool, int, float, str, tuple)
+
+
+def _allows(value: Any, annotation: Any) -> bool:
+    """Whether a value fits an annotation; one that says nothing about values fits all."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_allows(value, one) for one in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_allows(item, arguments[0]) for item in value)
+    if origin is collections.abc.Callable:
+        return callable(value)
+    if not isinstance(annotation, type) or annotation in (Any, inspect.Parameter.empty):
+        return True
+    if annotation in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, int | float if annotation is float else annotation)
+
+
+def _offer(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    more = ", ..." if len(known) > 12 else ""
+    return f"there are {', '.join(sorted(known)[:12])}{more}" if known else "it takes none"
 
 
 def _parameters(factory: Any) -> dict[str, Any]:
     """Argument names of a class or function -> their annotations."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError as error:
+        raise ConfigError(f"config: {factory!r} cannot be configured ({error})") from error
     # `parent` and `name` belong to Flax.
     return {
         name: parameter.annotation
-        for name, parameter in inspect.signature(factory).parameters.items()
+        for name, parameter in parameters.items()
         if name not in ("parent", "name")
         and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
 
 
-def _class_of(annotation: Any) -> type | None:
-    return annotation if isinstance(annotation, type) else None
-
-
-def _import(name: str, path: str, allow_code: bool) -> Any:
+def _import(name: str, where: str, allow_code: bool) -> Any:
     if not allow_code:
         raise ConfigError(
-            f'config.{path}.name = "{name}": this config was read from a file and may not import code; '
+            f"{where}: this config was read from a file and may not import code; "
             "load it with allow_code=True if you trust it"
         )
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f'config.{path}.name = "{name}": cannot be imported ({error})') from error
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ConfigError(f"{where}: cannot be imported ({' '.join(str(error).split())})") from error

@@ -159,7 +159,9 @@ class Run:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}: must be at least 1")
         size = min(n, 256) if batch_size is None else batch_size
-        return -(-size // self.mesh.size) * self.mesh.size  # the devices share it evenly
+        # The devices share it evenly, and none gets a single picture: the compiler drops a dimension
+        # of 1, and then rounds differently.
+        return max(2, -(-size // self.mesh.size)) * self.mesh.size
 
 
 @functools.partial(jax.jit, static_argnames=("network", "steps", "grid", "clip", "guided", "keep", "mesh"))
@@ -198,13 +200,13 @@ def _draw(
     # Each device draws its part by itself, with the program that a single device would run: were the
     # compiler to split the batch, it would also round differently.
     split = PartitionSpec(mesh.axis_names)
-    out = (split, Frames(PartitionSpec(), PartitionSpec(None, mesh.axis_names))) if keep else split
-    everywhere = PartitionSpec()
+    everywhere, split_frames = PartitionSpec(), PartitionSpec(None, mesh.axis_names)
+    frames: Any = Frames(everywhere, split_frames)  # type: ignore[arg-type]  # a spec for each field
     drawn = jax.shard_map(
         draw,
         mesh=mesh,
         in_specs=(everywhere, everywhere, split, split, everywhere, everywhere),
-        out_specs=out,
+        out_specs=(split, frames) if keep else split,
         check_vma=False,
     )(params, key, indices, labels, sampler, guidance)
     return jax.lax.with_sharding_constraint(drawn, replicated(mesh))

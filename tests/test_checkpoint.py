@@ -354,7 +354,6 @@ def test_reading_alone_changes_nothing_on_disk(copy):
     assert content(folder) == before
 
 
-@pytest.mark.xfail(strict=True, reason="leaving empties .trash, the writer's, even if read-only")
 def test_reading_alone_leaves_the_writers_trash_alone(copy):
     folder = copy()
     (folder / ".trash" / "1").mkdir(parents=True)
@@ -495,7 +494,6 @@ def test_a_failure_in_the_background_is_told_and_the_next_save_works(copy, renam
     assert_same_bits(restore(folder)[1], small(6))
 
 
-@pytest.mark.xfail(strict=True, reason="leaving lets Orbax's own OSError through")
 def test_a_failure_of_the_last_save_is_told_on_leaving(copy, renames):
     checkpoints = Checkpoints(copy())
     renames.error = FULL

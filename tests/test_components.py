@@ -134,7 +134,7 @@ def test_an_unknown_name_offers_the_nearest(name, nearest):
 
 
 def test_a_name_like_no_other_offers_all():
-    offered = refusal(schedule, {"name": "qqq"}).split("did you mean")[1]
+    offered = refusal(schedule, {"name": "qqq"}).split("there are")[1]
     assert {"Cosine", "LinearBeta", "RectifiedFlow", "Karras"} <= set(offered.strip(" ?").split(", "))
 
 
@@ -177,8 +177,8 @@ def test_an_unknown_section_is_named_without_a_dot_before_it():
         ("flag", 1, "bool"),
         ("flag", "False", "bool"),
         ("text", 3, "str"),
-        ("many", 3, "tuple"),
-        ("many", "3", "tuple"),
+        ("many", 3, "tuple[int, ...]"),
+        ("many", "3", "tuple[int, ...]"),
         ("text", ["a"], "str"),
     ],
 )
@@ -230,14 +230,12 @@ def test_a_missing_argument_is_named():
     assert "steps" in refusal(section, Plan, {"batch_size": 1}, "train").split(":", 1)[1]
 
 
-@pytest.mark.xfail(strict=True, reason="only int, float, bool, str and tuple are checked")
 @pytest.mark.parametrize("value", ["MinSNR", 3])
 def test_a_plain_value_in_the_place_of_a_component_is_refused(value):
     """weighting="MinSNR" is the first thing that a user gets wrong."""
     assert "config.loss.weighting" in refusal(loss, weighting=value)
 
 
-@pytest.mark.xfail(strict=True, reason="there is nothing to offer: 'did you mean ?'")
 def test_a_component_in_the_place_of_a_number_is_refused_as_a_wrong_type():
     message = refusal(schedule, {"name": "Cosine", "steps": {"name": "Cosine"}})
     assert "must be of type int" in message
@@ -275,30 +273,25 @@ def test_a_users_class_has_its_arguments_checked(user_code):
     assert "too slow" in refusal(schedule, {"name": "user_code:Mine", "speed": -1})
 
 
-RAW = pytest.mark.xfail(strict=True, reason="the import's own error comes through, not ConfigError")
-
-
 @pytest.mark.parametrize(
     "name",
     [
         "no_such_module:Mine",
         "user_code:Yours",
         "user_code.inner:Mine",
-        pytest.param(":Mine", marks=RAW),
-        pytest.param("..user_code:Mine", marks=RAW),
-        pytest.param("user_code:number", marks=RAW),
-        pytest.param("builtins:dict", marks=RAW),
+        ":Mine",
+        "..user_code:Mine",
+        "user_code:number",
+        "builtins:dict",
     ],
 )
 def test_what_cannot_be_imported_is_refused_by_name(user_code, name):
     assert f'config.schedule.name = "{name}"' in refusal(schedule, {"name": name})
 
 
-@pytest.mark.xfail(strict=True, reason="an imported name is not checked against the kind")
 def test_a_users_class_of_another_kind_is_refused(user_code):
     assert "NoSchedule" in refusal(schedule, {"name": "user_code:NoSchedule"})
 
 
-@pytest.mark.xfail(strict=True, reason="a constructor's message is passed on with its line breaks")
 def test_a_users_long_message_becomes_one_line(user_code):
     assert "first line" in refusal(schedule, {"name": "user_code:Wordy"})

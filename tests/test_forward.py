@@ -112,7 +112,7 @@ def test_a_stride_is_the_one_step_posteriors_in_a_row():
 def test_neighbouring_times_keep_their_relative_precision(name):
     """var q(x_t | x_s) = beta_t, var q(x_s | x_t, x0) = beta_t (1 - abar_s)/(1 - abar_t) (DDPM, Eq. 7).
 
-    As a plain difference in float32 these lose three digits and can turn negative.
+    To three digits, although both are what is left between nearly equal numbers.
     """
     schedule = SCHEDULES[name]
     beta, k = schedule.betas(), np.arange(2, schedule.steps + 1)

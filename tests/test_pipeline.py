@@ -60,12 +60,7 @@ def test_threads_do_not_change_the_batches(threads, ahead):
         assert_same(batch, batches[k])
 
 
-ONE = pytest.param(
-    1, marks=pytest.mark.xfail(strict=True, reason="OverflowError in Grain's length of the batches")
-)
-
-
-@pytest.mark.parametrize("batch_size", [ONE, 2, 5, 23, 60])
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 23, 60])
 def test_each_epoch_has_each_example_once_in_an_order_of_its_own(batch_size):
     """Also where batches run over the end of an epoch, or hold several."""
     seen = order(Batches(numbered(), batch_size), -(-4 * N // batch_size))[: 4 * N]

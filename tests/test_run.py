@@ -16,7 +16,7 @@ LABELS = np.arange(20) % 10
 def affine_run(devices, num_classes=10, **sampling) -> Run:
     """A "network" that is a fixed function of each picture, on a mesh of `devices`."""
     network = Network(AFFINE, dj.schedules.Cosine(50), dj.predictions.V(), (4, 4, 1), num_classes)
-    params = {"w": np.float32(0.3), "u": np.float32(0.1), "classes": np.linspace(-1, 1, 11, dtype="f4")}
+    params = {"w": np.float32(0.3), "u": np.float32(0.1), "classes": np.linspace(-0.3, 0.3, 11, dtype="f4")}
     settings = Sampling(**({"steps": 5, "sampler": dj.samplers.DDIM(0.5)} | sampling))
     return Run(network, params, settings, make_mesh(MeshShape(), devices))
 

@@ -22,6 +22,7 @@ from oracles import (
 )
 
 import diffusion_jax as dj
+from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.samplers import DDIM, DDPM, DPMSolverPP, Heun, Sampler
 
@@ -79,20 +80,27 @@ def _padded(times: np.ndarray) -> np.ndarray:
     return np.pad(times, (0, MOST_STEPS + 1 - len(times)), mode="edge")
 
 
+def _alternating(schedule: Schedule, steps: int) -> np.ndarray:
+    """Times of the table whose steps of log-SNR are short, long, short, long, one to two."""
+    low, high = max(float(schedule.log_snr(1.0)), -6.0), 6.0
+    position = np.cumsum([0, *[1, 2] * (steps // 2)])
+    log_snr = low + (high - low) * position / position[-1]
+    times = np.asarray(schedule.round(schedule.time(log_snr)), np.float64)
+    assert (np.diff(times) < 0).all()
+    return times
+
+
 @cache
 def _grids(name: str) -> np.ndarray:
     """[52, 51]: uniform grids of 1 .. 50 steps, then 20 and 40 for measuring the order.
 
-    The last two hold every second and every one of the same times and stop short of t = 0, where
-    sigma of the variance preserving schedules goes like a square root of t: no method has its
-    order over a step that ends there. Equal steps of log-SNR are smooth in every schedule.
+    The last two stop short of t = 0, where sigma of the variance preserving schedules goes like a
+    square root of t: no method has its order over a step that ends there. Log-SNR is smooth in
+    every schedule. Their steps are unequal, which is where a multistep method can go wrong.
     """
     schedule = SCHEDULES[name]
     uniform = [dj.grids.Uniform()(schedule, steps) for steps in range(1, MOST_STEPS + 1)]
-    log_snr = np.linspace(max(float(schedule.log_snr(1.0)), -6.0), 6.0, 41)
-    fine = np.asarray(schedule.round(schedule.time(log_snr)), np.float64)
-    assert (np.diff(fine) < 0).all()
-    return np.stack([_padded(times) for times in [*uniform, fine[::2], fine]])
+    return np.stack([_padded(x) for x in [*uniform, *(_alternating(schedule, n) for n in (20, 40))]])
 
 
 @cache
@@ -181,6 +189,52 @@ def test_samples_have_the_exact_law_of_the_discretised_chain(schedule, sampler):
         mean, std = ancestral_law(GAUSSIAN, alphas, sigmas, *LAWS[sampler])
         whitened.append((end[steps - 1, ..., 0] - mean) / std)
     assert_moments(np.stack(whitened), 0.0, 1.0)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "rectified", "karras"])
+@pytest.mark.parametrize("sampler", STOCHASTIC)
+def test_one_step_draws_with_the_mean_and_deviation_that_it_must(schedule, sampler):
+    """From one x_t; over many steps the law of the samples hardly depends on the noise drawn."""
+    schedule, x_t = SCHEDULES[schedule], np.full((20_000, 1, 1, 1), 0.9, np.float32)
+    points = list(zip(*scales(schedule, np.array([0.6, 0.4])), strict=True))
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = points
+
+    def denoise(x_t, t):
+        return GAUSSIAN.denoised(x_t, schedule.alpha(t), schedule.sigma(t))
+
+    keys = jax.random.split(jax.random.key(4), len(x_t))
+    x_s, _ = SAMPLERS[sampler].step(keys, denoise, schedule, x_t, 0.6, 0.4, ())
+    kept, drawn = (law(*points) for law in LAWS[sampler])
+    a = np.sqrt(sigma_s**2 - kept) / sigma_t
+    x0 = float(GAUSSIAN.denoised(0.9, alpha_t, sigma_t).x0)
+    assert_moments(x_s, a * 0.9 + (alpha_s - a * alpha_t) * x0, np.sqrt(drawn))
+
+
+@pytest.mark.parametrize("ratio", [0.4, 1.0, 3.0])
+def test_the_two_step_rule_holds_for_unequal_steps(ratio):
+    """Error h^3 of one step after a `ratio` times as long one, where x0 = lambda = log_snr/2.
+
+    There x/sigma has the slope e^lambda x0 in lambda: the integral is (lambda - 1) e^lambda.
+    The global order cannot tell: a rule with the ratio upside down has errors that telescope.
+    """
+    schedule, sampler = SCHEDULES["rectified"], DPMSolverPP(order=2)
+
+    def denoise(x_t, t):
+        x0 = jnp.broadcast_to(schedule.log_snr(t) / 2, x_t.shape)
+        return dj.Denoised(x0, x0)
+
+    def exact(t):
+        sigma, half = float(schedule.sigma(t)), float(schedule.log_snr(t)) / 2
+        return np.full((1, 1, 1, 1), sigma * (half - 1) * np.exp(half), np.float32)
+
+    def error(h):
+        before, here, after = schedule.time(2 * np.array([0.5 - ratio * h, 0.5, 0.5 + h]))
+        memory = sampler.init(exact(before))
+        _, memory = sampler.step(None, denoise, schedule, exact(before), before, here, memory)
+        x_s, _ = sampler.step(None, denoise, schedule, exact(here), here, after, memory)
+        return abs(float((x_s - exact(after)).item()))
+
+    assert np.log2(error(0.4) / error(0.2)) > 2.7
 
 
 @every_schedule

@@ -10,6 +10,8 @@ from diffusion_jax.data.sources import Source
 
 Batch = dict[str, np.ndarray]
 
+_EPOCHS = 2**31
+
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
@@ -34,6 +36,10 @@ class Batches:
     processes: int = 1
 
     def __post_init__(self):
+        if not 0 <= self.process < self.processes:
+            raise ValueError(
+                f"process = {self.process}: must be from 0 to processes - 1, of {self.processes}"
+            )
         if self.batch_size < 1 or self.batch_size % self.processes:
             raise ValueError(
                 f"batch_size = {self.batch_size}: must be positive and divide by {self.processes} process(es)"
@@ -52,7 +58,8 @@ class Batches:
 
     def _dataset(self) -> grain.MapDataset:
         dataset = grain.MapDataset.source(self.source.rows).seed(self.seed)
-        dataset = dataset.shuffle().repeat()
+        # Not without end: that has no length left for slices.
+        dataset = dataset.shuffle().repeat(_EPOCHS)
         if self.flip:
             dataset = dataset.random_map(_flip)
         # A process takes a contiguous part of each batch: with [process::processes] on single examples

@@ -89,8 +89,8 @@ class NPZ(Dataset):
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError) as error:
-            raise DataError(f'path = "{self.path}": cannot be read as .npz ({error})') from error
+        except Exception as error:  # what numpy and zipfile raise for a damaged file is not listed anywhere
+            raise DataError(f'path = "{self.path}": cannot be read as .npz ({error!r})') from error
         if "image" not in arrays:
             raise DataError(f'path = "{self.path}": has no array "image", only {sorted(arrays)}')
         return from_arrays(arrays["image"], arrays.get("label"), holdout=self.holdout)
@@ -222,7 +222,7 @@ def from_arrays(
 
     def part(chosen: np.ndarray) -> Source:
         rows = _ArrayRows(images[chosen], None if labels is None else labels[chosen])
-        digest = hashlib.sha256(rows.images.tobytes())
+        digest = hashlib.sha256(str(rows.images.shape).encode() + rows.images.tobytes())
         if rows.labels is not None:
             digest.update(rows.labels.tobytes())
         return Source(rows, images.shape[1:], num_classes or 0, (), digest.hexdigest()[:16])

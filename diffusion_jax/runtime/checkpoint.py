@@ -28,6 +28,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written, or none that can be read."""
 
 
+class TargetError(CheckpointError):
+    """A checkpoint that holds something else than what was asked for; it is not damaged."""
+
+
 class Checkpoints:
     """The checkpoints of one run, in `directory`, the newest `keep` of them.
 
@@ -56,8 +60,10 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._manager.close()
-        self._empty_trash()
+        try:
+            self.report(wait=True)
+        finally:
+            self._manager.close()
 
     def steps(self) -> list[int]:
         """Steps that are listed on disk, the oldest first."""
@@ -103,12 +109,14 @@ class Checkpoints:
 
         `items` names what to read, as pytrees of ShapeDtypeStruct with shardings. A damaged checkpoint
         is named in the log, and moved to `damaged/` unless read-only, so that its step can be written again.
-        Raises CheckpointError where none is sound.
+        Raises TargetError where `items` are not what was saved, CheckpointError where none is sound.
         """
         damaged: dict[int, str] = {}
         for step, meta in self._sound_descriptions(damaged):
             try:
                 restored = self._restore_step(step, items, meta["leaves"])
+            except TargetError:
+                raise
             except Exception as error:
                 _note_damage(damaged, step, error)
                 continue
@@ -135,7 +143,12 @@ class Checkpoints:
 
     def _restore_step(self, step: int, items: dict[str, Any], leaves: dict) -> dict[str, Any]:
         for name, target in items.items():
-            _check_same("shape and dtype", name, leaves[name]["shapes"], _shapes(target))
+            if name not in leaves:
+                raise TargetError(f'checkpoint {step} has no item "{name}", only {sorted(leaves)}')
+            try:
+                _check_same("shape and dtype", name, leaves[name]["shapes"], _shapes(target))
+            except CheckpointError as error:
+                raise TargetError(f"checkpoint {step} does not fit: {error}") from error
         args = {name: ocp.args.StandardRestore(target) for name, target in items.items()}
         restored = dict(self._manager.restore(step, args=ocp.args.Composite(**args)))
         for name, item in restored.items():

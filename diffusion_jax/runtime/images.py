@@ -12,8 +12,14 @@ _GAP = 2
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:
-    """Pictures in [-1, 1] as uint8: floor(127.5 x + 128), clipped; u/127.5 - 1 backwards, without bias."""
-    return np.clip(np.asarray(x, np.float32) * 127.5 + 128.0, 0, 255).astype(np.uint8)
+    """Pictures in [-1, 1] as uint8: floor(127.5 x + 128), clipped; u/127.5 - 1 backwards, without bias.
+
+    uint8 comes back as it is.
+    """
+    x = np.asarray(x)
+    if x.dtype == np.uint8:
+        return x
+    return np.clip(x.astype(np.float32) * 127.5 + 128.0, 0, 255).astype(np.uint8)
 
 
 def grid(x: np.ndarray, columns: int | None = None, labels: Sequence[object] | None = None) -> Image.Image:
@@ -27,7 +33,7 @@ def grid(x: np.ndarray, columns: int | None = None, labels: Sequence[object] | N
         raise ValueError(f"pictures have shape {x.shape}: need [N, H, W, C] with C of 1 or 3")
     if labels is not None and len(labels) != len(x):
         raise ValueError(f"{len(labels)} labels for {len(x)} pictures")
-    x = x if x.dtype == np.uint8 else to_uint8(x)
+    x = to_uint8(x)
     n, height, width, _ = x.shape
     columns = columns or int(np.ceil(np.sqrt(n)))
     scale = max(1, -(-_SMALLEST_TILE // min(height, width)))

@@ -49,10 +49,10 @@ class MetricsWriter:
     def _rewind(self, start: int) -> None:
         if not self._path.exists():
             return
-        lines = self._path.read_text().splitlines(keepends=True)
-        keep = [line for line in lines if _stands(line, start)]
-        if keep != lines:
-            replace_text(self._path, "".join(keep))
+        text = self._path.read_text()
+        keep = "".join(line + "\n" for line in text.splitlines() if _stands(line, start))
+        if keep != text:
+            replace_text(self._path, keep)
 
 
 def _stands(line: str, start: int) -> bool:

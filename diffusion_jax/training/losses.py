@@ -145,7 +145,20 @@ class Examples(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class DiffusionLoss:
+class Loss:
+    """Base of the losses: draw all randomness for a batch, then the loss of each example."""
+
+    def draw(self, key: jax.Array, batch: dict[str, jax.Array]) -> Examples:
+        raise NotImplementedError
+
+    def per_example(
+        self, apply: Callable[..., jax.Array], params: Any, examples: Examples, **kwargs: Any
+    ) -> jax.Array:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionLoss(Loss):
     """weight(t) * mean over pixels of (output - target)^2, per example.
 
     Attributes:
