@@ -4,7 +4,7 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    steps = 700
+    steps = 600
     config = ml_collections.ConfigDict()
     config.data = dict(name="Digits")
     config.model = dict(

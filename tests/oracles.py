@@ -26,7 +26,7 @@ SCHEDULES: dict[str, Schedule] = {
     "linear": dj.schedules.LinearBeta(),
     "cosine": dj.schedules.Cosine(),
     "sigmoid": dj.schedules.Sigmoid(),
-    "betas": dj.schedules.Betas(tuple(np.geomspace(1e-4, 0.05, 300))),
+    "betas": dj.schedules.Betas(tuple(np.geomspace(1e-4, 0.02, 1000))),
     "zero_terminal": dj.schedules.ZeroTerminalSNR(dj.schedules.LinearBeta()),
     "rectified": dj.schedules.RectifiedFlow(),
     "karras": dj.schedules.Karras(),

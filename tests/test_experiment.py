@@ -38,13 +38,13 @@ def test_a_config_becomes_the_objects_it_names():
     assert experiment.loss.weighting == dj.losses.MinSNR(3.0)
     assert experiment.sampling.grid == dj.grids.UniformLogSNR(0.05)
     assert experiment.sampling.sampler == dj.samplers.DDIM(0.0)
-    assert experiment.network.model.channels == (8, 16)
+    assert experiment.network.model.channels == (8,)
     assert experiment.plan.batch_size == 16
 
 
 def test_a_config_dict_and_plain_values_are_the_same():
     config = ml_collections.ConfigDict(tiny.config())
-    config.model.channels = (8, 16)
+    config.model.channels = (8,)
     assert as_plain(config) == as_plain(tiny.config())
 
 

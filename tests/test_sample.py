@@ -113,26 +113,40 @@ def test_the_first_noise_of_karras_has_deviation_80():
 # --- picture i is picture i ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", [DDPM(), DDIM(eta=0.5), DPMSolverPP()], ids=str)
-def test_a_picture_does_not_depend_on_the_batch_that_it_is_drawn_in(sampler):
+@cache
+def _row(sampler) -> np.ndarray:
+    return np.asarray(_draw(64, sampler, shape=(8, 8, 1)))
+
+
+@pytest.mark.parametrize("sampler", [DDPM(), DPMSolverPP()], ids=str)
+@pytest.mark.parametrize("batch", [1, 7])
+def test_a_picture_does_not_depend_on_the_batch_that_it_is_drawn_in(sampler, batch):
     """Bit for bit, with a denoiser that works pixel by pixel."""
-    large = np.asarray(_draw(64, sampler, shape=(8, 8, 1)))
-    for batch in (1, 7):
-        np.testing.assert_array_equal(_draw(batch, sampler, shape=(8, 8, 1)), large[:batch])
+    alone = _draw(batch, sampler, shape=(8, 8, 1))
+    np.testing.assert_array_equal(alone, _row(sampler)[:batch])
+
+
+def test_times_that_are_one_in_float32_are_refused():
+    with pytest.raises(ValueError, match="decrease strictly"):
+        _draw(2, times=[1.0, 0.5, 0.5 - 1e-9, 0.0])
+
+
+def test_indices_that_are_no_integers_are_refused():
+    with pytest.raises(ValueError, match="of float32: need one integer"):
+        _draw(2, indices=np.array([0.5, 1.5], np.float32))
 
 
 def test_indices_pick_pictures_of_the_same_row():
-    row, indices = np.asarray(_draw(64, shape=(8, 8, 1))), np.array([5, 63, 0, 17, 5])
-    np.testing.assert_array_equal(_draw(5, indices=indices, shape=(8, 8, 1)), row[indices])
+    indices = np.array([5, 63, 0, 17, 5])
+    picked = _draw(5, indices=indices, shape=(8, 8, 1))
+    np.testing.assert_array_equal(picked, _row(DDPM())[indices])
 
 
 def test_another_key_gives_other_pictures():
-    assert not np.isclose(_draw(7), _draw(7, key=1)).any()
+    assert not np.isclose(_draw(64, key=1, shape=(8, 8, 1)), _row(DDPM()), atol=1e-7).any()
 
 
-@pytest.mark.parametrize(
-    ("sampler", "atol"), [(DDIM(eta=1.0), 0.0), (DDPM(), 1e-6), (DPMSolverPP(), 1e-6)], ids=str
-)
+@pytest.mark.parametrize(("sampler", "atol"), [(DDIM(eta=1.0), 0.0), (DDPM(), 1e-6)], ids=str)
 def test_pictures_are_the_same_on_eight_devices_as_on_one(sampler, atol, devices):
     """The first noise in every bit; the rest but for the order in which XLA multiplies scalars."""
     mesh = jax.make_mesh((8,), ("data",), devices=devices)
@@ -171,15 +185,15 @@ def test_no_noise_is_used_twice():
 # --- frames and memory -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keep", [2, 3, 7])
+@pytest.mark.parametrize("keep", [2, 7])
 def test_keep_gives_frames_from_the_first_noise_to_the_result(keep):
-    x, frames = _draw(32, steps=6, keep=keep, shape=(8, 8, 1))
-    np.testing.assert_array_equal(x, _draw(32, steps=6, shape=(8, 8, 1)))
-    assert frames.x.shape == (keep, 32, 8, 8, 1)
+    x, frames = _draw(64, keep=keep, shape=(8, 8, 1))
+    np.testing.assert_array_equal(x, _row(DDPM()))
+    assert frames.x.shape == (keep, 64, 8, 8, 1)
     np.testing.assert_array_equal(frames.x[-1], x)
     assert (np.diff(frames.times) < 0).all()
     assert (frames.times[0], frames.times[-1]) == (1.0, 0.0)
-    assert np.std(frames.x[0]) == pytest.approx(1.0, rel=5 / np.sqrt(2 * 2048))
+    assert np.std(frames.x[0]) == pytest.approx(1.0, rel=5 / np.sqrt(2 * 4096))
 
 
 def test_each_frame_is_the_state_at_its_time():

@@ -7,9 +7,9 @@ import diffusion_jax as dj
 
 UNET = {
     "name": "UNet",
-    "channels": [8, 16],
+    "channels": [8],
     "blocks": 1,
-    "attention": [4],
+    "attention": [],
     "num_classes": 10,
     "groups": 4,
     "dropout": 0.1,
@@ -30,7 +30,7 @@ def config(model=UNET, **train) -> dict:
             "steps": 60,
             "batch_size": 16,
             "log_every": 5,
-            "eval_every": 20,
+            "eval_every": 30,
             "sample_every": 0,
             "checkpoint_every": 10,
             **train,

@@ -119,7 +119,9 @@ class UNet(nn.Module):
 
     def _check_settings(self) -> None:
         if not self.channels or min(self.channels) < 2 or self.channels[0] % 2:
-            raise ValueError(f"channels = {self.channels}: need a level or more, the first an even number")
+            raise ValueError(
+                f"channels = {self.channels}: need at least one level of 2 or more, the first even"
+            )
         if self.blocks < 1:
             raise ValueError(f"blocks = {self.blocks}: must be at least 1")
         if self.groups < 1 or self.num_classes < 0 or self.out_channels < 0:

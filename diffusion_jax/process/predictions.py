@@ -148,7 +148,7 @@ class Preconditioned(Prediction):
     sigma_data: float = 0.5
 
     def __post_init__(self):
-        if self.sigma_data <= 0:
+        if not self.sigma_data > 0:
             raise ValueError(f"sigma_data = {self.sigma_data}: must be positive")
 
     def network_input(self, x_t: jax.Array, alpha: jax.Array, sigma: jax.Array) -> jax.Array:

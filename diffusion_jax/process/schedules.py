@@ -134,7 +134,8 @@ class LinearBeta(Discrete):
     def __post_init__(self):
         if not 0 < self.start <= self.end:
             raise ValueError(f"start = {self.start}, end = {self.end}: need 0 < start <= end")
-        if self.steps < 1 or self.end * 1000 >= self.steps:
+        _at_least_one(self.steps)
+        if self.end * 1000 >= self.steps:
             raise ValueError(
                 f"steps = {self.steps}: betas are scaled by 1000/steps and must stay below 1; "
                 f"use more than {self.end * 1000:g} steps"
@@ -296,7 +297,7 @@ class Karras(Schedule):
             raise ValueError(
                 f"sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}: need 0 < sigma_min < sigma_max"
             )
-        if self.rho <= 0:
+        if not self.rho > 0:
             raise ValueError(f"rho = {self.rho}: must be positive")
 
     @property
@@ -371,5 +372,5 @@ def _f32(x: ArrayLike) -> jax.Array:
 
 
 def _at_least_one(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"steps = {steps}: a schedule needs at least one step")
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps = {steps}: a schedule needs a whole number of steps, at least one")

@@ -71,7 +71,7 @@ class Karras(Grid):
 
     def __post_init__(self):
         _check_last(self.last)
-        if self.rho <= 0:
+        if not self.rho > 0:
             raise ValueError(f"rho = {self.rho}: must be positive")
 
     def spread(self, schedule: Schedule, steps: int) -> np.ndarray:

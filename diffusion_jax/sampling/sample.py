@@ -36,7 +36,8 @@ def sample(
     """Draws pictures by running `sampler` from noise at t = 1 to data at t = 0.
 
     Picture i depends on (denoise, settings, key, indices[i]) alone: not on the batch that it is drawn
-    in, nor on the devices. Works under the caller's jit; `steps`, `grid`, `times` and `keep` are static.
+    in, nor on the devices (but for the last bit, where the compiler rounds a batch of another shape
+    otherwise). Works under the caller's jit; `steps`, `grid`, `times` and `keep` are static.
 
     Args:
       key: a threefry key (`jax.random.key(0)`); other generators draw a picture's noise from its batch.
@@ -56,8 +57,10 @@ def sample(
     times = grid(schedule, steps) if times is None else _checked(times)
     _check_key(key)
     indices = jnp.arange(shape[0]) if indices is None else jnp.asarray(indices)
-    if indices.shape != (shape[0],):
-        raise ValueError(f"indices have shape {indices.shape}: need one for each of {shape[0]} pictures")
+    if indices.shape != (shape[0],) or not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise ValueError(
+            f"indices have shape {indices.shape} of {indices.dtype}: need one integer for each of {shape[0]} pictures"
+        )
     if keep and not 2 <= keep <= len(times):
         raise ValueError(f"keep = {keep}: must be 0 or from 2 to steps + 1 = {len(times)}")
     kept = np.round(np.linspace(0, len(times) - 1, keep)).astype(int)
@@ -89,7 +92,7 @@ def _record(frames: jax.Array, kept: np.ndarray, i: ArrayLike, x: jax.Array) -> 
 
 
 def _checked(times: ArrayLike) -> np.ndarray:
-    times = np.asarray(times, np.float64)
+    times = np.asarray(times, np.float32)  # as they will be used: two that are one there are refused
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"times have shape {times.shape}: need a row of at least two")
     if not (np.diff(times) < 0).all() or times[0] > 1 or times[-1] < 0:

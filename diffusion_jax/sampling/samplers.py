@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.process import forward
 from diffusion_jax.process.schedules import Schedule
@@ -95,8 +96,10 @@ class DDIM(Sampler):
     eta: float = 0.0
 
     def __post_init__(self):
-        if isinstance(self.eta, int | float) and not 0 <= self.eta <= 1:
-            raise ValueError(f"eta = {self.eta}: must be in [0, 1]")
+        if isinstance(self.eta, int | float | np.number):  # not where jit traces it
+            object.__setattr__(self, "eta", float(self.eta))
+            if not 0 <= self.eta <= 1:
+                raise ValueError(f"eta = {self.eta}: must be in [0, 1]")
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         x0, eps = denoise(x_t, t)

@@ -60,7 +60,7 @@ class LogNormalTimes(Times):
     std: float = 1.2
 
     def __post_init__(self):
-        if self.std <= 0:
+        if not self.std > 0:
             raise ValueError(f"std = {self.std}: must be positive")
 
     def draw(self, key, schedule, n):
@@ -97,7 +97,7 @@ class MinSNR(Weighting):
     gamma: float = 5.0
 
     def __post_init__(self):
-        if self.gamma <= 0:
+        if not self.gamma > 0:
             raise ValueError(f"gamma = {self.gamma}: must be positive")
 
     def of_x0(self, log_snr):
@@ -114,7 +114,7 @@ class EDM(Weighting):
     sigma_data: float = 0.5
 
     def __post_init__(self):
-        if self.sigma_data <= 0:
+        if not self.sigma_data > 0:
             raise ValueError(f"sigma_data = {self.sigma_data}: must be positive")
 
     def of_x0(self, log_snr):
