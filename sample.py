@@ -29,7 +29,7 @@ _ALLOW_CODE = flags.DEFINE_bool("allow_code", False, "Import the run's own compo
 
 
 def main(_: list[str]) -> None:
-    logging.basicConfig(format="%(message)s", force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     from diffusion_jax.runtime.checkpoint import CheckpointError
 
     try:

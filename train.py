@@ -19,7 +19,7 @@ def main(_: list[str]) -> None:
     import diffusion_jax as dj
     from diffusion_jax.runtime.checkpoint import CheckpointError
 
-    logging.basicConfig(format="%(message)s", force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("diffusion_jax").setLevel(logging.INFO)
 
     stop: list[int] = []

@@ -73,7 +73,7 @@ LAWS = {
 # and data and predictions lie side by side in the channels. Where the predictions are left out the
 # denoiser is the closed form itself: `test_denoiser.py` shows for every schedule that all predictions
 # lead to it, and `test_sample.py` samples with each.
-WITH_PREDICTIONS = ["rectified", "karras"]
+WITH_PREDICTIONS = list(SCHEDULES)
 
 
 def _padded(times: np.ndarray) -> np.ndarray:

@@ -59,7 +59,8 @@ def sample(
     indices = jnp.arange(shape[0]) if indices is None else jnp.asarray(indices)
     if indices.shape != (shape[0],) or not jnp.issubdtype(indices.dtype, jnp.integer):
         raise ValueError(
-            f"indices have shape {indices.shape} of {indices.dtype}: need one integer for each of {shape[0]} pictures"
+            f"indices have shape {indices.shape} of {indices.dtype}: "
+            f"need one integer for each of {shape[0]} pictures"
         )
     if keep and not 2 <= keep <= len(times):
         raise ValueError(f"keep = {keep}: must be 0 or from 2 to steps + 1 = {len(times)}")
