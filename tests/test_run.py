@@ -25,7 +25,7 @@ AFFINE = tiny.Affine()
 
 
 def unet_run(devices) -> Run:
-    model = dj.models.UNet(channels=(8, 16), blocks=1, attention=(4,), groups=4, num_classes=10)
+    model = dj.models.UNet(channels=(8,), blocks=1, attention=(), groups=4, num_classes=10)
     params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 1)), np.zeros(1), np.zeros(1, int))
     # Away from the zeros that blocks start from, so that every layer has a say.
     leaves, tree = jax.tree.flatten(params)
