@@ -69,11 +69,8 @@ LAWS = {
 }
 
 
-# One compile for each schedule serves every sampler and every number of steps: the grids are traced,
-# and data and predictions lie side by side in the channels. Where the predictions are left out the
-# denoiser is the closed form itself: `test_denoiser.py` shows for every schedule that all predictions
-# lead to it, and `test_sample.py` samples with each.
-WITH_PREDICTIONS = list(SCHEDULES)
+# One compile for each schedule serves every sampler, prediction and number of steps: the grids are
+# traced, and data and predictions lie side by side in the channels.
 
 
 def _padded(times: np.ndarray) -> np.ndarray:
@@ -115,20 +112,18 @@ def _denoise(name: str) -> Denoise:
         SCHEDULES[name],
         Gaussian(*zip(*map(dataclasses.astuple, (GAUSSIAN, POINT)), strict=True)),
     )
-    if name not in WITH_PREDICTIONS:
-        return lambda x_t, t: data.denoised(x_t, schedule.alpha(t), schedule.sigma(t))
     predictions = predictions_for(name).values()
     return side_by_side([data.denoiser(schedule, p) for p in predictions], channels=2)
 
 
 @cache
 def _marched(name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """First states and, for each sampler, last states: [grid, picture, prediction or pixel, data].
+    """First states and, for each sampler, last states: [grid, picture, prediction, data].
 
     `data` is the Gaussian, then the point mass. All samplers draw the same noise.
     """
     schedule, denoise = SCHEDULES[name], _denoise(name)
-    shape = (16, 1, 1, 2 * len(predictions_for(name))) if name in WITH_PREDICTIONS else (16, 1, 5, 2)
+    shape = (16, 1, 1, 2 * len(predictions_for(name)))
 
     def march(key, times):
         first, rest = jax.random.split(key)
@@ -163,7 +158,13 @@ def test_a_point_mass_is_hit_exactly_with_every_number_of_steps(schedule, sample
     """
     end = _marched(schedule)[1][sampler]
     assert np.isfinite(end).all()
-    np.testing.assert_allclose(end[:MOST_STEPS, ..., 1], POINT.mean, rtol=0, atol=3e-5)
+    error = np.abs(end[:MOST_STEPS, ..., 1] - POINT.mean).max(axis=(0, 1))
+    # At t = 1 eps -> x0 multiplies the rounding of float32 by sigma/alpha: 20 291 on the cosine.
+    alpha, sigma = (scale[0, 0] for scale in _scales(schedule))
+    limits = [
+        3e-5 + (4 * 2**-24 * sigma / alpha if name == "eps" else 0) for name in predictions_for(schedule)
+    ]
+    assert (error < limits).all(), error
 
 
 @every_schedule
