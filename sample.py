@@ -22,7 +22,9 @@ _SAMPLER = flags.DEFINE_string(
     "sampler", None, "DDPM, DDIM, Heun, DPMSolverPP, ..., with arguments as in DDIM(eta=0.5)."
 )
 _GUIDANCE = flags.DEFINE_float("guidance", None, "Classifier-free scale; the config's unless given.")
-_SEED = flags.DEFINE_integer("seed", 0, "Picture i depends on the seed and i alone.")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Picture i depends on the seed and i alone.", lower_bound=0, upper_bound=2**32 - 1
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Pictures at once; changes no picture.")
 _OUT = flags.DEFINE_string("out", "samples.png", "A .png grid, an .npz, or a folder of PNGs.")
 _ALLOW_CODE = flags.DEFINE_bool("allow_code", False, "Import the run's own components.")
@@ -49,6 +51,7 @@ def draw() -> None:
         raise ValueError(f"--num_samples {n}: draw at least one")
     if out.suffix not in (".png", ".npz", ""):
         raise ValueError(f"--out {out}: the ending must be .png or .npz, or none for a folder")
+    make_room(out)
     sampler = sampler_from_text(_SAMPLER.value) if _SAMPLER.value else None
     run = dj.load(_WORKDIR.value, allow_code=_ALLOW_CODE.value)
     labels = class_row(n, run.network.num_classes)
@@ -74,11 +77,24 @@ def draw() -> None:
     print(f"{n} pictures in {out}")
 
 
+def make_room(out: Path) -> None:
+    """Fails before the pictures are drawn, not after, where they cannot be written."""
+    from diffusion_jax.runtime.files import make_writable
+
+    if out == Path() or (out.suffix and out.is_dir()):
+        raise ValueError(f"--out {out}: is a folder; name a file, or a new folder")
+    if not out.suffix and out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"--out {out}: holds files already; name a new folder")
+    make_writable(out.parent if out.suffix else out)
+
+
 def class_row(n: int, num_classes: int) -> np.ndarray | None:
     """One label a picture from --labels; None for pictures without one."""
     wanted = _LABELS.value
     if wanted is None:
         return np.arange(n) % num_classes if num_classes else None
+    if not wanted:
+        raise ValueError("--labels is empty: give classes, such as 3,5, or none")
     if [w.lower() for w in wanted] == ["none"]:
         return None
     try:

@@ -4,6 +4,7 @@ Fields are overridden on the command line, --config.train.steps=500. Running the
 """
 
 import logging
+import re
 import signal
 import sys
 
@@ -40,6 +41,17 @@ def main(_: list[str]) -> None:
     print(f"done; the pictures are in {_WORKDIR.value}/samples.png")
 
 
+def parse(arguments: list[str]) -> list[str]:
+    """absl's parser; what a config file or ml_collections raises on the way is told in one line."""
+    try:
+        return app.parse_flags_with_usage(arguments)
+    except Exception as error:
+        text = " ".join(str(error).replace("\\n", " ").split())
+        if near := re.search(r'Did you mean "(.+)" instead of "(.+)"', text):
+            text = f'the config has no field "{near[2]}"; did you mean "{near[1]}"?'
+        sys.exit(f"error: {text}")
+
+
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -36,7 +37,8 @@ class Namespace:
     def _fits(self, value: Any) -> bool:
         if self.kind is None:
             return callable(value)
-        return isinstance(value, type) and issubclass(value, self.kind) and value is not self.kind
+        is_kind = isinstance(value, type) and issubclass(value, self.kind) and value is not self.kind
+        return is_kind and not inspect.isabstract(value)
 
     def find(self, name: str, path: str, allow_code: bool) -> Any:
         where = f'config.{path}.name = "{name}"'
@@ -113,6 +115,8 @@ def checked(value: Any, annotation: Any, path: str) -> Any:
     """`value` as its annotation wants it: lists as tuples, whole numbers as floats where asked."""
     if isinstance(value, list | tuple):
         value = tuple(checked(item, Any, path) for item in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"config.{path} = {value}: must be a finite number")
     if _allows(value, annotation):
         return float(value) if annotation is float else value
     if isinstance(annotation, type) and not _is_plain(annotation):
@@ -120,6 +124,7 @@ def checked(value: Any, annotation: Any, path: str) -> Any:
             f'config.{path} = {value!r}: must be dict(name="...", ...), a {annotation.__name__}'
         )
     wanted = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    wanted = wanted if len(wanted) < 40 else "another type"
     raise ConfigError(f"config.{path} = {value!r}: must be of type {wanted}, not {type(value).__name__}")
 
 
@@ -175,5 +180,5 @@ def _import(name: str, where: str, allow_code: bool) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except Exception as error:  # the user's module may raise anything
         raise ConfigError(f"{where}: cannot be imported ({' '.join(str(error).split())})") from error

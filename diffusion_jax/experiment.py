@@ -86,14 +86,11 @@ class Experiment:
         lr_schedule, tx = _optimizer(plain["optimizer"], allow_code)
         sampling = _sampling(plain["sampler"], allow_code)
         construct(sampling.grid, "sampler", schedule=schedule, steps=sampling.steps)
-        if sampling.guidance != 1.0 and not getattr(model, "num_classes", 0):
-            raise ConfigError(
-                f"config.sampler.guidance = {sampling.guidance}: the model has no classes; use 1.0"
-            )
+        _check_guidance(sampling, model, loss)
         return cls(
             config=plain,
             dataset=open_dataset_section(plain, allow_code),
-            network=Network(model, schedule, prediction, image_shape, getattr(model, "num_classes", 0)),
+            network=Network(model, schedule, prediction, image_shape, model.num_classes),
             loss=loss,
             tx=tx,
             lr_schedule=lr_schedule,
@@ -125,10 +122,26 @@ def open_dataset_section(plain: Mapping[str, Any], allow_code: bool = True) -> s
     return build(plain["data"], Namespace(sources, sources.Dataset), "data", allow_code)
 
 
+def _check_guidance(sampling: Sampling, model: Any, loss: Any) -> None:
+    """Guidance needs a network with classes that has also been trained without them."""
+    where = f"config.sampler.guidance = {sampling.guidance}"
+    if sampling.guidance != 1.0 and not model.num_classes:
+        raise ConfigError(f"{where}: the model has no classes; use 1.0")
+    if sampling.guidance != 1.0 and getattr(loss, "label_drop", None) == 0:
+        raise ConfigError(f"{where}: needs loss.label_drop above 0, or no label is ever left out; or use 1.0")
+
+
 def _check_model(model: Any, spec: Mapping, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    if not hasattr(model, "num_classes"):
+        raise ConfigError(
+            f"config.model: {type(model).__name__} has no attribute num_classes; give it the number "
+            "of classes that it takes, or 0"
+        )
+    if image_shape[2] not in (1, 3):
+        raise ConfigError(f"config.data: pictures have {image_shape[2]} channels; need 1 or 3")
     if hasattr(model, "check"):
         construct(model.check, "model", image_shape=image_shape)
-    wanted = getattr(model, "num_classes", 0)
+    wanted = model.num_classes
     if wanted and wanted != num_classes:
         raise ConfigError(
             f"config.model.num_classes = {wanted}: the data have {num_classes}; use that, or 0 for a "

@@ -108,7 +108,7 @@ class Run:
 
         Raises:
           ValueError: for n, batch_size or steps below 1, labels out of range or too few, guidance
-            without labels.
+            without labels, and pictures that are not finite.
         """
         chosen = self._settings(steps=steps, sampler=sampler, guidance=guidance, grid=grid, clip=clip)
         rows = self._labels(n, labels, guidance)
@@ -132,6 +132,11 @@ class Run:
                 mesh=self.mesh,
             )
             parts.append(jax.device_get(drawn))
+            if not all(np.isfinite(x).all() for x in jax.tree.leaves(parts[-1])):
+                raise ValueError(
+                    f"pictures from {first} on are not finite; use a guidance below {chosen.guidance}, more "
+                    "steps, or an earlier checkpoint"
+                )
         return _joined(parts, n)
 
     def _settings(self, **given: Any) -> Sampling:

@@ -25,7 +25,7 @@ from diffusion_jax.experiment import Experiment, as_plain, check_sections, open_
 from diffusion_jax.run import Run
 from diffusion_jax.runtime import images
 from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
-from diffusion_jax.runtime.files import make_writable, replace_text
+from diffusion_jax.runtime.files import locked, make_writable, replace_text
 from diffusion_jax.runtime.mesh import check_batch, put_batch, state_sharding
 from diffusion_jax.runtime.writers import MetricsWriter
 from diffusion_jax.training.evaluate import make_evaluate
@@ -65,12 +65,22 @@ def train(
     training, held_out = open_dataset_section(plain).open()
     experiment = Experiment.from_config(plain, training.image_shape, training.num_classes)
     plan = experiment.plan
-    micro_batch = plan.batch_size // plan.accumulate
-    construct(check_batch, "train", mesh=experiment.mesh, batch_size=micro_batch)
+    construct(
+        check_batch,
+        "train",
+        mesh=experiment.mesh,
+        batch_size=plan.batch_size,
+        accumulate=plan.accumulate,
+    )
     folder = Path(workdir)
-    _prepare(folder, experiment, training)
-    with Checkpoints(folder / "checkpoints", plan.keep_checkpoints) as checkpoints:
-        return _Training(folder, experiment, training, held_out, checkpoints).run(should_stop)
+    try:
+        make_writable(folder)
+    except OSError as error:
+        raise OSError(f"workdir {folder} cannot be written ({error}); name another") from error
+    with locked(folder):
+        _prepare(folder, experiment, training)
+        with Checkpoints(folder / "checkpoints", plan.keep_checkpoints) as checkpoints:
+            return _Training(folder, experiment, training, held_out, checkpoints).run(should_stop)
 
 
 def load(workdir: str | Path, *, allow_code: bool = False) -> Run:
@@ -118,6 +128,9 @@ class _Training:
         experiment, plan = self.experiment, self.experiment.plan
         init_key, step_key, eval_key = jax.random.split(jax.random.key(plan.seed), 3)
         state, start = self._start(init_key)
+        if start == plan.steps:
+            log.info("step %d: complete, nothing is left to do", start)
+            return True
         _say_what(experiment, state, self.training, self.held_out, start)
         step_fn = make_train_step(
             experiment.network.model,
@@ -141,7 +154,9 @@ class _Training:
         with MetricsWriter(self.folder, start) as writer:
             actions = Actions(
                 evaluate=lambda state: evaluate(
-                    state.ema_params, in_order(self.held_out, plan.batch_size), eval_key
+                    state.ema_params,
+                    in_order(self.held_out, plan.batch_size, plan.eval_examples),
+                    eval_key,
                 ),
                 draw_samples=lambda state, step: self._draw(state, step, writer),
                 save=self._save,
@@ -221,18 +236,20 @@ def _abstract_state(experiment: Experiment) -> TrainState:
 
 
 def _prepare(folder: Path, experiment: Experiment, training: Source) -> None:
-    """Makes the folder and writes config.json; refuses a folder that holds another experiment."""
-    try:
-        make_writable(folder)
-    except OSError as error:
-        raise OSError(f"workdir {folder} cannot be written ({error}); name another") from error
+    """Writes config.json; refuses a folder that holds another experiment, or this one further on."""
     mine = {"config": experiment.config, "data": training.fingerprint}
     path = folder / "config.json"
-    if path.exists():
+    saved = [int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit()]
+    if saved and path.exists():
         _check_same_experiment(path, mine)
-    elif (folder / "checkpoints").exists():
+    elif saved:
         raise ConfigError(
             f"workdir {folder} holds checkpoints but no config.json; put it back, or name another workdir"
+        )
+    if max(saved, default=0) > experiment.plan.steps:
+        raise ConfigError(
+            f"config.train.steps = {experiment.plan.steps}: {folder} is at step {max(saved)} already; "
+            "give at least that, or name another workdir"
         )
     replace_text(path, json.dumps(mine, indent=2) + "\n")
 

@@ -386,3 +386,11 @@ def test_floating_pictures_are_taken_as_they_are(dtype):
     x = jnp.array([-1, -0.5, 0.25, 1], dtype)
     assert to_float(x).dtype == jnp.float32
     np.testing.assert_array_equal(to_float(x), [-1, -0.5, 0.25, 1])
+
+
+def test_an_output_of_another_shape_is_refused():
+    """Three channels against one would broadcast, and the loss would look sound."""
+    loss = DiffusionLoss(schedules.Cosine(), predictions.V())
+    examples = loss.draw(jax.random.key(0), {"image": np.zeros((2, 4, 4, 1), np.uint8)})
+    with pytest.raises(ValueError, match=r"makes \(2, 4, 4, 3\) of pictures \(2, 4, 4, 1\)"):
+        loss.per_example(lambda p, x, t, labels: np.zeros((2, 4, 4, 3)), {}, examples)

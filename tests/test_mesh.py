@@ -104,8 +104,8 @@ def test_a_batch_that_the_devices_divide_passes(data, fsdp, batch_size, devices)
 @pytest.mark.parametrize(("batch_size", "better"), [(1, 8), (7, 8), (12, 8), (100, 96)])
 def test_another_batch_is_refused_with_one_that_works(batch_size, better, devices):
     mesh = mesh_of(2, 4, devices)
-    with pytest.raises(ValueError, match=f"n = {batch_size}: .* 8 devices .* use {better}$"):
-        check_batch(mesh, batch_size, "n")
+    with pytest.raises(ValueError, match=f"batch_size = {batch_size}: .* 8 devices .* use {better}$"):
+        check_batch(mesh, batch_size)
     check_batch(mesh, better)
 
 

@@ -85,6 +85,9 @@ def test_a_folder_has_a_file_a_picture(command, workdir, tmp_path):
         ({"out": "x.gif"}, "error: --out x.gif: the ending must be"),
         ({"labels": ["none"], "guidance": 2.0}, "error: guidance = 2.0: needs labels"),
         ({"batch_size": 0}, "error: batch_size = 0"),
+        ({"labels": []}, "error: --labels is empty"),
+        ({"out": "."}, "error: --out .: is a folder"),
+        ({"guidance": 1e38}, "error: pictures from 0 on are not finite"),
     ],
 )
 def test_bad_input_ends_with_one_line(kwargs, message, command, workdir, tmp_path):

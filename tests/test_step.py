@@ -118,6 +118,25 @@ def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted():
     assert float(state.params["w"]) != float(before.params["w"])
 
 
+def test_an_update_that_is_not_finite_changes_nothing_either():
+    model, tx = tiny.Affine(), optax.sgd(float("nan"))
+    state = fresh(model, tx)
+    before = np.asarray(state.params["w"])
+    state, metrics = dj.make_train_step(model, tx, tiny.loss())(state, tiny.batch(), jax.random.key(1))
+    assert int(metrics["skipped"]) == 1
+    np.testing.assert_array_equal(state.params["w"], before)
+
+
+def test_many_updates_are_no_overflow():
+    """Adam counts in int32, whose square passes its limit at 46 341."""
+    model, tx = tiny.Affine(), optax.adam(1e-3)
+    state = fresh(model, tx)
+    (adam, empty) = state.opt_state
+    late = dataclasses.replace(state, opt_state=(adam._replace(count=jnp.int32(100_000)), empty))
+    _, metrics = dj.make_train_step(model, tx, tiny.loss())(late, tiny.batch(), jax.random.key(1))
+    assert int(metrics["skipped"]) == 0
+
+
 @pytest.mark.parametrize("shape", MESHES, ids=str)
 def test_a_mesh_of_eight_trains_as_one_device_does(shape, devices):
     single, metrics, _ = after(3, Wide())

@@ -39,7 +39,8 @@ def start(*arguments) -> subprocess.Popen:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.train.stpes=5"], "stpes"),
+        (["--config.train.stpes=5"], 'error: the config has no field "stpes"; did you mean "steps"?'),
+        (["--config", "nowhere.py"], "nowhere.py"),
         (["--config.train.steps=many"], "train.steps"),
         (["--config.train.steps=0"], "error: config.train: steps = 0: must be at least 1"),
         (["--config.schedule.name=Cosin"], 'error: config.schedule.name = "Cosin"'),
@@ -51,6 +52,7 @@ def test_bad_input_ends_with_an_error_and_nothing_written(arguments, message, co
     assert process.returncode != 0
     assert message in err
     assert not (tmp_path / "run").exists()
+    assert "Traceback" not in err
     if message.startswith("error: "):
         assert err.count("\n") == 1  # that line and no other
 

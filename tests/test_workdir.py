@@ -46,6 +46,10 @@ def config(**train) -> dict:
     return tiny.config(tiny.AFFINE, **train)
 
 
+def unet_config() -> dict:
+    return tiny.config(checkpoint_every=30)
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> Path:
     """A run of 60 steps in one go."""
@@ -58,7 +62,7 @@ def straight(tmp_path_factory) -> Path:
 def unet_run(tmp_path_factory) -> Path:
     """A run of 60 steps of a U-Net with dropout, in one go."""
     folder = tmp_path_factory.mktemp("unet")
-    assert dj.train(tiny.config(), folder)
+    assert dj.train(unet_config(), folder)
     return folder
 
 
@@ -74,8 +78,8 @@ def test_a_run_leaves_what_it_promises(unet_run):
 
 
 def test_a_unet_stopped_and_started_again_gives_the_same_bits(unet_run, tmp_path):
-    assert not dj.train(tiny.config(), tmp_path, should_stop=stop_after(30))
-    assert dj.train(tiny.config(), tmp_path)
+    assert not dj.train(unet_config(), tmp_path, should_stop=stop_after(30))
+    assert dj.train(unet_config(), tmp_path)
     assert_same_run(unet_run, tmp_path)
 
 
@@ -184,8 +188,55 @@ def test_a_run_with_code_of_its_own_is_loaded_only_when_allowed(straight):
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="batch_size = 12: must divide by the 8 devices.*use 8"):
+    with pytest.raises(ConfigError, match="batch_size = 12: must be divisible by the 8 devices.*use 8"):
         dj.train(config(batch_size=12), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_each_micro_batch_must_be_divisible_too(tmp_path):
+    with pytest.raises(ConfigError, match="batch_size = 32: must be divisible by .* accumulate = 8; use 64"):
+        dj.train(config(batch_size=32, accumulate=8), tmp_path / "run")
+
+
+def test_fewer_steps_than_are_done_are_refused(straight):
+    before = (straight / "config.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"config\.train\.steps = 50: .* is at step 60 already"):
+        dj.train(config(steps=50), straight)
+    assert (straight / "config.json").read_bytes() == before
+
+
+def test_a_finished_run_keeps_what_it_wrote_off_schedule(tmp_path):
+    dj.train(config(steps=7, eval_every=0), tmp_path)
+    record = (tmp_path / "metrics.jsonl").read_bytes()
+    assert b"final" in record
+    assert dj.train(config(steps=7, eval_every=0), tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == record
+
+
+def test_stopped_before_its_first_step_a_resumed_run_is_stopped_and_no_more(tmp_path):
+    assert not dj.train(config(), tmp_path, should_stop=stop_after(3))
+    assert not dj.train(config(), tmp_path, should_stop=lambda: True)
+    assert weights(tmp_path)[0] == 3
+
+
+def test_before_its_first_checkpoint_a_folder_takes_another_experiment(tmp_path):
+    assert not dj.train(config(), tmp_path, should_stop=lambda: True)
+    assert dj.train(config(steps=2, seed=5), tmp_path)
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    from diffusion_jax.runtime.files import locked
+
+    with locked(tmp_path), pytest.raises(OSError, match="in use by another process"):
+        dj.train(config(), tmp_path)
+    assert dj.train(config(steps=1), tmp_path)
+
+
+def test_pictures_that_cannot_be_shown_are_refused_before_training(tmp_path):
+    path = tmp_path / "rgba.npz"
+    np.savez(path, image=np.zeros((40, 8, 8, 4), np.uint8), label=np.arange(40) % 10)
+    with pytest.raises(ConfigError, match="4 channels; need 1 or 3"):
+        dj.train(config() | {"data": {"name": "NPZ", "path": str(path)}}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -42,7 +42,7 @@ class Batches:
             )
         if self.batch_size < 1 or self.batch_size % self.processes:
             raise ValueError(
-                f"batch_size = {self.batch_size}: must be positive and divide by {self.processes} process(es)"
+                f"batch_size = {self.batch_size}: must be positive, divisible by {self.processes} processes"
             )
         if len(self.source) < 1:
             raise ValueError("the source is empty: nothing to train on")
@@ -71,10 +71,14 @@ def _flip(row: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.
     return row | {"image": row["image"][:, ::-1]} if rng.random() < 0.5 else row
 
 
-def in_order(source: Source, batch_size: int) -> Iterator[tuple[Batch, np.ndarray]]:
-    """All examples once, in order: (batch, valid bool [B]); the last batch is filled up with example 0."""
-    for first in range(0, len(source), batch_size):
-        valid = np.arange(first, first + batch_size) < len(source)
+def in_order(source: Source, batch_size: int, limit: int = 0) -> Iterator[tuple[Batch, np.ndarray]]:
+    """The first `limit` examples (0: all) once, in order: (batch, valid bool [B]).
+
+    The last batch is filled up with example 0, which is not valid there.
+    """
+    n = min(len(source), limit or len(source))
+    for first in range(0, n, batch_size):
+        valid = np.arange(first, first + batch_size) < n
         indices = np.where(valid, np.arange(first, first + batch_size), 0)
         rows = [source.rows[int(i)] for i in indices]
         yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}, valid

@@ -109,6 +109,10 @@ class TFDS(Dataset):
     train_split: str = "train"
     heldout_split: str = "test"
 
+    def __post_init__(self):
+        if not self.dataset:
+            raise ValueError('dataset = "": name one, such as "cifar10"')
+
     def open(self) -> tuple[Source, Source]:
         builder = self._builder()
         features = builder.info.features

@@ -133,7 +133,7 @@ class UNet(nn.Module):
             raise ValueError(f"dropout = {self.dropout}: must be in [0, 1)")
         if self.downsample_padding not in (0, 1):
             raise ValueError(f"downsample_padding = {self.downsample_padding}: must be 0 or 1")
-        if self.dtype not in ("float32", "bfloat16", "float16"):
+        if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f'dtype = "{self.dtype}": use "float32" or "bfloat16"')
 
     @nn.compact

@@ -1,6 +1,9 @@
 """Files that are whole or not there."""
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -20,3 +23,14 @@ def make_writable(folder: Path) -> None:
     probe = folder / ".writable"
     probe.write_text("")
     probe.unlink()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder, which ends with the process. Raises OSError where another has it."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(f"workdir {folder} is in use by another process; wait, or name another") from None
+        yield

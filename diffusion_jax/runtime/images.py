@@ -70,6 +70,6 @@ def save_folder(x: np.ndarray, folder: str | Path, labels: Sequence[object] | No
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for i, picture in enumerate(to_uint8(x)):
-        label = "" if labels is None else f"_{labels[i]}"
+        label = "" if labels is None else f"_{labels[i]}".replace("/", "_")
         picture = picture[..., 0] if picture.shape[-1] == 1 else picture
         Image.fromarray(picture).save(folder / f"{i:06d}{label}.png")

@@ -67,12 +67,16 @@ def _split(shape: tuple[int, ...], mesh: Mesh) -> P:
     return P(*[None] * largest, "fsdp")  # no None behind it: jit would take that for another sharding
 
 
-def check_batch(mesh: Mesh, batch_size: int, name: str = "batch_size") -> None:
-    """Raises ValueError where the devices don't divide the batch."""
-    if batch_size % mesh.size:
+def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
+    """Raises ValueError where the devices don't divide each of the batch's `accumulate` parts."""
+    parts = mesh.size * accumulate
+    if batch_size % parts:
+        inside = f"the {mesh.size} devices of the mesh" + (
+            f" times accumulate = {accumulate}" * (accumulate > 1)
+        )
         raise ValueError(
-            f"{name} = {batch_size}: must divide by the {mesh.size} devices of the mesh; "
-            f"use {max(1, batch_size // mesh.size) * mesh.size}"
+            f"batch_size = {batch_size}: must be divisible by {inside}; "
+            f"use {max(1, batch_size // parts) * parts}"
         )
 
 

@@ -49,7 +49,7 @@ class MetricsWriter:
     def _rewind(self, start: int) -> None:
         if not self._path.exists():
             return
-        text = self._path.read_text()
+        text = self._path.read_text(errors="replace")
         keep = "".join(line + "\n" for line in text.splitlines() if _stands(line, start))
         if keep != text:
             replace_text(self._path, keep)
@@ -59,5 +59,7 @@ def _stands(line: str, start: int) -> bool:
     try:
         entry = json.loads(line)
     except ValueError:  # cut off by a kill
+        return False
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
         return False
     return entry["step"] <= start and not entry.get("final", False)

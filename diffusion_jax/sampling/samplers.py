@@ -21,9 +21,10 @@ from diffusion_jax.sampling.denoiser import Denoise
 
 
 def _flatten(sampler: "Sampler") -> tuple[tuple, tuple]:
-    static = {k: v for k, v in vars(sampler).items() if isinstance(v, bool | int | str | tuple)}
-    traced = {k: v for k, v in vars(sampler).items() if k not in static}
-    return tuple(traced.values()), (tuple(traced), tuple(static.items()))
+    names = [field.name for field in dataclasses.fields(sampler)]
+    traced = tuple(field.name for field in dataclasses.fields(sampler) if field.type in (float, "float"))
+    static = tuple((name, getattr(sampler, name)) for name in names if name not in traced)
+    return tuple(getattr(sampler, name) for name in traced), (traced, static)
 
 
 def _unflatten(cls: type, names: tuple, leaves: tuple) -> "Sampler":
@@ -35,7 +36,7 @@ def _unflatten(cls: type, names: tuple, leaves: tuple) -> "Sampler":
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """Base of the samplers. A subclass is a pytree: its floats are leaves, the rest is static."""
+    """Base of the samplers. A subclass is a pytree: fields typed `float` are leaves, the rest is static."""
 
     order: ClassVar[int]
 

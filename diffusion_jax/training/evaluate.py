@@ -41,14 +41,13 @@ def make_evaluate(
     jitted = jax.jit(sums, in_shardings=(None, sharded, sharded, None))
 
     def evaluate(params: Any, batches: Iterable, key: jax.Array) -> dict[str, float]:
-        total = np.zeros((len(LOG_SNR_EDGES) + 1, 2))
+        total = jnp.zeros((len(LOG_SNR_EDGES) + 1, 2))  # on the device until the end
         for i, (batch, valid) in enumerate(batches):
             arrays = put_batch(mesh, {**batch, "valid": valid})
             valid = arrays.pop("valid")
             for draw in range(draws):
-                drawn = jitted(params, arrays, valid, jax.random.fold_in(key, draws * i + draw))
-                total += jax.device_get(drawn)
-        return _named(total)
+                total += jitted(params, arrays, valid, jax.random.fold_in(key, draws * i + draw))
+        return _named(jax.device_get(total))
 
     return evaluate
 

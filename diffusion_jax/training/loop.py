@@ -24,6 +24,7 @@ class Plan:
       steps: length of the run, in batches.
       batch_size: global, over all devices.
       log_every, eval_every, sample_every, checkpoint_every: in steps; 0 for only at the end.
+      eval_examples: how many held-out examples an evaluation sees; 0 for all.
       keep_checkpoints: how many checkpoints to keep, the newest.
       ema_decay: of the averaged parameters, which are what is sampled.
       accumulate: micro-batches that a batch is computed in, where it does not fit the device at once.
@@ -36,6 +37,7 @@ class Plan:
     eval_every: int = 1000
     sample_every: int = 1000
     checkpoint_every: int = 1000
+    eval_examples: int = 2048
     keep_checkpoints: int = 3
     ema_decay: float = 0.999
     accumulate: int = 1
@@ -45,7 +47,7 @@ class Plan:
         for name in ("steps", "batch_size", "keep_checkpoints", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
-        for name in ("log_every", "eval_every", "sample_every", "checkpoint_every"):
+        for name in ("log_every", "eval_every", "sample_every", "checkpoint_every", "eval_examples"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: must not be negative")
         if not 0 <= self.ema_decay < 1:
@@ -92,7 +94,7 @@ def fit(
                 actions.watch()
             _act(state, step, plan, writer, actions, logger)
         logger.flush()
-    if step < plan.steps and not _due(step, plan.checkpoint_every, plan):
+    if start < step < plan.steps and not _due(step, plan.checkpoint_every, plan):
         actions.save(state, step)  # stopped between two checkpoints
     return state, step
 

@@ -200,7 +200,10 @@ class DiffusionLoss(Loss):
         sigma = forward.expand(self.schedule.sigma(t), x0)
         x = self.prediction.network_input(alpha * x0 + sigma * eps, alpha, sigma)
         time = self.prediction.network_time(self.schedule, t)
-        error = apply(params, x, time, labels, **kwargs) - self.prediction.target(x0, eps, alpha, sigma)
+        output = apply(params, x, time, labels, **kwargs)
+        if output.shape != x0.shape:  # it would broadcast, and seem to learn
+            raise ValueError(f"the network makes {output.shape} of pictures {x0.shape}: need the same shape")
+        error = output - self.prediction.target(x0, eps, alpha, sigma)
         squared = jnp.mean(error**2, axis=tuple(range(1, x0.ndim)))
         return self.weighting(self.prediction, self.schedule.log_snr(t)) * squared
 

@@ -9,7 +9,11 @@ import optax
 
 
 class Model(Protocol):
-    """What the library asks of a network: a Flax Linen module is one."""
+    """What the library asks of a network: a Flax Linen module is one.
+
+    Runs ask for two things more: that it is hashable, and `num_classes`, the number of classes that it
+    takes (0: none). A method `check(image_shape)` is called, where there is one, before anything is compiled.
+    """
 
     def init(self, key: jax.Array, x: jax.Array, time: jax.Array, labels: jax.Array) -> Any:
         """Parameters, from x [B, H, W, C], time [B] and labels int32 [B]."""

@@ -31,8 +31,8 @@ def make_train_step(
     """The jitted step (state, batch, key) -> (state, metrics); the old state is donated.
 
     All randomness comes from fold_in(key, state.step), so one key serves the whole run. A batch whose
-    loss or gradient is not finite is counted in `skipped` and changes nothing else. Metrics are the scalars
-    loss, grad_norm and skipped, left on the device.
+    loss, gradient or update is not finite is counted in `skipped` and changes nothing else. Metrics are the
+    scalars loss, grad_norm, skipped and, with `lr_schedule`, learning_rate, left on the device.
 
     Args:
       ema_decay: of the averaged parameters, after its warm-up.
@@ -51,8 +51,10 @@ def make_train_step(
         examples = loss.draw(key, batch)
         value, grads = gradient(model, loss, state.params, examples, dropout_key, accumulate)
         grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
         updated = _update(state, grads, tx, ema_decay)
+        # The parameters too: a step size that overflows makes them NaN out of a sound gradient.
+        norms = jnp.stack([value, grad_norm, optax.tree.norm(updated.params)])
+        finite = jnp.isfinite(norms).all()
         new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
         skipped = state.skipped + jnp.where(finite, 0, 1)
         new_state = TrainState(
