@@ -69,7 +69,6 @@ def draw() -> None:
     if out.suffix == ".png":
         dj.images.save_grid(x, out, labels=names)
     elif out.suffix == ".npz":
-        out.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {} if labels is None else {"label": labels}
         np.savez(out, image=dj.images.to_uint8(x), **arrays)
     else:

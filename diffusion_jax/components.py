@@ -65,8 +65,7 @@ def build(
     Nested specs are built from the same module, lists become tuples, and every argument is checked
     against its annotation. Raises ConfigError, with the path of the field.
     """
-    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
-        raise ConfigError(f'config.{path} = {spec!r}: must be dict(name="...", ...)')
+    check_spec(spec, path)
     arguments = {key: value for key, value in spec.items() if key != "name"}
     factory = namespace.find(spec["name"], path, allow_code)
     accepted = _parameters(factory)
@@ -101,6 +100,12 @@ def construct(factory: Any, path: str, /, **arguments: Any) -> Any:
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config.{path}: {' '.join(str(error).split())}") from error
+
+
+def check_spec(spec: Any, path: str) -> None:
+    """Raises ConfigError for what is no dict with a "name"."""
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+        raise ConfigError(f'config.{path} = {spec!r}: must be dict(name="...", ...)')
 
 
 def check_names(found: Mapping | list, accepted: list[str], path: str) -> None:

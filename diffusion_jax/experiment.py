@@ -17,6 +17,7 @@ from diffusion_jax.components import (
     Namespace,
     build,
     check_names,
+    check_spec,
     checked,
     construct,
     section,
@@ -157,7 +158,7 @@ def _optimizer(
     dict(name="adamw", lr_schedule=2e-4, clip_norm=1.0, ...): the name and the other fields are optax's;
     `lr_schedule` is a number or one of optax's schedules, dict(name="cosine_decay_schedule", ...).
     """
-    _check_mapping(spec, "optimizer")
+    check_spec(spec, "optimizer")
     rest = {key: value for key, value in spec.items() if key not in ("lr_schedule", "clip_norm")}
     clip_norm = checked(spec.get("clip_norm", 0.0), float, "optimizer.clip_norm")
     rate = spec.get("lr_schedule")
@@ -167,9 +168,9 @@ def _optimizer(
     else:
         constant = checked(rate, float, "optimizer.lr_schedule")
         lr_schedule = optax.constant_schedule(constant)
-        if not 0 < constant < float("inf"):
+        if constant <= 0:
             raise ConfigError(f"config.optimizer.lr_schedule = {constant}: must be positive")
-    if not 0 <= clip_norm < float("inf"):
+    if clip_norm < 0:
         raise ConfigError(f"config.optimizer.clip_norm = {clip_norm}: must be 0 or positive")
     tx = build(rest, namespace, "optimizer", allow_code, learning_rate=lr_schedule)
     if not isinstance(tx, optax.GradientTransformation):
@@ -177,14 +178,9 @@ def _optimizer(
     return lr_schedule, optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx
 
 
-def _check_mapping(spec: Any, path: str) -> None:
-    if not isinstance(spec, Mapping):
-        raise ConfigError(f'config.{path} = {spec!r}: must be dict(name="...", ...)')
-
-
 def _sampling(spec: Mapping[str, Any], allow_code: bool) -> Sampling:
     """dict(name="DDIM", eta=0.0, steps=50, guidance=1.0, ...): the sampler and how it is used."""
-    _check_mapping(spec, "sampler")
+    check_spec(spec, "sampler")
     own = [name for name in inspect.signature(Sampling).parameters if name != "sampler"]
     rest = {key: value for key, value in spec.items() if key not in own}
     settings = {key: value for key, value in spec.items() if key in own}

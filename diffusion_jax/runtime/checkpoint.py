@@ -179,14 +179,17 @@ class Checkpoints:
 
 
 def _note_damage(damaged: dict[int, str], step: int, error: Exception) -> None:
-    why = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    damaged[step] = why
-    log.warning("checkpoint %d is damaged and passed over: %s", step, why)
+    damaged[step] = _first_line(error)
+    log.warning("checkpoint %d is damaged and passed over: %s", step, damaged[step])
 
 
 def _failed(step: int, why: object) -> str:
-    reason = str(why).strip().splitlines()[0][:300] if str(why).strip() else type(why).__name__
-    return f"saving checkpoint {step} failed: {reason}"
+    return f"saving checkpoint {step} failed: {_first_line(why)}"
+
+
+def _first_line(why: object) -> str:
+    text = str(why).strip()
+    return text.splitlines()[0][:300] if text else type(why).__name__
 
 
 def _sealed(content: dict[str, Any]) -> dict[str, Any]:

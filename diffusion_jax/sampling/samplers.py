@@ -21,9 +21,9 @@ from diffusion_jax.sampling.denoiser import Denoise
 
 
 def _flatten(sampler: "Sampler") -> tuple[tuple, tuple]:
-    names = [field.name for field in dataclasses.fields(sampler)]
-    traced = tuple(field.name for field in dataclasses.fields(sampler) if field.type in (float, "float"))
-    static = tuple((name, getattr(sampler, name)) for name in names if name not in traced)
+    fields = dataclasses.fields(sampler)
+    traced = tuple(field.name for field in fields if field.type in (float, "float"))
+    static = tuple((f.name, getattr(sampler, f.name)) for f in fields if f.name not in traced)
     return tuple(getattr(sampler, name) for name in traced), (traced, static)
 
 
