@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.process import schedules
-from diffusion_jax.sampling.grids import Grid, Karras, Uniform, UniformLogSNR
+from diffusion_jax.sampling.grids import Grid, Karras, Leading, Uniform, UniformLogSNR
 
 GRIDS = {"uniform": Uniform(), "log_snr": UniformLogSNR(), "karras": Karras()}
 TABLES = {
@@ -119,6 +119,27 @@ def test_uniform_log_snr_steps_on_a_fine_table_are_equal_but_for_its_rounding():
     times = UniformLogSNR()(schedule, 40)
     log_snr = np.asarray(schedule.log_snr(times[:-1]), np.float64)
     np.testing.assert_allclose(np.diff(log_snr), np.diff(log_snr).mean(), rtol=0.1)
+
+
+def test_leading_times_are_those_of_the_mnist_project():
+    """T = 500 in 35 steps starts at 477 (tau = 1, 15, 29, ..., 477); here the step to data follows."""
+    k = Leading()(schedules.Cosine(500), 35) * 500
+    np.testing.assert_allclose(k[[0, -4, -3, -2, -1]], [477, 29, 15, 1, 0], atol=1e-9)
+    np.testing.assert_allclose(np.diff(k[:-1]), -14, atol=1e-9)
+
+
+@pytest.mark.parametrize(("steps", "first"), [(10, 901), (25, 961), (50, 981), (1000, 1000), (999, 999)])
+def test_leading_times_start_where_such_spacing_does(steps, first):
+    """900, 960 and 980 for 10, 25 and 50 of 1000 steps, counted from 0."""
+    times = Leading()(schedules.LinearBeta(), steps)
+    assert len(times) == steps + 1
+    assert times[0] * 1000 == pytest.approx(first)
+    assert (np.diff(times) < 0).all()
+
+
+def test_leading_needs_a_table_to_stride_over():
+    with pytest.raises(ValueError, match="grid Leading: RectifiedFlow is continuous"):
+        Leading()(FLOWS["rectified"], 4)
 
 
 def test_a_grid_of_ones_own_is_moved_onto_the_table():

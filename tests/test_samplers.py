@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import cache
+from itertools import pairwise
 from typing import ClassVar
 
 import jax
@@ -24,7 +25,7 @@ from oracles import (
 import diffusion_jax as dj
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.sampling.samplers import DDIM, DDPM, DPMSolverPP, Heun, Sampler
+from diffusion_jax.sampling.samplers import DDIM, DDPM, DPMSolverPP, Heun, Sampler, StridedPosterior
 
 DETERMINISTIC = {
     "ddim_0": DDIM(eta=0.0),
@@ -312,6 +313,49 @@ def test_what_is_not_a_float_is_static():
     assert not np.allclose(small, large)
 
 
+def test_the_strided_posterior_is_as_wrong_as_it_is_known_to_be():
+    """Standard deviations measured on that project's own code, T = 500 in 35 steps; DDIM's is right."""
+    schedule, data = dj.schedules.Cosine(500, max_beta=1.0), Gaussian(0.0, 0.5)
+
+    def denoise(x_t, t):
+        return data.denoised(x_t, schedule.alpha(t), schedule.sigma(t))
+
+    @quick_jit
+    def spread(sampler):
+        shape, grid = (200, 16, 16, 1), dj.grids.Leading()
+        return dj.sample(
+            jax.random.key(0), denoise, schedule, shape, sampler=sampler, steps=35, grid=grid
+        ).std()
+
+    for eta, std in {0.0: 0.026, 0.1: 0.177, 1.0: 0.554}.items():
+        assert spread(StridedPosterior(eta)) == pytest.approx(std, rel=0.02)
+    assert spread(DDIM(0.0)) == pytest.approx(0.480, rel=0.01)
+
+
+def test_the_strided_posterior_is_that_project_s_loop():
+    """Its loop as described: A, P = abar at tau_i and tau_(i-1), n - 1 calls, none to x0; in float64."""
+    schedule, rng = dj.schedules.Cosine(500, max_beta=1.0), np.random.default_rng(0)
+    abar, tau = schedule.abar(), np.arange(0, 500, 500 // 20) + 1
+    start = rng.normal(size=(4, 2, 2, 1))
+    x = start.copy()
+    for i in range(19, 0, -1):
+        a, p = abar[tau[i]], abar[tau[i - 1]]
+        b = np.clip((1 - a / p) * (1 - p) / (1 - a), 0, 0.999)
+        x = (x - b * np.sin(x + i) / np.sqrt(1 - a)) / np.sqrt(1 - b)
+
+    def denoise(x_t, t):  # any eps at all, known by the index of its time
+        eps = jnp.sin(x_t + (t * 500 - 1) / 25)
+        return dj.Denoised((x_t - schedule.sigma(t) * eps) / schedule.alpha(t), eps)
+
+    sampler, times = StridedPosterior(0.0), dj.grids.Leading()(schedule, 20)
+    found = jnp.asarray(start, jnp.float32) * schedule.sigma(times[0])
+    memory = sampler.init(found)
+    for t, s in pairwise(times):
+        keys = jax.random.split(jax.random.key(int(t * 500)), 4)  # not used at eta = 0
+        found, memory = sampler.step(keys, denoise, schedule, found, jnp.float32(t), jnp.float32(s), memory)
+    np.testing.assert_allclose(found, x, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 def test_samplers_are_pytrees_that_survive_a_round_trip(sampler):
     leaves, structure = jax.tree.flatten(sampler)
@@ -348,6 +392,7 @@ def test_a_sampler_of_ones_own_works_inside_jit_with_its_floats_traced():
         (lambda: DDPM(variance="medium"), 'variance = "medium"'),
         (lambda: DDIM(eta=-0.1), "eta = -0.1"),
         (lambda: DDIM(eta=1.5), "eta = 1.5"),
+        (lambda: StridedPosterior(eta=2.0), "eta = 2.0"),
         (lambda: DPMSolverPP(order=0), "order = 0"),
         (lambda: DPMSolverPP(order=4), "order = 4"),
     ],

@@ -1,25 +1,72 @@
 """Layers that the networks share."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 conv_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 Conv3x3 = functools.partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)), kernel_init=conv_init)
 Dense = functools.partial(nn.Dense, kernel_init=conv_init)
 
 
+def dense(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
+    return Dense(features, **kwargs)(x)
+
+
+def zero_dense(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
+    return nn.Dense(features, kernel_init=nn.initializers.zeros, **kwargs)(x)
+
+
+def torch_dense(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
+    """A dense layer, or a 1x1 convolution, that starts as PyTorch's does."""
+    init = torch_init(x.shape[-1])
+    return nn.Dense(features, kernel_init=init, bias_init=init, **kwargs)(x)
+
+
+def torch_conv3x3(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
+    """A 3x3 convolution, padded by 1 on all sides, that starts as PyTorch's does."""
+    init = torch_init(9 * x.shape[-1])
+    return Conv3x3(features, kernel_init=init, bias_init=init, **kwargs)(x)
+
+
+def torch_init(fan_in: int) -> Callable[..., jax.Array]:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): how PyTorch starts the weight and the bias of its layers."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        bound = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises ValueError for a dtype that networks do not compute in."""
+    if dtype not in ("float32", "bfloat16", "float64"):
+        raise ValueError(f'dtype = "{dtype}": use "float32" or "bfloat16"')
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        raise ValueError('dtype = "float64": needs JAX_ENABLE_X64=1; use "float32"')
+
+
 def sinusoid(time: jax.Array, width: int, max_period: float = 10_000.0) -> jax.Array:
     """Sines, then cosines at width/2 frequencies from 1 to 1/max_period (Vaswani et al. 2017, Sec. 3.5).
 
-    `time` is [B] in units of DDPM steps; returns [B, width], float32.
+    `time` is [B] in units of DDPM steps; returns [B, width], float32 (float64 where the time is).
     """
+    time = time.astype(at_least_float32(time.dtype))
     half = width // 2
-    frequency = jnp.exp(-jnp.log(max_period) * jnp.arange(half) / max(half - 1, 1))
-    angle = time[:, None].astype(jnp.float32) * frequency
+    # In float64: a rounding error of the frequency counts a thousandfold at time 1000.
+    frequency = max_period ** -(np.arange(half) / max(half - 1, 1))
+    angle = time[:, None] * jnp.asarray(frequency, time.dtype)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 class GroupNorm(nn.Module):
@@ -31,7 +78,8 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         # The fast variance E[x^2] - E[x]^2 can go below zero.
-        norm = nn.GroupNorm(self.groups, epsilon=1e-5, use_fast_variance=False, dtype=jnp.float32)
+        wide = at_least_float32(self.dtype)
+        norm = nn.GroupNorm(self.groups, epsilon=1e-5, use_fast_variance=False, dtype=wide)
         return norm(x).astype(self.dtype)
 
 
@@ -45,3 +93,43 @@ class ClassEmbedding(nn.Module):
     def __call__(self, labels: jax.Array) -> jax.Array:
         rows = jnp.where(labels < 0, self.num_classes, labels)
         return nn.Embed(self.num_classes + 1, self.width)(rows)  # [B, width]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all positions, x + out(softmax(q k^T / sqrt(d)) v), q, k, v of norm(x).
+
+    Attributes:
+      heads, head_channels: d is head_channels; their product need not be the width of x.
+      groups: of the norm.
+      qkv_bias: whether q, k and v have one.
+      dense, out: the layers before and after, called as dense(x, features, dtype=, name=).
+    """
+
+    heads: int
+    head_channels: int
+    groups: int
+    dtype: jnp.dtype
+    qkv_bias: bool = True
+    dense: Callable[..., jax.Array] = dense
+    out: Callable[..., jax.Array] = zero_dense
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, height, width, channels = x.shape
+        inner = self.heads * self.head_channels
+        h = GroupNorm(self.groups, self.dtype, name="norm")(x)
+        split = (batch, height * width, self.heads, self.head_channels)
+        bias = self.qkv_bias
+        q, k, v = (
+            self.dense(h, inner, use_bias=bias, dtype=self.dtype, name=n).reshape(split) for n in "qkv"
+        )
+        h = attend(q, k, v).reshape(batch, height, width, inner)
+        return x + self.out(h, channels, dtype=self.dtype, name="out")
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """softmax(q k^T / sqrt(d)) v for [B, N, heads, d], with logits and softmax in at least float32."""
+    # jax.nn.dot_product_attention rounds float64 logits to float32.
+    wide = at_least_float32(q.dtype)
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits).astype(v.dtype), v)

@@ -9,7 +9,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.models.layers import ClassEmbedding, Conv3x3, Dense, GroupNorm, sinusoid
+from diffusion_jax.models.layers import (
+    Attention,
+    ClassEmbedding,
+    Conv3x3,
+    Dense,
+    GroupNorm,
+    at_least_float32,
+    check_dtype,
+    sinusoid,
+)
 
 
 class ResBlock(nn.Module):
@@ -42,24 +51,6 @@ class ResBlock(nn.Module):
         if x.shape[-1] != self.width:
             x = Dense(self.width, dtype=self.dtype, name="shortcut")(x)  # a 1x1 convolution
         return x + h
-
-
-class Attention(nn.Module):
-    """Self-attention over all positions, with softmax in float32; the input is added."""
-
-    heads: int
-    groups: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        batch, height, width, channels = x.shape
-        h = GroupNorm(self.groups, self.dtype, name="norm")(x)
-        split = (batch, height * width, self.heads, channels // self.heads)
-        q, k, v = (Dense(channels, dtype=self.dtype, name=name)(h).reshape(split) for name in "qkv")
-        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
-        zeros = nn.initializers.zeros
-        return x + Dense(channels, dtype=self.dtype, kernel_init=zeros, name="out")(h)
 
 
 class UNet(nn.Module):
@@ -133,8 +124,7 @@ class UNet(nn.Module):
             raise ValueError(f"dropout = {self.dropout}: must be in [0, 1)")
         if self.downsample_padding not in (0, 1):
             raise ValueError(f"downsample_padding = {self.downsample_padding}: must be 0 or 1")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f'dtype = "{self.dtype}": use "float32" or "bfloat16"')
+        check_dtype(self.dtype)
 
     @nn.compact
     def __call__(
@@ -182,7 +172,7 @@ class UNet(nn.Module):
         x = nn.silu(GroupNorm(self.groups, dtype, name="norm_out")(x))
         zeros = nn.initializers.zeros
         x = Conv3x3(out_channels, dtype=dtype, kernel_init=zeros, name="conv_out")(x)
-        return x.astype(jnp.float32)
+        return x.astype(at_least_float32(dtype))
 
     def _embed(self, time: jax.Array, labels: jax.Array | None, dtype: jnp.dtype) -> jax.Array:
         """Time and class as one vector, [B, 4 * channels[0]]."""
@@ -201,7 +191,7 @@ class UNet(nn.Module):
 
     def _attention(self, width: int, dtype: jnp.dtype, name: str) -> Attention:
         heads = width // self.head_channels if self.head_channels else self.heads
-        return Attention(heads, self.groups, dtype, name=name)
+        return Attention(heads, width // heads, self.groups, dtype, name=name)
 
     def _downsample(self, width: int, dtype: jnp.dtype, name: str) -> nn.Conv:
         before = self.downsample_padding

@@ -1,8 +1,8 @@
 """Grids: at which times a sampler stops on its way from t = 1 to t = 0.
 
 A grid is a frozen dataclass called with (schedule, steps); it returns float64 [steps + 1], strictly
-decreasing, from 1 to 0. On a discrete schedule every time is some k/T, the only ones that its
-network was trained on. To add one, subclass `Grid` and give `spread`.
+decreasing, from 1 (`Leading`: from below) to 0. On a discrete schedule every time is some k/T, the only
+ones that its network was trained on. To add one, subclass `Grid` and give `spread`.
 """
 
 import dataclasses
@@ -39,6 +39,24 @@ class Uniform(Grid):
 
     def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
         return np.linspace(1.0, 0.0, steps + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Leading(Grid):
+    """Every stride-th time of a discrete schedule from 1/T up, t_i = (i stride + 1)/T, then t = 0.
+
+    stride = floor(T/steps), as the DDIM code of Song et al. (2021) spaces its steps. It starts below t = 1,
+    where data still show through the noise that it is given: `Uniform` starts at 1.
+    """
+
+    def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
+        if schedule.steps is None:
+            raise ValueError(
+                f"grid Leading: {type(schedule).__name__} is continuous, with no steps to stride over; "
+                "use Uniform"
+            )
+        stride = schedule.steps // steps
+        return np.append((np.arange(steps) * stride + 1)[::-1] / schedule.steps, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
