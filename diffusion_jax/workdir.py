@@ -45,6 +45,10 @@ _MAY_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "data.data_dir",
+    # Where the pictures lie; that they are the same is seen by the data fingerprint.
+    "data.path",
+    "data.csv",
+    "data.cache_dir",
     "sampler",
     "mesh",
 )
@@ -62,6 +66,7 @@ def train(
     """
     plain = as_plain(config)
     check_sections(plain)
+    _check_not_imported(Path(workdir))
     training, held_out = open_dataset_section(plain).open()
     experiment = Experiment.from_config(plain, training.image_shape, training.num_classes)
     plan = experiment.plan
@@ -72,11 +77,13 @@ def train(
         batch_size=plan.batch_size,
         accumulate=plan.accumulate,
     )
+    if plan.batch_size > len(training):
+        raise ConfigError(
+            f"config.train.batch_size = {plan.batch_size}: the data have only {len(training)} training "
+            "pictures; use at most so many"
+        )
     folder = Path(workdir)
-    try:
-        make_writable(folder)
-    except OSError as error:
-        raise OSError(f"workdir {folder} cannot be written ({error}); name another") from error
+    _make_writable(folder)
     with locked(folder):
         _prepare(folder, experiment, training)
         with Checkpoints(folder / "checkpoints", plan.keep_checkpoints) as checkpoints:
@@ -100,6 +107,31 @@ def load(workdir: str | Path, *, allow_code: bool = False) -> Run:
         wanted = {"ema_params": _abstract_state(experiment).ema_params}
         step, restored, about = checkpoints.restore(wanted)
     return _run(experiment, restored["ema_params"], about["class_names"], about["config"], step)
+
+
+def write_run(
+    workdir: str | Path,
+    config: Mapping[str, Any],
+    params: Any,
+    image_shape: tuple[int, int, int],
+    imported_from: str,
+) -> None:
+    """Makes a run's folder of weights from elsewhere, so that `load` takes it; `train` refuses it.
+
+    `params`, float32, are written as step 0 and stand for their own average. Raises ConfigError,
+    CheckpointError or OSError, each with one line; a folder that holds anything is refused.
+    """
+    num_classes = config["model"].get("num_classes", 0)
+    experiment = Experiment.from_config(config, image_shape, num_classes)
+    folder = Path(workdir)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"workdir {folder} holds files already; name a new folder")
+    _make_writable(folder)
+    with locked(folder), Checkpoints(folder / "checkpoints") as checkpoints:
+        about = _about(experiment.config, None, image_shape, num_classes, ())
+        checkpoints.save(0, {"ema_params": params}, about)
+    config_json = {"config": experiment.config, "data": None, "imported_from": imported_from}
+    replace_text(folder / "config.json", json.dumps(config_json, indent=2) + "\n")
 
 
 def _run(experiment: Experiment, params: Any, class_names: Any, config: dict[str, Any], step: int) -> Run:
@@ -188,14 +220,10 @@ class _Training:
 
     def _save(self, state: TrainState, step: int) -> None:
         self._watch(wait=True)
-        about = {
-            "config": self.experiment.config,
-            "data": self.training.fingerprint,
-            "image_shape": list(self.training.image_shape),
-            "num_classes": self.training.num_classes,
-            "class_names": list(self.training.class_names),
-            "versions": {"diffusion_jax": __version__, "jax": jax.__version__},
-        }
+        data = self.training
+        about = _about(
+            self.experiment.config, data.fingerprint, data.image_shape, data.num_classes, data.class_names
+        )
         self.checkpoints.save(step, _items(state), about)
 
     def _draw(self, state: TrainState, step: int, writer: MetricsWriter) -> None:
@@ -215,6 +243,24 @@ class _Training:
         writer.write_image(step, "samples", np.asarray(picture))
 
 
+def _about(
+    config: dict[str, Any],
+    data: str | None,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    class_names: tuple[str, ...],
+) -> dict[str, Any]:
+    """What a checkpoint says of itself: all that `load` needs but the weights."""
+    return {
+        "config": config,
+        "data": data,
+        "image_shape": list(image_shape),
+        "num_classes": num_classes,
+        "class_names": list(class_names),
+        "versions": {"diffusion_jax": __version__, "jax": jax.__version__},
+    }
+
+
 def _items(state: TrainState) -> dict[str, Any]:
     """The state as the items of a checkpoint: the EMA weights can be read without the rest."""
     rest = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
@@ -232,6 +278,24 @@ def _abstract_state(experiment: Experiment) -> TrainState:
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,
         state_sharding(experiment.mesh, abstract),
+    )
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        make_writable(folder)
+    except OSError as error:
+        raise OSError(f"workdir {folder} cannot be written ({error}); name another") from error
+
+
+def _check_not_imported(folder: Path) -> None:
+    try:
+        theirs = json.loads((folder / "config.json").read_text())["imported_from"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no run yet, or one of ours, or damaged: told later
+    raise ConfigError(
+        f"workdir {folder} holds weights imported from {theirs}, without an optimizer's state to go on from; "
+        "name another workdir"
     )
 
 

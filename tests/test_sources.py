@@ -1,3 +1,5 @@
+import gzip
+import struct
 import zipfile
 from pathlib import Path
 
@@ -5,16 +7,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from diffusion_jax.data.sources import NPZ, TFDS, DataError, Digits, from_arrays
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "tfds"
-
-
-@pytest.fixture
-def prepared():
-    if not SHARED.is_dir():
-        pytest.skip("../shared/data is not here")
-    return str(SHARED)
+from diffusion_jax.data.sources import IDX, NPZ, DataError, Digits, from_arrays
 
 
 def arrays(n=20, shape=(4, 4, 1), classes=5, seed=0):
@@ -268,68 +261,136 @@ def test_pickled_content_is_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-# TFDS
+# IDX
+
+
+TRAIN = arrays(20, (5, 4), classes=3)
+TEST = arrays(6, (5, 4), classes=4, seed=1)
+
+
+def idx(array):
+    """The bytes of an idx file, by its description: 0, 0, 8, dimensions, sizes (big-endian), data."""
+    sizes = b"".join(struct.pack(">I", n) for n in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+
+def mnist(folder, form="{}-{}-idx{}-ubyte", compress=lambda data: data, **parts):
+    """Writes the files of the parts, (images, labels) of each."""
+    for part, (images, labels) in (parts or {"train": TRAIN, "t10k": TEST}).items():
+        (folder / form.format(part, "images", 3)).write_bytes(compress(idx(images)))
+        (folder / form.format(part, "labels", 1)).write_bytes(compress(idx(labels)))
+    return str(folder)
 
 
 @pytest.mark.parametrize(
-    ("name", "counts", "shape", "classes"),
+    ("form", "compress"),
     [
-        ("mnist", (60_000, 10_000), (28, 28, 1), "0 1 2 3 4 5 6 7 8 9"),
-        (
-            "cifar10",
-            (50_000, 10_000),
-            (32, 32, 3),
-            "airplane automobile bird cat deer dog frog horse ship truck",
-        ),
+        ("{}-{}-idx{}-ubyte", bytes),
+        ("{}-{}.idx{}-ubyte", bytes),
+        ("{}-{}-idx{}-ubyte.gz", gzip.compress),
+        ("{}-{}.idx{}-ubyte.gz", gzip.compress),
+        ("{}-{}-idx{}-ubyte", gzip.compress),
+        ("{}-{}-idx{}-ubyte.gz", bytes),
     ],
 )
-def test_tfds_reads_prepared_data(prepared, name, counts, shape, classes):
-    parts = TFDS(name, data_dir=prepared).open()
-    assert tuple(len(part) for part in parts) == counts
-    for part in parts:
-        assert part.image_shape == shape
-        assert part.num_classes == 10
-        assert " ".join(part.class_names) == classes
-        row = part.rows[0]
-        assert (row["image"].shape, row["image"].dtype) == (shape, np.uint8)
-        assert (row["label"].shape, row["label"].dtype) == ((), np.int32)
-        assert row["image"].std() > 10  # a picture, not a blank
+def test_idx_files_are_read_compressed_or_not(tmp_path, form, compress):
+    """Whatever the name says: browsers unpack a .gz and leave its name."""
+    parts = IDX(mnist(tmp_path, form, compress)).open()
+    for source, (images, labels) in zip(parts, (TRAIN, TEST), strict=True):
+        assert source.image_shape == (5, 4, 1)
+        assert source.num_classes == 4
+        np.testing.assert_array_equal(stacked(source, "image")[..., 0], images)
+        np.testing.assert_array_equal(stacked(source, "label"), labels)
+        assert source.rows[0]["label"].dtype == np.int32
     assert parts[0].fingerprint != parts[1].fingerprint
 
 
-def test_tfds_pictures_are_random_access(prepared):
-    training, _ = TFDS("mnist", data_dir=prepared).open()
-    again, _ = TFDS("mnist:3.0.1", data_dir=prepared).open()
-    for i in (59_999, 0, 31_234):
-        np.testing.assert_array_equal(training.rows[i]["image"], again.rows[i]["image"])
-    assert training.fingerprint == again.fingerprint
+def test_without_a_test_pair_a_part_of_train_is_held_out(tmp_path):
+    training, held_out = IDX(mnist(tmp_path, train=TRAIN), holdout=5).open()
+    np.testing.assert_array_equal(stacked(held_out, "image")[..., 0], TRAIN[0][::5])
+    assert (len(training), training.num_classes) == (16, 3)
 
 
-def test_tfds_splits_are_those_asked_for(prepared):
-    named = TFDS("mnist", data_dir=prepared, train_split="train[:100]", heldout_split="train[100:]")
-    training, held_out = named.open()
-    assert (len(training), len(held_out)) == (100, 59_900)
-    whole, _ = TFDS("mnist", data_dir=prepared).open()
-    np.testing.assert_array_equal(held_out.rows[0]["image"], whole.rows[100]["image"])
-
-
-def test_tfds_names_the_splits_that_there_are(prepared):
-    with pytest.raises(DataError, match="split \"trian\" .*\\['test', 'train'\\]") as error:
-        TFDS("mnist", data_dir=prepared, train_split="trian").open()
+@pytest.mark.parametrize(
+    "name", ["train-labels-idx1-ubyte", "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+)
+def test_a_missing_idx_file_is_named(tmp_path, name):
+    path = mnist(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=f'path = "{path}": has no file {name}') as error:
+        IDX(path).open()
     one_line(error)
 
 
-@pytest.mark.parametrize(("wrong", "right"), [("mnst", "mnist"), ("cifar", "cifar10")])
-def test_tfds_offers_the_nearest_names(wrong, right):
-    with pytest.raises(DataError, match=f'dataset = "{wrong}": .*did you mean .*{right}') as error:
-        TFDS(wrong).open()
+def test_no_folder_of_idx_files(tmp_path):
+    with pytest.raises(DataError, match="has no file train-images-idx3-ubyte, nor one with .gz"):
+        IDX(str(tmp_path / "none")).open()
+
+
+def float_type(data):
+    return data[:2] + b"\x0d" + data[3:]
+
+
+def of_one_dimension(data):
+    return data[:3] + b"\x01" + data[4:]
+
+
+def swapped_bytes(data):
+    return data[:4] + data[4:8][::-1] + data[8:]
+
+
+def half_a_gz(data):
+    return gzip.compress(data)[:-20]
+
+
+def broken_gz(data):
+    packed = bytearray(gzip.compress(data))
+    packed[len(packed) // 2] ^= 255
+    return bytes(packed)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (float_type, "is no idx file of unsigned bytes with 3 dimensions"),
+        (of_one_dimension, "is no idx file"),
+        (lambda data: b"", "is no idx file"),
+        (lambda data: data[:10], "is no idx file"),
+        (lambda data: data[:-1], "holds 399 bytes, should hold 400 for .20, 5, 4."),
+        (lambda data: data + b"x", "holds 401 bytes, should hold 400"),
+        (swapped_bytes, "holds 400 bytes, should hold"),
+        (lambda data: b"\xff" * 16, "is no idx file"),
+        (half_a_gz, "cannot be read"),
+        (broken_gz, "cannot be read"),
+        (lambda data: gzip.compress(data)[:5], "cannot be read"),
+    ],
+)
+def test_a_damaged_idx_file_is_named_in_one_line(tmp_path, damage, says):
+    path = mnist(tmp_path)
+    file = tmp_path / "train-images-idx3-ubyte"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(DataError, match=f"{file}: {says}") as error:
+        IDX(path).open()
     one_line(error)
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10", "mnist:3.0.1", "imdb_reviews"])
-def test_tfds_says_how_to_prepare_what_is_not_there(tmp_path, name):
-    with pytest.raises(DataError) as error:
-        TFDS(name, data_dir=str(tmp_path)).open()
-    plain = name.split(":")[0]
-    command = f"`tfds build {plain} --file_format=array_record --data_dir={tmp_path}`"
-    assert command in one_line(error)
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"train": (TRAIN[0], TRAIN[1][:-1])}, "train has 20 pictures and 19 labels; must be as many"),
+        ({"train": TRAIN, "t10k": (TEST[0][:-2], TEST[1])}, "t10k has 4 pictures and 6 labels"),
+        (
+            {"train": TRAIN, "t10k": (TEST[0][:0], TEST[1][:0])},
+            "t10k has 0 pictures and 0 labels; .* not none",
+        ),
+        (
+            {"train": TRAIN, "t10k": (TEST[0][:, :4], TEST[1])},
+            r"of train are \(5, 4, 1\), of t10k \(4, 4, 1\); must",
+        ),
+        ({"train": (TRAIN[0][:5], TRAIN[1][:5])}, "holdout = 10: must be .* at most the 5 pictures"),
+    ],
+)
+def test_idx_files_that_do_not_fit_together_are_refused(tmp_path, parts, says):
+    with pytest.raises(DataError, match=says) as error:
+        IDX(mnist(tmp_path, **parts)).open()
+    one_line(error)

@@ -1,4 +1,4 @@
-"""Batches: batch k is a pure function of (source, settings, seed, k). The only file that imports Grain."""
+"""Batches: batch k is a pure function of (source, settings, seed, k)."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -20,7 +20,7 @@ def replace_text(path: Path, text: str) -> None:
 def make_writable(folder: Path) -> None:
     """Creates a folder and tries to write in it. Raises OSError where that can't be done."""
     folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".writable"
+    probe = folder / f".writable.{os.getpid()}"  # two processes may look at once
     probe.write_text("")
     probe.unlink()
 

@@ -1,0 +1,52 @@
+"""The pictures in a folder, as they lie there: names, sizes and times."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import NoReturn
+
+from diffusion_jax.data.sources.base import DataError
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def scan(root: Path) -> dict[str, tuple[int, int]]:
+    """Name of each picture, from `root` on and with "/", -> (bytes, ns of its last change).
+
+    In the order of the names. Hidden files and folders are passed over, links are followed. Raises
+    DataError where there is no folder, no picture in it, or something that cannot be read.
+    """
+    if not root.is_dir():
+        raise DataError(f'path = "{root}": {"is no folder" if root.exists() else "there is no such folder"}')
+    found = {}
+    for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        here = Path(folder)
+        folders[:] = [name for name in folders if not name.startswith(".") and not _turns_back(here / name)]
+        for file in (here / name for name in files if _is_picture(name)):
+            try:
+                status = file.stat()
+            except OSError as error:
+                _refuse(error)
+            found[file.relative_to(root).as_posix()] = (status.st_size, status.st_mtime_ns)
+    if not found:
+        raise DataError(f'path = "{root}": holds no picture with a name in {", ".join(_SUFFIXES)}')
+    return dict(sorted(found.items()))
+
+
+def stamp(files: dict[str, tuple[int, int]]) -> str:
+    """Changes when a picture is added, taken away or changed."""
+    return hashlib.sha256(json.dumps(list(files.items())).encode()).hexdigest()
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+
+
+def _turns_back(folder: Path) -> bool:
+    """Whether a link leads to a folder that it lies in, so that there is no end to it."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename} cannot be read ({error.strerror}); mend or remove it") from error

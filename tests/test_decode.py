@@ -1,0 +1,311 @@
+import itertools
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion_jax.data.sources.decode import Decoder, PictureError
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def decoder(size=(8, 8), **settings):
+    defaults = {"channels": 3, "crop": "center", "background": "white", "max_pixels": 10_000}
+    return Decoder(size, **(defaults | settings))
+
+
+def noise(height=8, width=8, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def bands(*colours, width=10, height=20):
+    """Vertical bands of one colour each, from left to right."""
+    row = np.repeat(np.array(colours, np.uint8), width, axis=0)
+    return np.broadcast_to(row, (height, *row.shape)).copy()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Writes pixels to a file and gives its path."""
+
+    def save(pixels, name="x.png", **options):
+        image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels.squeeze())
+        image.save(tmp_path / name, **options)
+        return tmp_path / name
+
+    return save
+
+
+# Formats
+
+
+@pytest.mark.parametrize(("name", "options"), [("x.png", {}), ("x.webp", {"lossless": True}), ("x.PNG", {})])
+def test_a_lossless_picture_of_the_right_size_comes_back_exactly(saved, name, options):
+    made = decoder()(saved(noise(), name, **options))
+    assert (made.dtype, made.shape) == (np.uint8, (8, 8, 3))
+    np.testing.assert_array_equal(made, noise())
+
+
+def test_jpeg_comes_back_nearly(saved):
+    smooth = np.linspace(0, 255, 8 * 8 * 3).reshape(8, 8, 3).astype(np.uint8)
+    np.testing.assert_allclose(decoder()(saved(smooth, "x.jpg", quality=100, subsampling=0)), smooth, atol=4)
+
+
+def test_the_content_decides_on_the_format_not_the_name(saved):
+    np.testing.assert_array_equal(decoder()(saved(noise(), "x.jpg", format="PNG")), noise())
+
+
+def test_of_an_animation_the_first_picture_is_taken(saved):
+    frames = [Image.fromarray(noise(seed=i)) for i in range(3)]
+    path = saved(frames[0], "x.webp", save_all=True, append_images=frames[1:], lossless=True)
+    np.testing.assert_array_equal(decoder()(path), noise(seed=0))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_grey_and_palette_become_what_they_look_like(saved, mode):
+    black_and_white = bands((0, 0, 0), WHITE, width=4, height=8)
+    made = decoder()(saved(Image.fromarray(black_and_white).convert(mode)))
+    np.testing.assert_array_equal(made, black_and_white)
+
+
+def test_one_channel_is_luma(saved):
+    made = decoder(channels=1)(saved(bands(RED, GREEN, BLUE, WHITE, width=2, height=8)))
+    assert made.shape == (8, 8, 1)
+    # The weights of ITU-R 601.
+    np.testing.assert_allclose(made[0, ::2, 0], [0.299 * 255, 0.587 * 255, 0.114 * 255, 255], atol=1)
+
+
+# What is transparent
+
+
+@pytest.mark.parametrize(
+    ("background", "rgb"),
+    [("white", WHITE), ("black", (0, 0, 0)), ("#ff8000", (255, 128, 0)), ("#f80", (255, 136, 0))],
+)
+@pytest.mark.parametrize("name", ["x.png", "x.webp"])
+def test_alpha_is_composited_on_the_background(saved, background, rgb, name):
+    pixels = noise(channels=4)
+    options = {"lossless": True, "exact": True} if name == "x.webp" else {}
+    made = decoder(background=background)(saved(pixels, name, **options))
+    alpha = pixels[..., 3:] / 255
+    np.testing.assert_allclose(made, alpha * pixels[..., :3] + (1 - alpha) * np.array(rgb), atol=1)
+
+
+def test_a_hidden_colour_does_not_bleed_at_the_edge(saved):
+    """Red that is wholly transparent leaves no trace when the picture is made smaller."""
+    pixels = np.zeros((32, 32, 4), np.uint8)
+    pixels[:, :15] = (255, 0, 0, 0)
+    pixels[:, 15:] = (0, 0, 255, 255)
+    made = decoder(background="black")(saved(pixels))
+    assert made[..., 2].max() == 255
+    assert made[..., 0].max() == 0
+
+
+def test_grey_with_alpha(saved):
+    image = Image.merge("LA", [Image.new("L", (8, 8), 100), Image.new("L", (8, 8), 51)])
+    np.testing.assert_allclose(decoder()(saved(image)), 0.2 * 100 + 0.8 * 255, atol=1)
+
+
+def test_a_transparent_palette_entry_shows_the_background(saved):
+    image = Image.fromarray(np.repeat([0, 1], 4).astype(np.uint8)[None].repeat(8, 0), "P")
+    image.putpalette([*RED, *BLUE])
+    path = saved(image, transparency=0)
+    np.testing.assert_array_equal(
+        decoder(background="lime")(path), bands((0, 255, 0), BLUE, width=4, height=8)
+    )
+
+
+def test_a_transparent_colour_shows_the_background(saved):
+    image = Image.fromarray(bands(RED, BLUE, width=4, height=8))
+    np.testing.assert_array_equal(
+        decoder(background="white")(saved(image, transparency=RED)), bands(WHITE, BLUE, width=4, height=8)
+    )
+
+
+# Orientation: what a viewer shows, by the EXIF standard's table
+
+
+@pytest.mark.parametrize(
+    ("orientation", "shown"),
+    [
+        (1, lambda x: x),
+        (2, lambda x: x[:, ::-1]),
+        (3, lambda x: x[::-1, ::-1]),
+        (4, lambda x: x[::-1]),
+        (5, lambda x: x.swapaxes(0, 1)),
+        (6, lambda x: np.rot90(x, -1)),
+        (7, lambda x: np.rot90(x, 2).swapaxes(0, 1)),
+        (8, lambda x: np.rot90(x)),
+    ],
+)
+def test_exif_orientation_is_honoured(saved, orientation, shown):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    wanted = shown(noise(8, 12))
+    made = decoder(wanted.shape[:2])(saved(noise(8, 12), exif=exif))
+    np.testing.assert_array_equal(made, wanted)
+
+
+def test_a_jpeg_is_turned_too(saved):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter clockwise: left comes to the top
+    made = decoder()(saved(bands(RED, BLUE, width=8, height=16), "x.jpg", exif=exif, subsampling=0))
+    np.testing.assert_allclose(made[0], np.broadcast_to(RED, (8, 3)), atol=4)
+    np.testing.assert_allclose(made[-1], np.broadcast_to(BLUE, (8, 3)), atol=4)
+
+
+# Crop and resize
+
+
+def colours_across(made):
+    """The colours of the middle row, where they don't change from one pixel to the next."""
+    row = made[made.shape[0] // 2].astype(int)
+    calm = [tuple(int(c) for c in x) for x, y in itertools.pairwise(row) if abs(x - y).max() <= 2]
+    return list(dict.fromkeys(c for c in calm if c in (RED, GREEN, BLUE, WHITE)))
+
+
+@pytest.mark.parametrize(
+    ("crop", "size", "seen"),
+    [
+        ("squash", (20, 20), [RED, GREEN, BLUE, WHITE]),
+        ("center", (20, 20), [GREEN, BLUE]),
+        ("center", (20, 40), [RED, GREEN, BLUE, WHITE]),
+        ("center", (40, 80), [RED, GREEN, BLUE, WHITE]),
+        ("center", (40, 20), [GREEN, BLUE]),
+        ("squash", (10, 40), [RED, GREEN, BLUE, WHITE]),
+    ],
+)
+def test_crop_takes_the_middle_and_squash_all(saved, crop, size, seen):
+    """A picture twice as wide as high, of four bands."""
+    made = decoder(size, crop=crop)(saved(bands(RED, GREEN, BLUE, WHITE)))
+    assert made.shape == (*size, 3)
+    assert colours_across(made) == seen
+
+
+def test_a_tall_picture_is_cropped_above_and_below(saved):
+    tall = bands(RED, GREEN, BLUE, WHITE).swapaxes(0, 1)
+    assert colours_across(decoder((20, 20))(saved(tall)).swapaxes(0, 1)) == [GREEN, BLUE]
+
+
+def test_a_cut_of_whole_pixels_is_exact(saved):
+    np.testing.assert_array_equal(decoder((8, 8))(saved(noise(8, 12))), noise(8, 12)[:, 2:10])
+
+
+def test_the_crop_keeps_proportions_for_odd_margins_too(saved):
+    """Half a pixel is cut from either side of a ramp; the rest is shifted, and as steep as it was."""
+    ramp = np.broadcast_to(np.arange(0, 270, 30).astype(np.uint8), (8, 9))
+    made = decoder((8, 8))(saved(ramp))[4, :, 0]
+    # Far enough from the edges for the kernel, each lies between two of the old ones.
+    np.testing.assert_allclose(made[3:5], [105, 135], atol=1)
+
+
+@pytest.mark.parametrize("shape", [(31, 17), (17, 31), (5, 4), (64, 63)])
+def test_the_crop_is_centred_for_odd_margins_too(saved, shape):
+    """Turning the picture by a half turns what is made of it."""
+    made, turned = (decoder()(saved(x)) for x in (noise(*shape), noise(*shape)[::-1, ::-1]))
+    np.testing.assert_allclose(made.astype(int), turned[::-1, ::-1].astype(int), atol=1)
+
+
+@pytest.mark.parametrize("crop", ["center", "squash"])
+def test_the_resize_is_antialiased(saved, crop):
+    """A checkerboard of single pixels becomes grey; picking pixels would give black or white or moire."""
+    board = (np.indices((64, 96)).sum(0) % 2 * 255).astype(np.uint8)
+    made = decoder(crop=crop)(saved(board))
+    np.testing.assert_allclose(made, 127.5, atol=3)
+
+
+def test_a_small_picture_is_made_larger_smoothly(saved):
+    pixels = bands((0, 0, 0), (200, 200, 200), width=4, height=8)
+    row = decoder((32, 32))(saved(pixels))[16, :, 0].astype(int)
+    assert (row[2], row[29]) == (0, 200)
+    assert 40 < row[15] < row[16] < 160
+    np.testing.assert_allclose(row[15] + row[16], 200, atol=1)
+
+
+# What cannot be used
+
+
+def header(width, height):
+    """A PNG of the given size that ends after its header."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    about = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", about) + chunk(b"IDAT", b"")
+
+
+@pytest.mark.parametrize(
+    ("size", "says"), [((100, 100), "cannot be decoded"), ((101, 100), "101x100 is more")]
+)
+def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(tmp_path, size, says):
+    (tmp_path / "x.png").write_bytes(header(*size))
+    with pytest.raises(PictureError, match=says):
+        decoder()(tmp_path / "x.png")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("size", [(10_000, 10_000), (60_000, 60_000)])
+def test_a_decompression_bomb_is_refused(tmp_path, size):
+    (tmp_path / "x.png").write_bytes(header(*size))
+    with pytest.raises(PictureError, match="more than max_pixels|exceeds limit"):
+        decoder(max_pixels=80_000_000)(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "mode"),
+    [
+        (Image.new("CMYK", (8, 8)), "x.jpg", "CMYK"),
+        (Image.fromarray(np.full((8, 8), 40_000, np.uint16)), "x.png", "I;16"),
+    ],
+)
+def test_odd_channels_are_refused_by_name(saved, image, name, mode):
+    with pytest.raises(PictureError, match=f"mode {mode} is neither"):
+        decoder()(saved(image, name))
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.webp"])
+@pytest.mark.parametrize("kept", [0, 4, 0.5, 0.9])
+def test_a_truncated_picture_is_refused(saved, name, kept):
+    path = saved(noise(64, 64), name)
+    data = path.read_bytes()
+    path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
+    with pytest.raises(PictureError, match="cannot be decoded|is no PNG") as error:
+        decoder()(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "PPM"])
+def test_other_formats_are_refused(saved, format):
+    with pytest.raises(PictureError, match="is no PNG, JPEG or WebP"):
+        decoder()(saved(noise(), "x.png", format=format))
+
+
+def test_a_file_that_the_disk_does_not_give_is_another_matter(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        decoder()(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"size": (8,)}, r"size = \(8,\): must be \(height, width\)"),
+        ({"size": (8, 8, 3)}, "size = "),
+        ({"size": (0, 8)}, r"size = \(0, 8\): must be .* from 1"),
+        ({"size": (8, 5000)}, "to 4096"),
+        ({"size": (8.0, 8)}, "size = "),
+        ({"channels": 4}, "channels = 4: must be 1 or 3"),
+        ({"crop": "centre"}, 'crop = "centre": must be "center" or "squash"'),
+        ({"background": "wite"}, 'background = "wite": must be a name'),
+        ({"background": "#ff000080"}, 'background = "#ff000080": must be'),
+        ({"background": ""}, "background = "),
+        ({"max_pixels": 0}, "max_pixels = 0: must be from 1"),
+        ({"max_pixels": 10**9}, "max_pixels = 1000000000: must be from 1 to 89478485"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        decoder(**settings)

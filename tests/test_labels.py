@@ -1,0 +1,67 @@
+import pytest
+
+from diffusion_jax.data.sources.base import DataError
+from diffusion_jax.data.sources.labels import Table, from_folders
+
+
+def table(tmp_path, text, separator="", encoding="utf-8"):
+    (tmp_path / "x.csv").write_bytes(text.encode(encoding) if isinstance(text, str) else text)
+    return Table(tmp_path / "x.csv", "file", "class", separator)
+
+
+def test_the_class_is_the_first_sub_folder():
+    names = ["cat/1.png", "cat/deep/2.png", "dog/1.png"]
+    assert from_folders(names) == dict(zip(names, ["cat", "cat", "dog"], strict=True))
+
+
+def test_a_picture_beside_the_sub_folders_is_named():
+    with pytest.raises(DataError, match='classes = "folder": b.png lies in no sub-folder; move it') as error:
+        from_folders(["a/1.png", "b.png", "c.png"])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_the_class_is_in_the_row_of_the_picture(tmp_path, encoding):
+    """Other columns and other pictures are passed over; quotes, blanks and ./ are understood."""
+    text = 'file,id,class\nb.png,1,cat\na/a.png,2,"dog, small"\n./c.png,3, cat \naway.png,4,cow\n'
+    found = table(tmp_path, text, encoding=encoding).classes_of(["a/a.png", "b.png", "c.png"])
+    assert found == {"a/a.png": "dog, small", "b.png": "cat", "c.png": "cat"}
+
+
+@pytest.mark.parametrize(("separator", "found"), [("|", "grass"), ("", "grass|ice"), ("ss", "gra")])
+def test_the_class_ends_at_the_separator(tmp_path, separator, found):
+    classes = table(tmp_path, "file,class\na.png,grass|ice\n", separator).classes_of(["a.png"])
+    assert classes == {"a.png": found}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "file,kind\na.png,cat\n",
+            r'csv_class = "class": .*x.csv has no such column, only .\'file\', \'kind\'',
+        ),
+        ("name,class\na.png,cat\n", 'csv_file = "file": .* has no such column'),
+        ("", 'csv_file = "file": .* has no such column, only \\[\\]'),
+        ("file,class\nb.png,cat\n", 'csv = ".*x.csv": a.png has no row'),
+        ("file,class\na.png,\n", "a.png has an empty class"),
+        ("file,class\na.png\n", "a.png has an empty class"),
+        ("file,class\na.png,|\n", "a.png has an empty class"),
+        ("file,class\na.png,cat\na.png,dog\n", "a.png has two classes, cat and dog"),
+        (b"file,class\na.png,\xff\xfe\n", 'csv = ".*x.csv": cannot be read .*codec'),
+        ('file,class\na.png,"' + "x" * 200_000, "cannot be read .*field larger"),
+    ],
+)
+def test_a_wrong_table_is_refused_in_one_line(tmp_path, text, says):
+    with pytest.raises(DataError, match=says) as error:
+        table(tmp_path, text, separator="|").classes_of(["a.png"])
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match='none.csv": cannot be read .*No such file'):
+        Table(tmp_path / "none.csv", "file", "class", "").classes_of(["a.png"])
+
+
+def test_the_same_class_twice_is_no_harm(tmp_path):
+    assert table(tmp_path, "file,class\na.png,cat\na.png,cat\n").classes_of(["a.png"]) == {"a.png": "cat"}
