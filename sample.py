@@ -1,9 +1,17 @@
 """Draws pictures from a run: python sample.py --workdir runs/digits --num_samples 64 --out samples.png
 
-The ending of --out says what is written: .png a grid, .npz the arrays `image` (uint8) and `label`, no ending
-a folder of PNGs.
+--show says what is drawn:
+
+  grid           pictures under their classes. The ending of --out says what is written: .png a grid, .npz the
+                 arrays `image` (uint8) and `label`, no ending a folder of PNGs
+  strip          how pictures come out of noise: a column a time, x_t over the network's guess of x0
+  animation      the same as a moving grid, .gif or .webp
+  forward        how held-out pictures of the run's data drown in noise: a column a time
+  interpolation  from picture 0 to picture 1 of the seed, from 2 to 3, ...: a row a pair, slerp of the noise
+  guidance       a row a class, a column a scale of guidance; the same noise along a row
 """
 
+import dataclasses
 import logging
 import sys
 from pathlib import Path
@@ -12,8 +20,31 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """What goes with a --show: the endings of --out, and the flags that have a meaning."""
+
+    flags: tuple[str, ...]
+    endings: tuple[str, ...] = (".png",)
+
+
+_DRAWING = ("labels", "steps", "sampler", "batch_size")
+_SHOWS = {
+    "grid": Show((*_DRAWING, "num_samples", "guidance"), (".png", ".npz", "")),
+    "strip": Show((*_DRAWING, "num_samples", "guidance", "frames")),
+    "animation": Show((*_DRAWING, "num_samples", "guidance", "frames"), (".gif", ".webp")),
+    "forward": Show(("num_samples", "frames")),
+    "interpolation": Show((*_DRAWING, "num_samples", "guidance", "frames")),
+    "guidance": Show((*_DRAWING, "scales")),
+}
+_PICTURES = {"grid": 64, "animation": 16}  # --num_samples unless given; 4 for the others
+
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many pictures.")
+_SHOW = flags.DEFINE_enum("show", "grid", list(_SHOWS), "What is drawn; see above.")
+_NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", None, "How many pictures (rows, pairs); 64 for a grid, 16 for an animation, else 4."
+)
 _LABELS = flags.DEFINE_list(
     "labels", None, "Classes, repeated in turn; all of them unless given; 'none' for no class."
 )
@@ -22,11 +53,19 @@ _SAMPLER = flags.DEFINE_string(
     "sampler", None, "DDPM, DDIM, Heun, DPMSolverPP, ..., with arguments as in DDIM(eta=0.5)."
 )
 _GUIDANCE = flags.DEFINE_float("guidance", None, "Classifier-free scale; the config's unless given.")
+_FRAMES = flags.DEFINE_integer(
+    "frames",
+    None,
+    "Columns, 9 unless given, or frames of an animation, 40; where steps matter, steps + 1 at most.",
+)
+_SCALES = flags.DEFINE_list("scales", None, "Guidance scales, one a column; 0,1,2,4 unless given.")
 _SEED = flags.DEFINE_integer(
     "seed", 0, "Picture i depends on the seed and i alone.", lower_bound=0, upper_bound=2**32 - 1
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Pictures at once; changes no picture.")
-_OUT = flags.DEFINE_string("out", "samples.png", "A .png grid, an .npz, or a folder of PNGs.")
+_OUT = flags.DEFINE_string(
+    "out", None, "samples.png, or samples.gif for an animation, unless given; a grid also .npz or a folder."
+)
 _ALLOW_CODE = flags.DEFINE_bool("allow_code", False, "Import the run's own components.")
 
 
@@ -44,47 +83,85 @@ def draw() -> None:
     import jax
 
     import diffusion_jax as dj
+
+    show = _SHOW.value
+    n = _PICTURES.get(show, 4) if _NUM_SAMPLES.value is None else _NUM_SAMPLES.value
+    check_flags(show, n)
+    out = checked_out(show)
+    given = settings()
+    run, key = dj.load(_WORKDIR.value, allow_code=_ALLOW_CODE.value), jax.random.key(_SEED.value)
+    if show == "guidance":
+        rows = None if _LABELS.value is None else class_row(len(_LABELS.value), run.network.num_classes)
+        if rows is None and _LABELS.value is not None:
+            raise ValueError("--labels none: guidance leads to a class; name some, or leave them out")
+        dj.images.save(dj.figures.guidance(run, key, labels=rows, progress=True, **given), out)
+    elif show == "forward":
+        x0, labels = dj.figures.held_out(run, n, _ALLOW_CODE.value)
+        dj.images.save(dj.figures.forward(run, key, x0, labels=labels, **given), out)
+    else:
+        labels = class_row(n, run.network.num_classes)
+        draw_samples(show, run, key, n, out, labels=labels, progress=True, **given)
+    print(f"{n} pictures in {out}" if show == "grid" else f"{show} in {out}")
+
+
+def draw_samples(show: str, run: Any, key: Any, n: int, out: Path, **given: Any) -> None:
+    """The figures of n samples of the run."""
+    from diffusion_jax import figures, images
+
+    names = None if given["labels"] is None else [run.class_name(label) for label in given["labels"]]
+    if show == "strip":
+        images.save(figures.strip(run, key, n, **given), out)
+    elif show == "interpolation":
+        images.save(figures.interpolation(run, key, n, **given), out)
+    elif show == "animation":
+        images.save_animation(figures.trajectory(run, key, n, **given).x, out, labels=names)
+    elif out.suffix == ".png":
+        images.save_grid(run.sample(key, n, **given), out, labels=names)
+    elif out.suffix == ".npz":
+        arrays = {} if names is None else {"label": given["labels"]}
+        np.savez(out, image=images.to_uint8(run.sample(key, n, **given)), **arrays)
+    else:
+        images.save_folder(run.sample(key, n, **given), out, names)
+
+
+def settings() -> dict[str, Any]:
+    """The flags that are handed on, as far as they are given."""
     from diffusion_jax.experiment import sampler_from_text
 
-    n, out = _NUM_SAMPLES.value, Path(_OUT.value)
+    names = ("steps", "guidance", "batch_size", "frames")
+    given = {name: flags.FLAGS[name].value for name in names if flags.FLAGS[name].value is not None}
+    if _SAMPLER.value:
+        given["sampler"] = sampler_from_text(_SAMPLER.value)
+    if _SCALES.value is not None:
+        given["scales"] = numbers("scales", _SCALES.value, float)
+    return given
+
+
+def check_flags(show: str, n: int) -> None:
+    """Refuses flags that have no meaning for what is shown."""
+    for name in sorted({name for other in _SHOWS.values() for name in other.flags}):
+        if flags.FLAGS[name].value is not None and name not in _SHOWS[show].flags:
+            raise ValueError(f"--{name}: has no meaning with --show {show}; leave it out")
     if n < 1:
         raise ValueError(f"--num_samples {n}: draw at least one")
-    if out.suffix not in (".png", ".npz", ""):
-        raise ValueError(f"--out {out}: the ending must be .png or .npz, or none for a folder")
-    make_room(out)
-    sampler = sampler_from_text(_SAMPLER.value) if _SAMPLER.value else None
-    run = dj.load(_WORKDIR.value, allow_code=_ALLOW_CODE.value)
-    labels = class_row(n, run.network.num_classes)
-    x = run.sample(
-        jax.random.key(_SEED.value),
-        n,
-        labels=labels,
-        steps=_STEPS.value,
-        sampler=sampler,
-        guidance=_GUIDANCE.value,
-        batch_size=_BATCH_SIZE.value,
-        progress=True,
-    )
-    names = None if labels is None else [run.class_name(label) for label in labels]
-    if out.suffix == ".png":
-        dj.images.save_grid(x, out, labels=names)
-    elif out.suffix == ".npz":
-        arrays: dict[str, Any] = {} if labels is None else {"label": labels}
-        np.savez(out, image=dj.images.to_uint8(x), **arrays)
-    else:
-        dj.images.save_folder(x, out, names)
-    print(f"{n} pictures in {out}")
 
 
-def make_room(out: Path) -> None:
-    """Fails before the pictures are drawn, not after, where they cannot be written."""
+def checked_out(show: str) -> Path:
+    """Where the figure goes. Fails before it is drawn, not after, where it cannot be written."""
     from diffusion_jax.runtime.files import make_writable
 
+    endings = _SHOWS[show].endings
+    out = Path(f"samples{endings[0]}" if _OUT.value is None else _OUT.value)
+    if out.suffix not in endings:
+        files = " or ".join(ending for ending in endings if ending)
+        folder = ", or none for a folder" * ("" in endings)
+        raise ValueError(f"--out {out}: the ending must be {files}{folder}")
     if out == Path() or (out.suffix and out.is_dir()):
         raise ValueError(f"--out {out}: is a folder; name a file, or a new folder")
     if not out.suffix and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out {out}: holds files already; name a new folder")
     make_writable(out.parent if out.suffix else out)
+    return out
 
 
 def class_row(n: int, num_classes: int) -> np.ndarray | None:
@@ -92,15 +169,20 @@ def class_row(n: int, num_classes: int) -> np.ndarray | None:
     wanted = _LABELS.value
     if wanted is None:
         return np.arange(n) % num_classes if num_classes else None
-    if not wanted:
-        raise ValueError("--labels is empty: give classes, such as 3,5, or none")
     if [w.lower() for w in wanted] == ["none"]:
         return None
+    return np.resize(numbers("labels", wanted, int), n)
+
+
+def numbers(flag: str, texts: list[str], kind: type) -> list:
+    """The numbers of a list flag."""
+    what = "whole numbers, such as 3,5" if kind is int else "numbers, such as 0,1,2"
+    if not texts:
+        raise ValueError(f"--{flag} is empty: give {what}")
     try:
-        row = np.array([int(w) for w in wanted])
+        return [kind(text) for text in texts]
     except ValueError:
-        raise ValueError(f"--labels {','.join(wanted)}: give whole numbers, such as 3,5") from None
-    return np.resize(row, n)
+        raise ValueError(f"--{flag} {','.join(texts)}: give {what}") from None
 
 
 if __name__ == "__main__":

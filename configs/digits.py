@@ -12,7 +12,7 @@ is 1.13, 1.05 and 1.00 times that of 1 000 real training digits.
 import ml_collections
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
     steps = 600
     config = ml_collections.ConfigDict()
     config.data = dict(name="Digits")
@@ -62,4 +62,10 @@ def get_config() -> ml_collections.ConfigDict:
         seed=0,
     )
     config.mesh = dict(data=-1, fsdp=1)
+    if variant == "smoke":
+        config.model.channels = (16, 32)
+        config.train.update(steps=10, batch_size=16, log_every=5, eval_examples=32)
+        config.sampler.steps = 4
+    elif variant:
+        raise ValueError(f'variant "{variant}": use "smoke", or none')
     return config

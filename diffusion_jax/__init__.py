@@ -1,5 +1,7 @@
 """Image diffusion in JAX. The public names; see README.md for the tour."""
 
+from diffusion_jax import figures as figures
+from diffusion_jax import interop as interop
 from diffusion_jax import models as models
 from diffusion_jax.data import sources as sources
 from diffusion_jax.process import forward as forward
@@ -8,6 +10,7 @@ from diffusion_jax.process import schedules as schedules
 from diffusion_jax.process.predictions import Denoised as Denoised
 from diffusion_jax.run import Run as Run
 from diffusion_jax.runtime import images as images
+from diffusion_jax.sampling import editing as editing
 from diffusion_jax.sampling import grids as grids
 from diffusion_jax.sampling import guidance as guidance
 from diffusion_jax.sampling import samplers as samplers

@@ -17,7 +17,7 @@ from diffusion_jax.runtime.mesh import batch_sharding, replicated
 from diffusion_jax.sampling.denoiser import Denoise, clipped, denoiser
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.guidance import classifier_free
-from diffusion_jax.sampling.sample import Frames, sample
+from diffusion_jax.sampling.sample import Frames, first_noise, sample
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.training.losses import NO_LABEL
 
@@ -91,10 +91,11 @@ class Run:
         grid: Grid | None = None,
         clip: bool | None = None,
         batch_size: int | None = None,
+        noise: ArrayLike | None = None,
         keep: int = 0,
         progress: bool = False,
     ) -> Any:
-        """Draws n pictures, float32 [n, H, W, C] in [-1, 1]; with `keep`, also that many states on the way.
+        """Draws n pictures, float32 [n, H, W, C] in [-1, 1]; with `keep`, also `Frames` of that many states.
 
         Picture i depends on (params, settings, key, i, labels[i]) alone: another `batch_size`, n or number of
         devices gives the same picture. What is not given is as in the run's config. Another key, label,
@@ -105,22 +106,26 @@ class Run:
           labels: one class a picture, [n]; None for pictures of no particular class.
           guidance: classifier-free scale w, uncond + w (cond - uncond); needs labels.
           batch_size: pictures at once; all, up to 256, unless given.
+          noise: standard normal [n, H, W, C] to start from; `noise(key, n)` unless given.
 
         Raises:
           ValueError: for n, batch_size or steps below 1, labels out of range or too few, guidance
-            without labels, and pictures that are not finite.
+            without labels, noise of another shape, and pictures that are not finite.
         """
         chosen = self._settings(steps=steps, sampler=sampler, guidance=guidance, grid=grid, clip=clip)
         rows = self._labels(n, labels, guidance)
+        noise = None if noise is None else self._noise(n, noise)
         size = self._batch_size(n, batch_size)
         guided = labels is not None and chosen.guidance != 1.0
         parts = []
         for first in tqdm.trange(0, n, size, unit="batch", disable=not progress):
             indices = np.arange(first, first + size)
+            filled = np.minimum(indices, n - 1)  # the last batch, with pictures that nobody sees
+            batch = (indices, rows[filled], None if noise is None else noise[filled])
             drawn = _draw(
                 self.params,
                 key,
-                *jax.device_put((indices, rows[np.minimum(indices, n - 1)]), batch_sharding(self.mesh)),
+                *jax.device_put(batch, batch_sharding(self.mesh)),
                 chosen.sampler,
                 jnp.float32(chosen.guidance),
                 network=self.network,
@@ -139,13 +144,17 @@ class Run:
                 )
         return _joined(parts, n)
 
+    def noise(self, key: jax.Array, n: int) -> np.ndarray:
+        """The noise from which `sample(key, n)` starts: standard normal float32 [n, H, W, C]."""
+        _check_n(n)
+        return np.asarray(_first_noise(key, np.arange(n), self.network.image_shape))
+
     def _settings(self, **given: Any) -> Sampling:
         return dataclasses.replace(self.sampling, **{k: v for k, v in given.items() if v is not None})
 
     def _labels(self, n: int, labels: ArrayLike | None, guidance: float | None) -> np.ndarray:
         """int32 [n], NO_LABEL where none are given."""
-        if n < 1:
-            raise ValueError(f"n = {n}: draw at least one picture")
+        _check_n(n)
         if labels is None:
             if guidance is not None and guidance != 1.0:
                 raise ValueError(f"guidance = {guidance}: needs labels to guide towards")
@@ -160,6 +169,14 @@ class Run:
             raise ValueError(f"labels contain {wrong[0]}: must be from 0 to {self.network.num_classes - 1}")
         return rows.astype(np.int32)
 
+    def _noise(self, n: int, noise: ArrayLike) -> np.ndarray:
+        given, shape = np.asarray(noise, np.float32), (n, *self.network.image_shape)
+        if given.shape != shape:
+            raise ValueError(f"noise has shape {given.shape}: need {shape}")
+        if not np.isfinite(given).all():
+            raise ValueError("noise is not finite: give standard normal numbers, as run.noise(key, n) does")
+        return given
+
     def _batch_size(self, n: int, batch_size: int | None) -> int:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}: must be at least 1")
@@ -169,12 +186,21 @@ class Run:
         return max(2, -(-size // self.mesh.size)) * self.mesh.size
 
 
+def _check_n(n: int) -> None:
+    if n < 1:
+        raise ValueError(f"n = {n}: draw at least one picture")
+
+
+_first_noise = jax.jit(first_noise, static_argnums=2)
+
+
 @functools.partial(jax.jit, static_argnames=("network", "steps", "grid", "clip", "guided", "keep", "mesh"))
 def _draw(
     params: Any,
     key: jax.Array,
     indices: jax.Array,
     labels: jax.Array,
+    noise: jax.Array | None,
     sampler: Sampler,
     guidance: jax.Array,
     *,
@@ -188,7 +214,7 @@ def _draw(
 ) -> Any:
     """One batch of pictures, the same on every process."""
 
-    def draw(params, key, indices, labels, sampler, guidance):
+    def draw(params, key, indices, labels, noise, sampler, guidance):
         denoise = _denoise(network, params, labels, guidance if guided else None, clip)
         return sample(
             key,
@@ -199,6 +225,7 @@ def _draw(
             steps=steps,
             grid=grid,
             indices=indices,
+            noise=noise,
             keep=keep,
         )
 
@@ -206,14 +233,14 @@ def _draw(
     # compiler to split the batch, it would also round differently.
     split = PartitionSpec(mesh.axis_names)
     everywhere, split_frames = PartitionSpec(), PartitionSpec(None, mesh.axis_names)
-    frames: Any = Frames(everywhere, split_frames)  # type: ignore[arg-type]  # a spec for each field
+    frames: Any = Frames(everywhere, split_frames, split_frames)  # type: ignore[arg-type]  # specs
     drawn = jax.shard_map(
         draw,
         mesh=mesh,
-        in_specs=(everywhere, everywhere, split, split, everywhere, everywhere),
+        in_specs=(everywhere, everywhere, split, split, split, everywhere, everywhere),
         out_specs=(split, frames) if keep else split,
         check_vma=False,
-    )(params, key, indices, labels, sampler, guidance)
+    )(params, key, indices, labels, noise, sampler, guidance)
     return jax.lax.with_sharding_constraint(drawn, replicated(mesh))
 
 
@@ -233,8 +260,8 @@ def _denoise(
 
 def _joined(parts: list, n: int) -> Any:
     """Batches as one, without what filled up the last; pictures clipped to [-1, 1]."""
-    if isinstance(parts[0], tuple):
-        x = np.concatenate([x for x, _ in parts])[:n]
-        frames = np.concatenate([frames.x for _, frames in parts], axis=1)[:, :n]
-        return np.clip(x, -1, 1), Frames(parts[0][1].times, frames)  # type: ignore[arg-type]
-    return np.clip(np.concatenate(parts)[:n], -1, 1)
+    if not isinstance(parts[0], tuple):
+        return np.clip(np.concatenate(parts)[:n], -1, 1)
+    pictures, frames = zip(*parts, strict=True)
+    x, x0 = (np.concatenate(states, axis=1)[:, :n] for states in zip(*(f[1:] for f in frames), strict=True))
+    return _joined(list(pictures), n), Frames(frames[0].times, x, x0)  # type: ignore[arg-type]

@@ -1,47 +1,109 @@
-"""Every config that ships can be built, on the data it names where they are at hand."""
+"""Every config that ships can be built in every variant, on the data it names; the smallest ones train."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffusion_jax.experiment import Experiment, as_plain, open_dataset_section
 
 ROOT = Path(__file__).parent.parent
 TFDS = ROOT.parent / "shared" / "data" / "tfds"
-SHAPES = {"digits": ((8, 8, 1), 10), "cifar10": ((32, 32, 3), 10)}
+SHAPES = {
+    "digits": ((8, 8, 1), 10),
+    "mnist": ((28, 28, 1), 10),
+    "cifar10": ((32, 32, 3), 10),
+    "pokemon": ((64, 64, 3), 0),
+    "folder": ((64, 64, 3), 0),
+}
+SMALL = {"pokemon": ((32, 32, 3), 0), "folder": ((32, 32, 3), 0)}  # what their smoke variants look at
+VARIANTS = [
+    *[(name, "") for name in SHAPES],
+    *[(name, "smoke") for name in SHAPES],
+    ("mnist", "cpu"),
+    ("pokemon", "cpu"),
+]
+
+every_variant = pytest.mark.parametrize(("name", "variant"), VARIANTS)
 
 
-def config_of(name: str):
+def config_of(name: str, variant: str = ""):
     spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config()
+    return module.get_config(variant)
+
+
+def shape_of(name: str, variant: str):
+    return (SMALL if variant == "smoke" else {}).get(name, SHAPES[name])
+
+
+def data_flags(config: dict, folder: Path) -> dict[str, str]:
+    """Where the data of a config are at hand: pictures are made, TFDS data looked for."""
+    if config["data"]["name"] == "TFDS":
+        if not TFDS.exists():
+            pytest.skip("../shared/data is not here")
+        return {"data_dir": str(TFDS)}
+    if config["data"]["name"] == "Folder":
+        rng = np.random.default_rng(0)
+        pictures = folder / "pictures"
+        pictures.mkdir()
+        for i in range(40):
+            Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).save(pictures / f"{i}.png")
+        return {"path": str(pictures), "cache_dir": str(folder / "cache")}
+    return {}
 
 
 def test_every_config_is_tried_here():
     assert {path.stem for path in (ROOT / "configs").glob("*.py")} == set(SHAPES)
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_a_config_builds(name):
-    experiment = Experiment.from_config(config_of(name), *SHAPES[name])
+@every_variant
+def test_a_config_builds(name, variant):
+    experiment = Experiment.from_config(config_of(name, variant), *shape_of(name, variant))
     assert experiment.plan.steps > 0
     assert experiment.lr_schedule(experiment.plan.steps // 2) > 0
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_config_s_data_are_what_its_model_wants(name):
-    config = as_plain(config_of(name))
-    if config["data"]["name"] == "TFDS":
-        if not TFDS.exists():
-            pytest.skip("../shared/data is not here")
-        config["data"]["data_dir"] = str(TFDS)
+def test_an_unknown_variant_is_refused(name):
+    with pytest.raises(ValueError, match='variant "smok": use .*"smoke", or none'):
+        config_of(name, "smok")
+
+
+@pytest.mark.parametrize(("name", "variant"), [v for v in VARIANTS if v[1] != "cpu"])
+def test_a_config_s_data_are_what_its_model_wants(name, variant, tmp_path):
+    config = as_plain(config_of(name, variant))
+    config["data"].update(data_flags(config, tmp_path))
     training, held_out = open_dataset_section(config).open()
-    assert (training.image_shape, training.num_classes) == SHAPES[name]
-    assert training.rows[0]["image"].dtype == held_out.rows[0]["image"].dtype == np.uint8
+    wanted = shape_of(name, variant)
+    assert (training.image_shape, training.num_classes) == wanted
+    for source in (training, held_out):
+        image = source.rows[0]["image"]
+        assert (image.dtype, image.shape) == (np.uint8, wanted[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_smoke_variant_trains_and_draws(name, tmp_path):
+    """As a user starts it: train.py in a process of its own, then its pictures."""
+    flags = data_flags(as_plain(config_of(name)), tmp_path)
+    command = [sys.executable, "train.py", "--config", f"configs/{name}.py:smoke"]
+    command += [f"--config.data.{key}={value}" for key, value in flags.items()]
+    workdir = tmp_path / "run"
+    environment = os.environ | {"XLA_FLAGS": ""}
+    done = subprocess.run(
+        [*command, "--workdir", str(workdir)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    with Image.open(workdir / "samples.png") as picture:
+        assert min(picture.size) > 200
 
 
 def test_the_cifar10_network_is_ho_et_al_s():

@@ -15,13 +15,17 @@ import tiny
 import diffusion_jax as dj
 
 MODEL = dj.models.UNet(channels=(8, 16), blocks=1, attention=(4,), groups=4, num_classes=10, dtype="bfloat16")
+FILM = dj.models.FiLMUNet(width=8, multipliers=(1, 2), attention=(4,), num_classes=10, dtype="bfloat16")
+CONVNEXT = dj.models.ConvNeXtUNet(
+    channels=(8, 16), strides=(2,), attention=(4,), embedding_width=16, num_classes=10, dtype="bfloat16"
+)
 SHAPE = (8, 8, 1)
 
 
 @functools.cache
-def abstract_state():
+def abstract_state(model=MODEL):
     return jax.eval_shape(
-        lambda key: dj.TrainState.create(key, MODEL, optax.adamw(1e-3), SHAPE), jax.random.key(0)
+        lambda key: dj.TrainState.create(key, model, optax.adamw(1e-3), SHAPE), jax.random.key(0)
     )
 
 
@@ -30,11 +34,12 @@ def abstract(shape, dtype):
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_the_train_step_lowers(platform):
-    step = dj.make_train_step(MODEL, optax.adamw(1e-3), tiny.loss())
+@pytest.mark.parametrize("model", [MODEL, FILM, CONVNEXT], ids=lambda model: type(model).__name__)
+def test_the_train_step_lowers(model, platform):
+    step = dj.make_train_step(model, optax.adamw(1e-3), tiny.loss())
     batch = {"image": abstract((16, *SHAPE), "uint8"), "label": abstract((16,), "int32")}
     exported = jax.export.export(step, platforms=[platform])(
-        abstract_state(), batch, jax.eval_shape(lambda: jax.random.key(0))
+        abstract_state(model), batch, jax.eval_shape(lambda: jax.random.key(0))
     )
     assert exported.platforms == (platform,)
     assert exported.mlir_module().count("stablehlo.convolution") > 10

@@ -111,10 +111,51 @@ def test_what_is_not_given_is_the_run_s_own(devices):
 def test_frames_end_in_the_result(devices):
     run = affine_run(devices[:1])
     x, frames = run.sample(jax.random.key(0), 5, labels=[1] * 5, keep=3, batch_size=2)
-    assert frames.x.shape == (3, 5, 4, 4, 1)
+    assert frames.x.shape == frames.x0.shape == (3, 5, 4, 4, 1)
     np.testing.assert_array_equal(np.clip(frames.x[-1], -1, 1), x)
     assert frames.times[0] == 1
     assert frames.times[-1] == 0
+
+
+def test_frames_tell_what_the_network_makes_of_each_state(devices):
+    """Of an affine network that predicts v: x0 = alpha x_t - sigma v."""
+    run = affine_run(devices[:1], sampler=dj.samplers.DDIM(), clip=False)
+    x, frames = run.sample(jax.random.key(0), 5, labels=[1] * 5, keep=6, batch_size=2)
+    label = run.params["classes"][1]
+    for t, x_t, x0 in zip(frames.times[:-1], frames.x, frames.x0, strict=False):
+        alpha, sigma = float(run.schedule.alpha(t)), float(run.schedule.sigma(t))
+        v = run.params["w"] * x_t + run.params["u"] * t + label
+        np.testing.assert_allclose(x0, alpha * x_t - sigma * v, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(np.clip(frames.x0[-1], -1, 1), x)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_the_noise_of_a_key_is_where_its_pictures_start(eta, devices):
+    run = affine_run(devices[:1], sampler=dj.samplers.DDIM(eta))
+    key, draw = jax.random.key(0), {"labels": LABELS[:9], "keep": 2}
+    noise = run.noise(key, 9)
+    assert noise.shape == (9, 4, 4, 1)
+    assert noise.dtype == np.float32
+    x, frames = run.sample(key, 9, **draw)
+    again, _ = run.sample(key, 9, noise=noise, **draw)
+    np.testing.assert_array_equal(x, again)
+    np.testing.assert_allclose(frames.x[0], noise * float(run.schedule.sigma(1.0)), rtol=1e-6)
+
+
+def test_given_noise_depends_on_neither_batch_nor_devices(devices):
+    single, eight = affine_run(devices[:1]), affine_run(devices)
+    noise = single.noise(jax.random.key(5), 20)
+    whole = single.sample(jax.random.key(0), 20, labels=LABELS, noise=noise)
+    for run, size in ((single, 7), (eight, None)):
+        other = run.sample(jax.random.key(0), 20, labels=LABELS, noise=noise, batch_size=size)
+        np.testing.assert_array_equal(whole, other)
+    last = single.sample(jax.random.key(0), 20, labels=LABELS, noise=noise[::-1])
+    assert (np.abs(whole - last).max((1, 2, 3)) > 1e-3).all()
+
+
+def test_noise_of_no_pictures_is_refused(devices):
+    with pytest.raises(ValueError, match="n = 0: draw at least one picture"):
+        affine_run(devices[:1]).noise(jax.random.key(0), 0)
 
 
 def test_pictures_are_in_range(devices):
@@ -139,6 +180,8 @@ def test_pictures_are_in_range(devices):
         ({"steps": 0}, "steps = 0: sampling takes at least one step"),
         ({"steps": 51}, "steps = 51: the schedule has only 50 times"),
         ({"keep": 1}, "keep = 1"),
+        ({"noise": np.zeros((3, 4, 4, 1))}, r"noise has shape \(3, 4, 4, 1\): need \(2, 4, 4, 1\)"),
+        ({"noise": np.full((2, 4, 4, 1), np.nan)}, "noise is not finite"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(kwargs, message, devices):

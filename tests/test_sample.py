@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from oracles import SCHEDULES, Gaussian, predictions_for, quick_jit, scales, side_by_side
 
 import diffusion_jax as dj
+from diffusion_jax.sampling.sample import first_noise
 from diffusion_jax.sampling.samplers import DDIM, DDPM, DPMSolverPP, Heun, noise
 
 COSINE = SCHEDULES["cosine"]
@@ -182,6 +183,33 @@ def test_no_noise_is_used_twice():
     np.testing.assert_allclose(correlation, np.eye(30), rtol=0, atol=5.5 / 40)
 
 
+# --- noise of the caller's ---------------------------------------------------------------------
+
+
+def test_the_first_noise_given_back_gives_the_same_pictures():
+    noises = first_noise(jax.random.key(0), jnp.arange(64), (8, 8, 1))
+    np.testing.assert_array_equal(_draw(64, noise=noises, shape=(8, 8, 1)), _row(DDPM()))
+
+
+@pytest.mark.parametrize("name", ["cosine", "karras"])
+def test_sampling_starts_from_the_noise_given(name):
+    schedule, given = SCHEDULES[name], np.linspace(-2, 2, 12, dtype=np.float32).reshape(2, 3, 2, 1)
+
+    def draw(key):
+        exact = lambda x, t: _exact(x, t, schedule)  # noqa: E731
+        return dj.sample(jax.random.key(key), exact, schedule, (2, 3, 2, 1), steps=3, noise=given, keep=2)
+
+    (x, frames), (other, _) = quick_jit(lambda: (draw(0), draw(1)))()
+    np.testing.assert_allclose(frames.x[0], scales(schedule, 1.0)[1] * given, rtol=1e-6)
+    np.testing.assert_array_equal(x, other)  # DDIM asks nothing else of the key
+
+
+def test_the_key_still_draws_the_noise_of_later_steps():
+    given = np.zeros((64, 8, 8, 1))
+    a, b = (np.asarray(_draw(64, key=key, noise=given, shape=(8, 8, 1))) for key in (0, 1))
+    assert abs(np.corrcoef((a - a.mean()).ravel(), (b - b.mean()).ravel())[0, 1]) < 5 / 64
+
+
 # --- frames and memory -----------------------------------------------------------------------
 
 
@@ -203,6 +231,37 @@ def test_each_frame_is_the_state_at_its_time():
     expected = np.sqrt(alpha**2 * DATA.std**2 + sigma**2)
     np.testing.assert_allclose(np.std(frames.x, axis=(1, 2, 3, 4)), expected, rtol=0.05)
     np.testing.assert_allclose(np.mean(frames.x, axis=(1, 2, 3, 4)), alpha * 0.3, atol=0.08)
+
+
+def test_each_frame_comes_with_the_denoiser_s_opinion_of_it():
+    """E[x0 | x_t] of Gaussian data; where the last state is still noisy, of that too."""
+    times = np.linspace(0.8, 0.4, 11)
+    x, frames = _draw(8, times=times, keep=3)
+    for t, x_t, x0 in zip(frames.times, frames.x, frames.x0, strict=True):
+        alpha, sigma = scales(COSINE, t)
+        gain = alpha * DATA.std**2 / (alpha**2 * DATA.std**2 + sigma**2)
+        expected = DATA.mean + gain * (x_t - alpha * DATA.mean)
+        np.testing.assert_allclose(x0, expected, rtol=0, atol=1e-5)
+    assert np.abs(frames.x0[-1] - x).max() > 0.05
+
+
+@pytest.mark.parametrize(("keep", "calls"), [(0, 4), (2, 5), (5, 8)])
+def test_opinions_cost_one_call_a_noisy_state_and_data_are_their_own(keep, calls):
+    seen = []
+
+    def denoise(x_t, t):
+        jax.debug.callback(lambda t: seen.append(float(t)), t)
+        return _exact(x_t, t)
+
+    drawn = dj.sample(jax.random.key(0), denoise, COSINE, (2, 1, 1, 1), steps=4, keep=keep)
+    jax.block_until_ready(drawn)
+    jax.effects_barrier()
+    assert len(seen) == calls
+    assert min(seen) > 0  # where it would divide by sigma = 0
+    if keep:
+        x, frames = drawn
+        np.testing.assert_array_equal(frames.x0[-1], x)
+        assert np.isfinite(frames.x0).all()
 
 
 @cache
@@ -239,6 +298,8 @@ def test_the_callers_jit_gives_the_same_pictures_as_none():
         ({"keep": -2}, "keep = -2"),
         ({"indices": np.arange(3)}, r"indices have shape \(3,\).*4 pictures"),
         ({"indices": np.zeros((4, 1), int)}, "indices have shape"),
+        ({"noise": np.zeros((4, 3, 2))}, r"noise has shape \(4, 3, 2\): the pictures have \(4, 3, 2, 1\)"),
+        ({"noise": np.zeros((1, 3, 2, 1))}, r"noise has shape \(1, 3, 2, 1\)"),
         ({"times": [1.0]}, "times"),
         ({"times": [[1.0, 0.0]]}, "times"),
         ({"times": [0.0, 1.0]}, "times must decrease"),

@@ -73,6 +73,46 @@ def test_a_folder_has_a_file_a_picture(command, workdir, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("show", "kwargs", "rows", "columns", "breaks"),
+    [
+        ("strip", {"num_samples": 3}, 6, 5, 2),  # 4 steps
+        ("strip", {"num_samples": 1, "frames": 3, "labels": ["none"]}, 2, 3, 0),
+        ("forward", {}, 4, 9, 0),
+        ("forward", {"num_samples": 2, "frames": 4}, 2, 4, 0),
+        ("interpolation", {"num_samples": 2, "frames": 3, "sampler": "DDPM"}, 2, 3, 0),
+        ("guidance", {}, 10, 4, 0),
+        ("guidance", {"labels": ["7", "1"], "scales": ["0.5", "1", "3"], "steps": 2}, 2, 3, 0),
+    ],
+)
+def test_each_figure_has_its_rows_and_columns(
+    show, kwargs, rows, columns, breaks, command, workdir, tmp_path
+):
+    """8x8 pictures are shown 40 pixels wide, with 2 between them, under one line of 14 pixels."""
+    run(command, workdir, tmp_path / "x.png", show=show, **kwargs)
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.height == 2 + 14 + rows * 42 + breaks * 6
+        # Captions stand to the left, and widen a column by half of its picture at most.
+        assert columns * 42 <= picture.width < columns * 60 + 60
+
+
+@pytest.mark.parametrize("ending", [".gif", ".webp"])
+def test_an_animation_has_a_frame_for_each_state(ending, command, workdir, tmp_path):
+    out = tmp_path / f"x{ending}"
+    run(command, workdir, out, show="animation", num_samples=4, frames=3)
+    with Image.open(out) as picture:
+        assert picture.n_frames == 3
+        assert picture.size == (2 + 2 * 42, 2 + 2 * 56)
+
+
+def test_out_is_samples_with_the_ending_of_what_is_shown(command, workdir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for show in ("forward", "animation"):
+        with flagsaver.flagsaver(workdir=str(workdir), show=show):
+            command.main([])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.gif", "samples.png"]
+
+
+@pytest.mark.parametrize(
     ("kwargs", "message"),
     [
         ({"workdir": "nowhere"}, "error: no checkpoint in nowhere; train first"),
@@ -88,9 +128,26 @@ def test_a_folder_has_a_file_a_picture(command, workdir, tmp_path):
         ({"labels": []}, "error: --labels is empty"),
         ({"out": "."}, "error: --out .: is a folder"),
         ({"guidance": 1e38}, "error: pictures from 0 on are not finite"),
+        ({"show": "strip", "out": "x.npz"}, "error: --out x.npz: the ending must be .png"),
+        ({"show": "forward", "out": "folder"}, "error: --out folder: the ending must be .png"),
+        ({"show": "animation", "out": "x.png"}, "error: --out x.png: the ending must be .gif or .webp"),
+        ({"show": "strip", "frames": 6}, "error: frames = 6: 4 steps have only 5 times; use at most so many"),
+        ({"show": "forward", "frames": 1}, "error: frames = 1: show at least two"),
+        ({"show": "forward", "num_samples": 181}, "error: 181 pictures: the data have 180 held-out ones"),
+        ({"show": "forward", "steps": 3}, "error: --steps: has no meaning with --show forward; leave it out"),
+        ({"show": "guidance", "guidance": 2.0}, "error: --guidance: has no meaning with --show guidance"),
+        ({"show": "guidance", "num_samples": 2}, "error: --num_samples: has no meaning with --show guidance"),
+        ({"show": "guidance", "labels": ["none"]}, "error: --labels none: guidance leads to a class"),
+        ({"show": "guidance", "labels": ["11"]}, "error: labels contain 11: must be from 0 to 9"),
+        ({"show": "guidance", "scales": ["one"]}, "error: --scales one: give numbers, such as 0,1,2"),
+        ({"show": "guidance", "scales": ["nan"]}, "error: scales = [nan]: give at least one, all finite"),
+        ({"show": "guidance", "scales": []}, "error: --scales is empty: give numbers"),
+        ({"frames": 3}, "error: --frames: has no meaning with --show grid"),
+        ({"scales": ["1"]}, "error: --scales: has no meaning with --show grid"),
     ],
 )
-def test_bad_input_ends_with_one_line(kwargs, message, command, workdir, tmp_path):
+def test_bad_input_ends_with_one_line(kwargs, message, command, workdir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     settings = {"workdir": str(workdir), "out": str(tmp_path / "x.png")} | kwargs
     with flagsaver.flagsaver(**settings), pytest.raises(SystemExit) as stop:
         command.main([])

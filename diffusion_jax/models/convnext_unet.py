@@ -243,6 +243,7 @@ class ConvNeXtUNet(nn.Module):
 
 def interleaved_sinusoid(position: jax.Array, width: int) -> jax.Array:
     """sin(p w_k), cos(p w_k) side by side for w_k = 1e-4^(2k/width), k = 1 .. width/2; [B] -> [B, width]."""
+    position = jnp.asarray(position)
     position = position.astype(at_least_float32(position.dtype))
     frequency = jnp.asarray(1e-4 ** (2 * np.arange(1, width // 2 + 1) / width), position.dtype)
     angle = position[:, None] * frequency

@@ -48,7 +48,7 @@ def check_dtype(dtype: str) -> None:
     """Raises ValueError for a dtype that networks do not compute in."""
     if dtype not in ("float32", "bfloat16", "float64"):
         raise ValueError(f'dtype = "{dtype}": use "float32" or "bfloat16"')
-    if dtype == "float64" and not jax.config.jax_enable_x64:
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError('dtype = "float64": needs JAX_ENABLE_X64=1; use "float32"')
 
 
@@ -57,6 +57,7 @@ def sinusoid(time: jax.Array, width: int, max_period: float = 10_000.0) -> jax.A
 
     `time` is [B] in units of DDPM steps; returns [B, width], float32 (float64 where the time is).
     """
+    time = jnp.asarray(time)
     time = time.astype(at_least_float32(time.dtype))
     half = width // 2
     # In float64: a rounding error of the frequency counts a thousandfold at time 1000.

@@ -10,14 +10,19 @@ from jax.typing import ArrayLike
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.grids import Grid, Uniform
-from diffusion_jax.sampling.samplers import DDIM, Sampler, noise
+from diffusion_jax.sampling.samplers import DDIM, Sampler
+from diffusion_jax.sampling.samplers import noise as normal
 
 
 class Frames(NamedTuple):
-    """States kept on the way, evenly spaced from noise to data."""
+    """States kept on the way, evenly spaced from noise to data, and what the denoiser makes of each.
+
+    Where no noise is left, x0 is x itself.
+    """
 
     times: jax.Array  # [k]
     x: jax.Array  # [k, B, H, W, C]
+    x0: jax.Array  # [k, B, H, W, C]
 
 
 def sample(
@@ -31,6 +36,7 @@ def sample(
     grid: Grid = Uniform(),
     times: ArrayLike | None = None,
     indices: ArrayLike | None = None,
+    noise: ArrayLike | None = None,
     keep: int = 0,
 ):
     """Draws pictures by running `sampler` from noise at t = 1 to data at t = 0.
@@ -46,13 +52,16 @@ def sample(
       steps, grid: the times are grid(schedule, steps).
       times: the times themselves in place of these, strictly decreasing within [0, 1].
       indices: int [B], which pictures of the endless row of this key; 0..B-1 unless given.
-      keep: number of states to keep, from the first noise to the result; 0 or at least 2.
+      noise: standard normal [B, H, W, C] to start from; `first_noise(key, indices, [H, W, C])` unless given.
+        The key still draws the noise of later steps, where the sampler adds any.
+      keep: number of states to keep, from the first noise to the result; 0 or at least 2. Each costs
+        one more call of the denoiser.
 
     Returns:
       x float32 [B, H, W, C], or (x, Frames) when `keep` is asked for.
 
     Raises:
-      ValueError: for bad steps, times, keep, indices or a key that is not threefry.
+      ValueError: for bad steps, times, keep, indices, noise or a key that is not threefry.
     """
     times = grid(schedule, steps) if times is None else _checked(times)
     _check_key(key)
@@ -65,23 +74,52 @@ def sample(
     if keep and not 2 <= keep <= len(times):
         raise ValueError(f"keep = {keep}: must be 0 or from 2 to steps + 1 = {len(times)}")
     kept = np.round(np.linspace(0, len(times) - 1, keep)).astype(int)
+    noise = first_noise(key, indices, shape[1:]) if noise is None else jnp.asarray(noise, jnp.float32)
+    if noise.shape != tuple(shape):
+        raise ValueError(f"noise has shape {noise.shape}: the pictures have {tuple(shape)}")
 
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)  # a stream of its own for each
-    fold = jax.vmap(jax.random.fold_in, (0, None))
+    keys = _keys(key, indices)
     t = jnp.asarray(times, jnp.float32)
-    x = schedule.sigma(t[0]) * noise(fold(keys, 0), shape[1:])
+    # The barrier keeps the compiler from working sigma into the drawing: noise given back is the same bits.
+    x = schedule.sigma(t[0]) * jax.lax.optimization_barrier(noise)
 
     def body(carry, i):
         x, memory, frames = carry
         frames = _record(frames, kept, i, x)
-        x, memory = sampler.step(fold(keys, i + 1), denoise, schedule, x, t[i], t[i + 1], memory)
+        x, memory = sampler.step(_fold(keys, i + 1), denoise, schedule, x, t[i], t[i + 1], memory)
         return (x, memory, frames), None
 
     start = (x, sampler.init(x), jnp.zeros((keep, *shape), jnp.float32))
     (x, _, frames), _ = jax.lax.scan(body, start, jnp.arange(len(times) - 1))
     if not keep:
         return x
-    return x, Frames(t[kept], _record(frames, kept, len(times) - 1, x))
+    frames = _record(frames, kept, len(times) - 1, x)
+    return x, Frames(t[kept], frames, _opinions(denoise, schedule, t[kept], frames))
+
+
+def first_noise(key: jax.Array, indices: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """The standard normal noise [B, *shape] from which pictures `indices`, [B], of `key` start."""
+    return normal(_fold(_keys(key, jnp.asarray(indices)), 0), shape)
+
+
+def _keys(key: jax.Array, indices: jax.Array) -> jax.Array:
+    """A stream of its own for each picture, [B]."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+
+
+def _fold(keys: jax.Array, i: ArrayLike) -> jax.Array:
+    """Each picture's key for step i; 0 is the first noise."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+
+
+def _opinions(denoise: Denoise, schedule: Schedule, times: jax.Array, x: jax.Array) -> jax.Array:
+    """x0-hat of the states x [k, B, H, W, C] at `times`, one state after the other."""
+
+    def x0(state: tuple[jax.Array, jax.Array]) -> jax.Array:
+        t, x_t = state
+        return jax.lax.cond(schedule.sigma(t) > 0, lambda: denoise(x_t, t).x0, lambda: x_t)
+
+    return jax.lax.map(x0, (times, x))
 
 
 def _record(frames: jax.Array, kept: np.ndarray, i: ArrayLike, x: jax.Array) -> jax.Array:

@@ -1,0 +1,77 @@
+"""Pictures of Pokemon at 64x64: the recipe of github.com/girishdhegde/diffusion, on a folder of pictures.
+
+    python train.py --config configs/pokemon.py --config.data.path=pokemon --workdir runs/pokemon
+
+Theirs are the FiLM U-Net of width 64, the clipped cosine schedule of T = 100, eps, AdamW 2e-4 and 100 000
+batches of 16, pictures squashed to 64x64 and mirrored at random. Added: an average of the weights, and x0
+clipped in sampling, without which 4 or 5 of their 64 pictures come out blank.
+"""
+
+import ml_collections
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.data = dict(
+        name="Folder",
+        path="pokemon",
+        size=64,
+        channels=3,
+        crop="squash",
+        background="white",
+        holdout=20,
+        max_skipped=8,
+        cache_dir="",
+        flip=True,
+    )
+    config.model = dict(
+        name="FiLMUNet",
+        width=64,
+        multipliers=(1, 2, 4, 8),
+        attention=(16, 8),
+        blocks=1,
+        groups=4,
+        heads=4,
+        head_channels=32,
+        time_scale=100.0,
+        time_offset=-1.0,
+        dtype="float32",
+    )
+    config.schedule = dict(name="Cosine", steps=100, min_beta=1e-4, max_beta=0.9999)
+    config.prediction = dict(name="Eps")
+    config.loss = dict(
+        name="DiffusionLoss",
+        weighting=dict(name="Uniform"),
+        times=dict(name="UniformTimes"),
+        label_drop=0.0,
+    )
+    config.optimizer = dict(name="adamw", lr_schedule=2e-4, b1=0.9, b2=0.95, weight_decay=1e-3, clip_norm=0.0)
+    config.sampler = dict(
+        name="DDPM", variance="large", steps=100, grid=dict(name="Uniform"), guidance=1.0, clip=True
+    )
+    config.train = dict(
+        steps=100_000,
+        batch_size=16,
+        log_every=50,
+        eval_every=5000,
+        sample_every=5000,
+        checkpoint_every=1000,
+        eval_examples=0,
+        keep_checkpoints=3,
+        ema_decay=0.999,
+        accumulate=1,
+        seed=0,
+    )
+    config.mesh = dict(data=-1, fsdp=1)
+    if variant == "cpu":
+        config.train.update(steps=300, log_every=10, eval_every=0, sample_every=0, checkpoint_every=100)
+        config.train.ema_decay = 0.98
+        config.sampler.steps = 25
+    elif variant == "smoke":
+        config.data.size = 32
+        config.model.update(width=16, multipliers=(1, 2), attention=(16,))
+        config.train.update(steps=10, batch_size=8, log_every=5)
+        config.sampler.steps = 4
+    elif variant:
+        raise ValueError(f'variant "{variant}": use "cpu" or "smoke", or none')
+    return config
