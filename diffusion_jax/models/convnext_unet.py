@@ -17,6 +17,7 @@ from diffusion_jax.models.layers import (
     Attention,
     GroupNorm,
     at_least_float32,
+    check_attention,
     check_dtype,
     torch_conv3x3,
     torch_dense,
@@ -165,9 +166,7 @@ class ConvNeXtUNet(nn.Module):
                 f"num_classes = {self.num_classes}, out_channels = {self.out_channels}: must not be negative"
             )
         check_dtype(self.dtype)
-        sides = self._sides(min(image_shape[:2]))
-        if not set(self.attention) <= set(sides):
-            raise ValueError(f"attention = {self.attention}: the levels have resolutions {sorted(sides)}")
+        check_attention(self.attention, self._sides(min(image_shape[:2])))
 
     def _sides(self, side: int) -> list[int]:
         """The side of each level's pictures."""

@@ -17,6 +17,7 @@ from diffusion_jax.models.layers import (
     GroupNorm,
     at_least_float32,
     check_dtype,
+    check_halved,
     sinusoid,
     torch_conv3x3,
     torch_dense,
@@ -93,15 +94,7 @@ class FiLMUNet(nn.Module):
         if self.width % self.groups:
             raise ValueError(f"groups = {self.groups}: must divide width = {self.width}")
         check_dtype(self.dtype)
-        factor = 2 ** (len(self.multipliers) - 1)
-        if image_shape[0] % factor or image_shape[1] % factor:
-            raise ValueError(
-                f"multipliers has {len(self.multipliers)} levels, so pictures must divide by {factor}, "
-                f"not {image_shape[0]}x{image_shape[1]}; use fewer levels or another size"
-            )
-        sides = {min(image_shape[:2]) // 2**level for level in range(len(self.multipliers))}
-        if not set(self.attention) <= sides:
-            raise ValueError(f"attention = {self.attention}: the levels have resolutions {sorted(sides)}")
+        check_halved(len(self.multipliers), self.attention, image_shape)
 
     @nn.compact
     def __call__(

@@ -52,6 +52,23 @@ def check_dtype(dtype: str) -> None:
         raise ValueError('dtype = "float64": needs JAX_ENABLE_X64=1; use "float32"')
 
 
+def check_halved(levels: int, attention: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
+    """Raises ValueError where pictures (H, W, C) can't be halved for each level, or attention is at none."""
+    factor = 2 ** (levels - 1)
+    if image_shape[0] % factor or image_shape[1] % factor:
+        raise ValueError(
+            f"{levels} levels, so pictures must divide by {factor}, not {image_shape[0]}x{image_shape[1]}; "
+            "use fewer levels or another size"
+        )
+    check_attention(attention, [min(image_shape[:2]) // 2**level for level in range(levels)])
+
+
+def check_attention(attention: tuple[int, ...], sides: list[int]) -> None:
+    """Raises ValueError for a resolution that no level has."""
+    if not set(attention) <= set(sides):
+        raise ValueError(f"attention = {attention}: the levels have resolutions {sorted(sides)}")
+
+
 def sinusoid(time: jax.Array, width: int, max_period: float = 10_000.0) -> jax.Array:
     """Sines, then cosines at width/2 frequencies from 1 to 1/max_period (Vaswani et al. 2017, Sec. 3.5).
 

@@ -17,6 +17,7 @@ from diffusion_jax.models.layers import (
     GroupNorm,
     at_least_float32,
     check_dtype,
+    check_halved,
     sinusoid,
 )
 
@@ -98,15 +99,7 @@ class UNet(nn.Module):
                     f"heads = {self.heads}, head_channels = {self.head_channels}: "
                     f"must divide the width {width}"
                 )
-        factor = 2 ** (len(self.channels) - 1)
-        if image_shape[0] % factor or image_shape[1] % factor:
-            raise ValueError(
-                f"channels has {len(self.channels)} levels, so pictures must divide by {factor}, "
-                f"not {image_shape[0]}x{image_shape[1]}; use fewer levels or another size"
-            )
-        sides = {min(image_shape[:2]) // 2**level for level in range(len(self.channels))}
-        if not set(self.attention) <= sides:
-            raise ValueError(f"attention = {self.attention}: the levels have resolutions {sorted(sides)}")
+        check_halved(len(self.channels), self.attention, image_shape)
 
     def _check_settings(self) -> None:
         if not self.channels or min(self.channels) < 2 or self.channels[0] % 2:

@@ -1,0 +1,30 @@
+"""The notebook as it is kept: run from top to bottom without error, its pictures in it. CI runs it anew."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "demo.ipynb"
+
+
+@pytest.fixture(scope="module")
+def cells() -> list[dict]:
+    return [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+def test_it_was_run_from_top_to_bottom(cells):
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+
+
+def test_it_ran_without_error_or_warning(cells):
+    kinds = [output.get("name", output["output_type"]) for cell in cells for output in cell["outputs"]]
+    assert not {"error", "stderr"} & set(kinds)
+
+
+def test_its_pictures_are_in_it(cells):
+    """All but the first cell show one: grid, strip, animation, forward, two tables, schedules, training."""
+    for cell in cells[1:]:
+        kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+        assert kinds & {"image/png", "image/gif"}, "".join(cell["source"])
+    assert NOTEBOOK.stat().st_size < 3e6
