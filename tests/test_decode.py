@@ -285,7 +285,14 @@ def test_other_formats_are_refused(saved, format):
 
 
 def test_a_file_that_the_disk_does_not_give_is_another_matter(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    (tmp_path / "x.png").mkdir()
+    with pytest.raises(IsADirectoryError):
+        decoder()(tmp_path / "x.png")
+
+
+def test_a_link_to_nothing_is_a_picture_that_cannot_be_used(tmp_path):
+    (tmp_path / "x.png").symlink_to(tmp_path / "none")
+    with pytest.raises(PictureError, match="is not there, or a link that leads nowhere"):
         decoder()(tmp_path / "x.png")
 
 

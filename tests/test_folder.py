@@ -171,16 +171,27 @@ def test_a_picture_that_is_skipped_takes_its_label_along(tmp_path, folder):
     assert len(training) + len(held_out) == 17
 
 
-@pytest.mark.parametrize(
-    ("names", "says"),
-    [
-        (["a/1.png", "a/2.png", "a/b/3.png"], 'classes = "folder": there is only the class "a"; need two'),
-        (["a/1.png", "b/2.png", "3.png"], "3.png lies in no sub-folder"),
-    ],
-)
-def test_what_has_no_classes_is_refused_before_anything_is_decoded(tmp_path, folder, decoded, names, says):
-    refused(folder(paint(tmp_path / "x", names), classes="folder", holdout=2), says)
+def test_a_picture_without_a_class_is_refused_before_anything_is_decoded(tmp_path, folder, decoded):
+    names = ["a/1.png", "b/2.png", "3.png"]
+    refused(folder(paint(tmp_path / "x", names), classes="folder", holdout=2), "3.png lies in no sub-folder")
     assert decoded == []
+
+
+def test_one_class_only_is_refused(tmp_path, folder):
+    names = ["a/1.png", "a/2.png", "a/b/3.png"]
+    says = 'there is only the class "a"; need two, or no classes'
+    refused(folder(paint(tmp_path / "x", names), classes="folder", holdout=2), says)
+
+
+def test_a_class_whose_pictures_are_all_skipped_does_not_count(tmp_path, folder):
+    root = paint(tmp_path / "x", ["a/1.png", "b/2.png", "b/3.png"])
+    (root / "a/1.png").write_bytes(b"")
+    refused(folder(root, classes="folder", holdout=2, max_skipped=1), 'there is only the class "b"')
+
+
+def test_a_class_that_is_all_held_out_is_refused(tmp_path, folder):
+    root = paint(tmp_path / "x", ["a/1.png", "b/2.png", "b/3.png", "b/4.png"])
+    refused(folder(root, classes="folder", holdout=3), 'class "a": its few pictures are all held out')
 
 
 # Pictures that cannot be used

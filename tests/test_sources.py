@@ -174,10 +174,10 @@ def test_the_fingerprint_is_that_of_the_data_alone():
 
 def test_npz_holds_what_was_saved(tmp_path):
     np.savez(tmp_path / "x.npz", image=IMAGES, label=LABELS)
-    training, held_out = NPZ(str(tmp_path / "x.npz"), holdout=5).open()
-    np.testing.assert_array_equal(stacked(held_out, "image"), IMAGES[::5])
-    np.testing.assert_array_equal(stacked(held_out, "label"), LABELS[::5])
-    assert (len(training), training.num_classes) == (16, 5)
+    training, held_out = NPZ(str(tmp_path / "x.npz"), holdout=4).open()
+    np.testing.assert_array_equal(stacked(held_out, "image"), IMAGES[::4])
+    np.testing.assert_array_equal(stacked(held_out, "label"), LABELS[::4])
+    assert (len(training), training.num_classes) == (15, 5)
 
 
 def test_npz_needs_no_labels(tmp_path):
@@ -394,3 +394,23 @@ def test_idx_files_that_do_not_fit_together_are_refused(tmp_path, parts, says):
     with pytest.raises(DataError, match=says) as error:
         IDX(mnist(tmp_path, **parts)).open()
     one_line(error)
+
+
+# Classes
+
+
+def test_one_class_only_is_refused_for_arrays_too():
+    images, _ = arrays(20)
+    with pytest.raises(DataError, match='there is only the class "3"; need two, or no classes'):
+        from_arrays(images, np.full(20, 3))
+
+
+def test_a_class_that_is_all_held_out_is_refused_for_arrays_too():
+    images, _ = arrays(20)
+    with pytest.raises(DataError, match='class "1": its few pictures are all held out'):
+        from_arrays(images, (np.arange(20) % 10 == 0).astype(int), holdout=10)
+
+
+def test_pictures_without_pixels_are_refused():
+    with pytest.raises(DataError, match=r"images are uint8 \(20, 0, 28, 1\)"):
+        from_arrays(np.zeros((20, 0, 28, 1), np.uint8))

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax.data.sources.base import DataError, Dataset, Source, array_source, from_arrays
+from diffusion_jax.data.sources.base import (
+    DataError,
+    Dataset,
+    Source,
+    array_source,
+    check_classes,
+    from_arrays,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +47,7 @@ class NPZ(Dataset):
 
     def open(self) -> tuple[Source, Source]:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with np.load(Path(self.path).expanduser(), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         except Exception as error:  # what numpy and zipfile raise for a damaged file is not listed anywhere
             raise DataError(f'path = "{self.path}": cannot be read as .npz ({error!r})') from error
@@ -72,6 +79,7 @@ class IDX(Dataset):
                 f'path = "{self.path}": pictures of train are {images.shape[1:]}, of t10k '
                 f"{test_images.shape[1:]}; must be alike"
             )
+        check_classes(labels, labels)
         num_classes = int(max(labels.max(), test_labels.max())) + 1
         return array_source(images, labels, num_classes), array_source(test_images, test_labels, num_classes)
 

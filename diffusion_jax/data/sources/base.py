@@ -79,13 +79,15 @@ def from_arrays(
     Raises DataError where images or labels are not so.
     """
     images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4:
+    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:]:
         raise DataError(f"images are {images.dtype} {images.shape}: need uint8 [N, H, W, C]")
     check_holdout(holdout, len(images))
     if labels is not None:
         labels = _checked_labels(labels, len(images), num_classes)
         num_classes = num_classes or int(labels.max()) + 1
     chosen = held_out(len(images), holdout)
+    if labels is not None:
+        check_classes(labels, labels[~chosen])
     training, rest = (
         array_source(images[part], None if labels is None else labels[part], num_classes or 0)
         for part in (~chosen, chosen)
@@ -106,6 +108,18 @@ def check_holdout(holdout: int, n: int) -> None:
     """Raises DataError unless every `holdout`-th of n pictures leaves some for either part."""
     if holdout < 2 or n < holdout:
         raise DataError(f"holdout = {holdout}: must be at least 2 and at most the {n} pictures")
+
+
+def check_classes(labels: np.ndarray, trained: np.ndarray, names: Sequence[str] = ()) -> None:
+    """Raises DataError for one class only, and for one with no picture among those that are trained on."""
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise DataError(
+            f'there is only the class "{names[0] if names else present[0]}"; need two, or no classes'
+        )
+    if len(missing := np.setdiff1d(present, trained)):
+        name = names[missing[0]] if names else missing[0]
+        raise DataError(f'class "{name}": its few pictures are all held out; give it more, or change holdout')
 
 
 def held_out(n: int, holdout: int) -> np.ndarray:

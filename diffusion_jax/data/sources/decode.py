@@ -62,6 +62,8 @@ class Decoder:
             raise
         except UnidentifiedImageError:
             raise PictureError("is no PNG, JPEG or WebP") from None
+        except FileNotFoundError:
+            raise PictureError("is not there, or a link that leads nowhere") from None
         except Exception as error:  # what decoders raise for a damaged file is not listed anywhere
             if isinstance(error, OSError) and error.errno is not None:
                 raise

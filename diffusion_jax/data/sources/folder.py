@@ -15,7 +15,14 @@ import tqdm
 from PIL import Image
 
 from diffusion_jax.data.sources import cache, labels
-from diffusion_jax.data.sources.base import DataError, Dataset, Source, check_holdout, held_out
+from diffusion_jax.data.sources.base import (
+    DataError,
+    Dataset,
+    Source,
+    check_classes,
+    check_holdout,
+    held_out,
+)
 from diffusion_jax.data.sources.decode import VERSION, Decoder, PictureError
 from diffusion_jax.data.sources.scan import scan, stamp
 
@@ -95,16 +102,9 @@ class Folder(Dataset):
         if self.classes == "none":
             return {}
         if self.classes == "folder":
-            found = labels.from_folders(names)
-        else:
-            table = labels.Table(_absolute(self.csv), self.csv_file, self.csv_class, self.csv_separator)
-            found = table.classes_of(names)
-        if len(only := set(found.values())) == 1:
-            raise DataError(
-                f'classes = "{self.classes}": there is only the class "{only.pop()}"; need two, '
-                'or use classes = "none"'
-            )
-        return found
+            return labels.from_folders(names)
+        table = labels.Table(_absolute(self.csv), self.csv_file, self.csv_class, self.csv_separator)
+        return table.classes_of(names)
 
     def _cache_file(self, root: Path) -> Path:
         where = cache.directory(self.cache_dir)
@@ -162,6 +162,8 @@ class Folder(Dataset):
             return Source(rows, shape, len(names), names, digest.hexdigest()[:16])
 
         out = held_out(len(pixels), self.holdout)
+        if all_labels is not None:
+            check_classes(all_labels, all_labels[~out], names)
         return part(~out), part(out)
 
 

@@ -42,7 +42,16 @@ class TFDS(Dataset):
                 f'dataset = "{self.dataset}": its pictures differ in size {shape}; '
                 "use one whose pictures are all alike"
             )
+        if features["image"].np_dtype != np.uint8:
+            raise DataError(
+                f'dataset = "{self.dataset}": its pictures are {features["image"].np_dtype}, not 8-bit; '
+                "use another data set"
+            )
         label = dict(features).get("label")
+        if label is not None and not hasattr(label, "num_classes"):
+            raise DataError(
+                f'dataset = "{self.dataset}": its feature "label" is no class; use another data set'
+            )
         num_classes = label.num_classes if label is not None else 0
         names = tuple(label.names) if label is not None and label.names else ()
         return tuple(  # type: ignore[return-value]
