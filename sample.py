@@ -29,7 +29,7 @@ class Show:
     endings: tuple[str, ...] = (".png",)
 
 
-_DRAWING = ("labels", "steps", "sampler", "batch_size")
+_DRAWING = ("labels", "steps", "sampler", "grid", "clip", "batch_size")
 _SHOWS = {
     "grid": Show((*_DRAWING, "num_samples", "guidance"), (".png", ".npz", "")),
     "strip": Show((*_DRAWING, "num_samples", "guidance", "frames")),
@@ -48,12 +48,18 @@ _NUM_SAMPLES = flags.DEFINE_integer(
 _LABELS = flags.DEFINE_list(
     "labels", None, "Classes, repeated in turn; all of them unless given; 'none' for no class."
 )
-_STEPS = flags.DEFINE_integer("steps", None, "Reverse steps; the config's unless given.")
+flags.DEFINE_integer("steps", None, "Reverse steps; the config's unless given.")
 _SAMPLER = flags.DEFINE_string(
     "sampler", None, "DDPM, DDIM, Heun, DPMSolverPP, ..., with arguments as in DDIM(eta=0.5)."
 )
-_GUIDANCE = flags.DEFINE_float("guidance", None, "Classifier-free scale; the config's unless given.")
-_FRAMES = flags.DEFINE_integer(
+_GRID = flags.DEFINE_string(
+    "grid",
+    None,
+    "At which times: Uniform, UniformLogSNR, Karras, Leading, with arguments as in Karras(rho=5.0).",
+)
+flags.DEFINE_bool("clip", None, "Clip x0 to [-1, 1] at each step; the config's unless given.")
+flags.DEFINE_float("guidance", None, "Classifier-free scale; the config's unless given.")
+flags.DEFINE_integer(
     "frames",
     None,
     "Columns, 9 unless given, or frames of an animation, 40; where steps matter, steps + 1 at most.",
@@ -62,7 +68,7 @@ _SCALES = flags.DEFINE_list("scales", None, "Guidance scales, one a column; 0,1,
 _SEED = flags.DEFINE_integer(
     "seed", 0, "Picture i depends on the seed and i alone.", lower_bound=0, upper_bound=2**32 - 1
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Pictures at once; changes no picture.")
+flags.DEFINE_integer("batch_size", None, "Pictures at once; changes no picture.")
 _OUT = flags.DEFINE_string(
     "out", None, "samples.png, or samples.gif for an animation, unless given; a grid also .npz or a folder."
 )
@@ -83,6 +89,7 @@ def draw() -> None:
     import jax
 
     import diffusion_jax as dj
+    from diffusion_jax.runtime.files import make_writable
 
     show = _SHOW.value
     n = _PICTURES.get(show, 4) if _NUM_SAMPLES.value is None else _NUM_SAMPLES.value
@@ -90,6 +97,7 @@ def draw() -> None:
     out = checked_out(show)
     given = settings()
     run, key = dj.load(_WORKDIR.value, allow_code=_ALLOW_CODE.value), jax.random.key(_SEED.value)
+    make_writable(out.parent if out.suffix else out)
     if show == "guidance":
         rows = None if _LABELS.value is None else class_row(len(_LABELS.value), run.network.num_classes)
         if rows is None and _LABELS.value is not None:
@@ -126,12 +134,14 @@ def draw_samples(show: str, run: Any, key: Any, n: int, out: Path, **given: Any)
 
 def settings() -> dict[str, Any]:
     """The flags that are handed on, as far as they are given."""
-    from diffusion_jax.experiment import sampler_from_text
+    from diffusion_jax.experiment import grid_from_text, sampler_from_text
 
-    names = ("steps", "guidance", "batch_size", "frames")
+    names = ("steps", "guidance", "clip", "batch_size", "frames")
     given = {name: flags.FLAGS[name].value for name in names if flags.FLAGS[name].value is not None}
     if _SAMPLER.value:
         given["sampler"] = sampler_from_text(_SAMPLER.value)
+    if _GRID.value:
+        given["grid"] = grid_from_text(_GRID.value)
     if _SCALES.value is not None:
         given["scales"] = numbers("scales", _SCALES.value, float)
     return given
@@ -147,9 +157,7 @@ def check_flags(show: str, n: int) -> None:
 
 
 def checked_out(show: str) -> Path:
-    """Where the figure goes. Fails before it is drawn, not after, where it cannot be written."""
-    from diffusion_jax.runtime.files import make_writable
-
+    """Where the figure goes, if that is free."""
     endings = _SHOWS[show].endings
     out = Path(f"samples{endings[0]}" if _OUT.value is None else _OUT.value)
     if out.suffix not in endings:
@@ -160,7 +168,6 @@ def checked_out(show: str) -> Path:
         raise ValueError(f"--out {out}: is a folder; name a file, or a new folder")
     if not out.suffix and out.is_dir() and any(out.iterdir()):
         raise ValueError(f"--out {out}: holds files already; name a new folder")
-    make_writable(out.parent if out.suffix else out)
     return out
 
 

@@ -33,11 +33,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         embedding_width=112,
         num_classes=10,
         stem=True,
-        time_scale=500.0,
+        time_scale=500.0,  # T of the schedule
         time_offset=1.0,
         dtype="float32",
     )
-    # Theirs is not clipped; that changes abar_500 alone, which is 0 there: no eps leads back from it.
+    # Theirs is not clipped. That changes abar_500 alone, 2e-15 there, from where no eps leads back.
     config.schedule = dict(name="Cosine", steps=500, max_beta=0.999)
     config.prediction = dict(name="Eps")
     config.loss = dict(

@@ -43,6 +43,7 @@ SECTIONS = (
 )
 
 _SAMPLERS = Namespace(samplers, samplers.Sampler)
+_GRIDS = Namespace(grids, grids.Grid)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +88,19 @@ class Experiment:
         lr_schedule, tx = _optimizer(plain["optimizer"], allow_code)
         sampling = _sampling(plain["sampler"], allow_code)
         construct(sampling.grid, "sampler", schedule=schedule, steps=sampling.steps)
-        _check_guidance(sampling, model, loss)
+        network = Network(
+            model,
+            schedule,
+            prediction,
+            image_shape,
+            model.num_classes,
+            unlabelled=getattr(loss, "label_drop", 1.0) > 0,
+        )
+        _check_guidance(sampling, network)
         return cls(
             config=plain,
             dataset=open_dataset_section(plain, allow_code),
-            network=Network(model, schedule, prediction, image_shape, model.num_classes),
+            network=network,
             loss=loss,
             tx=tx,
             lr_schedule=lr_schedule,
@@ -123,12 +132,12 @@ def open_dataset_section(plain: Mapping[str, Any], allow_code: bool = True) -> s
     return build(plain["data"], Namespace(sources, sources.Dataset), "data", allow_code)
 
 
-def _check_guidance(sampling: Sampling, model: Any, loss: Any) -> None:
+def _check_guidance(sampling: Sampling, network: Network) -> None:
     """Guidance needs a network with classes that has also been trained without them."""
     where = f"config.sampler.guidance = {sampling.guidance}"
-    if sampling.guidance != 1.0 and not model.num_classes:
+    if sampling.guidance != 1.0 and not network.num_classes:
         raise ConfigError(f"{where}: the model has no classes; use 1.0")
-    if sampling.guidance != 1.0 and getattr(loss, "label_drop", None) == 0:
+    if sampling.guidance != 1.0 and not network.unlabelled:
         raise ConfigError(f"{where}: needs loss.label_drop above 0, or no label is ever left out; or use 1.0")
 
 
@@ -186,13 +195,21 @@ def _sampling(spec: Mapping[str, Any], allow_code: bool) -> Sampling:
     settings = {key: value for key, value in spec.items() if key in own}
     settings["sampler"] = build(rest, _SAMPLERS, "sampler", allow_code)
     if "grid" in settings:
-        namespace = Namespace(grids, grids.Grid)
-        settings["grid"] = build(settings["grid"], namespace, "sampler.grid", allow_code)
+        settings["grid"] = build(settings["grid"], _GRIDS, "sampler.grid", allow_code)
     return section(Sampling, settings, "sampler")
 
 
 def sampler_from_text(text: str) -> samplers.Sampler:
     """A sampler from "DDPM" or "DDIM(eta=0.5)", as a command line has it."""
+    return _from_text(text, _SAMPLERS, "sampler", "DDIM(eta=0.5)")
+
+
+def grid_from_text(text: str) -> grids.Grid:
+    """A grid from "Leading" or "Karras(rho=5.0)", as a command line has it."""
+    return _from_text(text, _GRIDS, "grid", "Karras(rho=5.0)")
+
+
+def _from_text(text: str, namespace: Namespace, path: str, example: str) -> Any:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
         call = tree if isinstance(tree, ast.Call) else None
@@ -202,5 +219,5 @@ def sampler_from_text(text: str) -> samplers.Sampler:
         if call and call.args:
             raise ValueError("name the arguments")
     except (SyntaxError, ValueError) as error:
-        raise ConfigError(f'sampler = "{text}": must be a name, or as in DDIM(eta=0.5) ({error})') from None
-    return build({"name": name, **arguments}, _SAMPLERS, "sampler", allow_code=False)
+        raise ConfigError(f'{path} = "{text}": must be a name, or as in {example} ({error})') from None
+    return build({"name": name, **arguments}, namespace, path, allow_code=False)

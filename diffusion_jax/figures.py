@@ -21,12 +21,14 @@ from diffusion_jax.run import Run
 from diffusion_jax.runtime import images
 from diffusion_jax.sampling.editing import slerp
 from diffusion_jax.sampling.sample import Frames
+from diffusion_jax.training.losses import to_float
 
 
 def trajectory(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **settings: Any) -> Frames:
-    """States of n pictures on their way from noise to data, [frames, n, H, W, C], and x0-hat of each.
+    """States of n pictures on their way from noise to data, [frames, n, H, W, C].
 
-    40 of them unless given, or all steps + 1 where these are fewer. x is as `shown` gives it.
+    40 of them unless given, or all steps + 1 where these are fewer. x is as `shown` gives it. With
+    `keep_x0`, x0-hat of each too.
     """
     times = (settings.get("steps") or run.sampling.steps) + 1
     keep = min(40, times) if frames is None else _checked(frames, times)
@@ -40,7 +42,8 @@ def strip(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **sett
     9 of them unless given, or all steps + 1 where these are fewer.
     """
     times = (settings.get("steps") or run.sampling.steps) + 1
-    kept = trajectory(run, key, n, frames=min(9, times) if frames is None else frames, **settings)
+    frames = min(9, times) if frames is None else frames
+    kept = trajectory(run, key, n, frames=frames, keep_x0=True, **settings)
     return images.strip(kept.x, kept.x0, kept.times, _names(run, settings.get("labels")))
 
 
@@ -72,7 +75,7 @@ def held_out(run: Run, n: int, allow_code: bool = False) -> tuple[np.ndarray, np
     if not 1 <= n <= len(source):
         raise DataError(f"{n} pictures: the data have {len(source)} held-out ones; use 1 to so many")
     rows = [source.rows[int(i)] for i in np.linspace(0, len(source) - 1, n)]
-    x = np.stack([row["image"] for row in rows]).astype(np.float32) / 127.5 - 1
+    x = np.asarray(to_float(jnp.stack([row["image"] for row in rows])))
     return x, np.array([row["label"] for row in rows]) if source.num_classes else None
 
 

@@ -53,6 +53,7 @@ class Network:
     prediction: Prediction
     image_shape: tuple[int, int, int]
     num_classes: int
+    unlabelled: bool = True  # it was also trained without labels: what guidance starts from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Run:
         batch_size: int | None = None,
         noise: ArrayLike | None = None,
         keep: int = 0,
+        keep_x0: bool = False,
         progress: bool = False,
     ) -> Any:
         """Draws n pictures, float32 [n, H, W, C] in [-1, 1]; with `keep`, also `Frames` of that many states.
@@ -107,16 +109,23 @@ class Run:
           guidance: classifier-free scale w, uncond + w (cond - uncond); needs labels.
           batch_size: pictures at once; all, up to 256, unless given.
           noise: standard normal [n, H, W, C] to start from; `noise(key, n)` unless given.
+          keep, keep_x0: as in `dj.sample`.
 
         Raises:
           ValueError: for n, batch_size or steps below 1, labels out of range or too few, guidance
-            without labels, noise of another shape, and pictures that are not finite.
+            without labels, no labels or guidance where the network was never trained without labels,
+            noise of another shape, and pictures that are not finite.
         """
         chosen = self._settings(steps=steps, sampler=sampler, guidance=guidance, grid=grid, clip=clip)
         rows = self._labels(n, labels, guidance)
         noise = None if noise is None else self._noise(n, noise)
         size = self._batch_size(n, batch_size)
         guided = labels is not None and chosen.guidance != 1.0
+        if guided and not self.network.unlabelled:
+            raise ValueError(
+                f"guidance = {chosen.guidance}: this network was never trained without labels; use 1.0, "
+                "or train it with loss.label_drop above 0"
+            )
         parts = []
         for first in tqdm.trange(0, n, size, unit="batch", disable=not progress):
             indices = np.arange(first, first + size)
@@ -134,6 +143,7 @@ class Run:
                 clip=chosen.clip,
                 guided=guided,
                 keep=keep,
+                keep_x0=keep_x0,
                 mesh=self.mesh,
             )
             parts.append(jax.device_get(drawn))
@@ -158,6 +168,10 @@ class Run:
         if labels is None:
             if guidance is not None and guidance != 1.0:
                 raise ValueError(f"guidance = {guidance}: needs labels to guide towards")
+            if self.network.num_classes and not self.network.unlabelled:
+                raise ValueError(
+                    f"labels: this network was never trained without them; give {n}, one a picture"
+                )
             return np.full(n, NO_LABEL, np.int32)
         rows = np.asarray(labels)
         if not self.network.num_classes:
@@ -194,7 +208,10 @@ def _check_n(n: int) -> None:
 _first_noise = jax.jit(first_noise, static_argnums=2)
 
 
-@functools.partial(jax.jit, static_argnames=("network", "steps", "grid", "clip", "guided", "keep", "mesh"))
+@functools.partial(
+    jax.jit,
+    static_argnames=("network", "steps", "grid", "clip", "guided", "keep", "keep_x0", "mesh"),
+)
 def _draw(
     params: Any,
     key: jax.Array,
@@ -210,6 +227,7 @@ def _draw(
     clip: bool,
     guided: bool,
     keep: int,
+    keep_x0: bool,
     mesh: Mesh,
 ) -> Any:
     """One batch of pictures, the same on every process."""
@@ -227,13 +245,14 @@ def _draw(
             indices=indices,
             noise=noise,
             keep=keep,
+            keep_x0=keep_x0,
         )
 
     # Each device draws its part by itself, with the program that a single device would run: were the
     # compiler to split the batch, it would also round differently.
     split = PartitionSpec(mesh.axis_names)
     everywhere, split_frames = PartitionSpec(), PartitionSpec(None, mesh.axis_names)
-    frames: Any = Frames(everywhere, split_frames, split_frames)  # type: ignore[arg-type]  # specs
+    frames: Any = Frames(everywhere, split_frames, split_frames if keep_x0 else None)  # type: ignore
     drawn = jax.shard_map(
         draw,
         mesh=mesh,
@@ -263,5 +282,6 @@ def _joined(parts: list, n: int) -> Any:
     if not isinstance(parts[0], tuple):
         return np.clip(np.concatenate(parts)[:n], -1, 1)
     pictures, frames = zip(*parts, strict=True)
-    x, x0 = (np.concatenate(states, axis=1)[:, :n] for states in zip(*(f[1:] for f in frames), strict=True))
-    return _joined(list(pictures), n), Frames(frames[0].times, x, x0)  # type: ignore[arg-type]
+    states = [f._replace(times=None) for f in frames]
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :n], *states)
+    return _joined(list(pictures), n), joined._replace(times=frames[0].times)

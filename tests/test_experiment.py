@@ -111,6 +111,14 @@ def test_eps_prediction_with_zero_terminal_snr_is_refused():
         build(config)
 
 
+@pytest.mark.parametrize("label_drop", [0.0, 0.1])
+def test_a_run_knows_whether_its_network_was_trained_without_labels(label_drop):
+    config = tiny.config(tiny.AFFINE)
+    config["loss"]["label_drop"], config["sampler"]["guidance"] = label_drop, 1.0
+    network = Experiment.from_config(config, (8, 8, 1), 10).network
+    assert network.unlabelled == (label_drop > 0)
+
+
 def test_guidance_without_classes_is_refused():
     config = changed("model.num_classes", 0)
     with pytest.raises(ConfigError, match="guidance = 1.5: the model has no classes"):

@@ -38,7 +38,7 @@ def assert_same_figure(a, b) -> None:
 def test_a_strip_ends_in_the_samples_and_begins_with_noise(devices):
     run = a_run(devices)
     draw = {"labels": [1, 2, 3], "steps": 5}
-    x, kept = run.sample(key(), 3, keep=6, **draw)
+    x, kept = run.sample(key(), 3, keep=6, keep_x0=True, **draw)
     np.testing.assert_array_equal(np.clip(kept.x[-1], -1, 1), x)
     expected = dj.images.strip(kept.x, kept.x0, [1, 0.8, 0.6, 0.4, 0.2, 0], ["b", "c", "d"])
     assert_same_figure(figures.strip(run, key(), 3, **draw), expected)

@@ -68,7 +68,10 @@ def test_each_stage_has_as_many_parameters_as_theirs(module, count):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-9)])
 def test_the_output_is_that_of_their_code(dtype, tolerance):
-    """Golden values measured on their PyTorch code in float64, with weights filled by a rule."""
+    """Golden values measured on their PyTorch code in float64, with weights filled by a rule.
+
+    Optimised by the compiler, single pixels in float32 are off by up to twice the tolerance here.
+    """
     with jax.enable_x64(dtype == "float64"):
         model = FiLMUNet(width=16, attention=(8, 4), time_scale=1.0, time_offset=0.0, dtype=dtype)
         shapes = film_shapes(16, (1, 2, 4, 8), (False, False, True, True), inner=128)

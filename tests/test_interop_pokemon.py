@@ -1,8 +1,6 @@
-import math
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch_files
@@ -47,22 +45,6 @@ def test_settings_are_read_off_the_shapes(settings, parameters):
     assert (model.heads, model.head_channels, model.groups) == (4, inner // 4, 4)
     params = pokemon.params_of(tensors, model, shape)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
-
-
-def test_the_network_gives_their_golden_output():
-    """Figures from PyTorch in float64, for weights and inputs by the same rule, at indices 0 and 57."""
-    shapes = torch_files.film_shapes(16, (1, 2, 4, 8), (False, False, True, True), 3, 128)
-    tensors = torch_files.float32(torch_files.filled(shapes))
-    model, shape = network(tensors, image_size=32)
-    params = pokemon.params_of(tensors, model, shape)
-    n = np.arange(2 * 3 * 32 * 32)
-    x = np.sin(0.05 * n + 0.3 * np.sin(0.011 * n)).reshape(2, 3, 32, 32).transpose(0, 2, 3, 1)
-    y = jax.jit(model.apply)(params, jnp.float32(x), jnp.float32([1 / 100, 58 / 100]))
-    assert math.isclose(float(y.mean()), 0.3152455846, abs_tol=1e-5)
-    assert math.isclose(float(y.std()), 0.4924630832, abs_tol=1e-5)
-    # Single numbers keep less: 20 layers in float32.
-    wanted = [0.09790932165, 0.08508504208, 0.34415970655, 0.60378395585]
-    np.testing.assert_allclose(y[0, 0, :4, 0], wanted, atol=1e-4)
 
 
 def test_the_schedule_is_theirs():

@@ -111,7 +111,8 @@ def test_what_is_not_given_is_the_run_s_own(devices):
 def test_frames_end_in_the_result(devices):
     run = affine_run(devices[:1])
     x, frames = run.sample(jax.random.key(0), 5, labels=[1] * 5, keep=3, batch_size=2)
-    assert frames.x.shape == frames.x0.shape == (3, 5, 4, 4, 1)
+    assert frames.x.shape == (3, 5, 4, 4, 1)
+    assert frames.x0 is None
     np.testing.assert_array_equal(np.clip(frames.x[-1], -1, 1), x)
     assert frames.times[0] == 1
     assert frames.times[-1] == 0
@@ -120,7 +121,7 @@ def test_frames_end_in_the_result(devices):
 def test_frames_tell_what_the_network_makes_of_each_state(devices):
     """Of an affine network that predicts v: x0 = alpha x_t - sigma v."""
     run = affine_run(devices[:1], sampler=dj.samplers.DDIM(), clip=False)
-    x, frames = run.sample(jax.random.key(0), 5, labels=[1] * 5, keep=6, batch_size=2)
+    x, frames = run.sample(jax.random.key(0), 5, labels=[1] * 5, keep=6, keep_x0=True, batch_size=2)
     label = run.params["classes"][1]
     for t, x_t, x0 in zip(frames.times[:-1], frames.x, frames.x0, strict=False):
         alpha, sigma = float(run.schedule.alpha(t)), float(run.schedule.sigma(t))
@@ -193,3 +194,16 @@ def test_bad_input_is_refused_in_one_line(kwargs, message, devices):
 def test_labels_for_a_network_without_classes_are_refused(devices):
     with pytest.raises(ValueError, match="trained without classes"):
         affine_run(devices[:1], num_classes=0).sample(jax.random.key(0), 1, labels=[1])
+
+
+def test_a_network_that_always_had_labels_is_not_asked_to_do_without(devices):
+    run = affine_run(devices[:1])
+    always = dataclasses.replace(run, network=dataclasses.replace(run.network, unlabelled=False))
+    with pytest.raises(
+        ValueError, match="guidance = 2.0: this network was never trained without labels; use"
+    ):
+        always.sample(jax.random.key(0), 2, labels=[1, 2], guidance=2.0)
+    with pytest.raises(ValueError, match="labels: this network was never trained without them; give 2"):
+        always.sample(jax.random.key(0), 2)
+    x = always.sample(jax.random.key(1), 2, labels=[1, 2])
+    np.testing.assert_array_equal(x, run.sample(jax.random.key(1), 2, labels=[1, 2]))

@@ -236,7 +236,7 @@ def test_each_frame_is_the_state_at_its_time():
 def test_each_frame_comes_with_the_denoiser_s_opinion_of_it():
     """E[x0 | x_t] of Gaussian data; where the last state is still noisy, of that too."""
     times = np.linspace(0.8, 0.4, 11)
-    x, frames = _draw(8, times=times, keep=3)
+    x, frames = _draw(8, times=times, keep=3, keep_x0=True)
     for t, x_t, x0 in zip(frames.times, frames.x, frames.x0, strict=True):
         alpha, sigma = scales(COSINE, t)
         gain = alpha * DATA.std**2 / (alpha**2 * DATA.std**2 + sigma**2)
@@ -245,20 +245,22 @@ def test_each_frame_comes_with_the_denoiser_s_opinion_of_it():
     assert np.abs(frames.x0[-1] - x).max() > 0.05
 
 
-@pytest.mark.parametrize(("keep", "calls"), [(0, 4), (2, 5), (5, 8)])
-def test_opinions_cost_one_call_a_noisy_state_and_data_are_their_own(keep, calls):
+@pytest.mark.parametrize(
+    ("keep", "keep_x0", "calls"), [(0, False, 4), (5, False, 4), (2, True, 5), (5, True, 8)]
+)
+def test_opinions_cost_one_call_a_noisy_state_and_data_are_their_own(keep, keep_x0, calls):
     seen = []
 
     def denoise(x_t, t):
         jax.debug.callback(lambda t: seen.append(float(t)), t)
         return _exact(x_t, t)
 
-    drawn = dj.sample(jax.random.key(0), denoise, COSINE, (2, 1, 1, 1), steps=4, keep=keep)
+    drawn = dj.sample(jax.random.key(0), denoise, COSINE, (2, 1, 1, 1), steps=4, keep=keep, keep_x0=keep_x0)
     jax.block_until_ready(drawn)
     jax.effects_barrier()
     assert len(seen) == calls
     assert min(seen) > 0  # where it would divide by sigma = 0
-    if keep:
+    if keep_x0:
         x, frames = drawn
         np.testing.assert_array_equal(frames.x0[-1], x)
         assert np.isfinite(frames.x0).all()

@@ -90,7 +90,7 @@ def config_of(
         channels=channels,
         strides=_STRIDES,
         last_width=weights.shape_of(tensors, "upblocks.2.0.sequential.4.weight", 4)[0],
-        attention=_sides(image_size),
+        attention=tuple(dict.fromkeys(models.ConvNeXtUNet(strides=_STRIDES).sides(image_size))),
         expansion=weights.shape_of(tensors, f"{blocks[0]}.sequential.1.weight", 4)[0] // channels[0],
         embedding_width=embedding_width,
         num_classes=num_classes,
@@ -104,14 +104,6 @@ def config_of(
     config = dict(model=model, schedule=schedule, prediction=dict(name="Eps"))
     in_channels = weights.shape_of(tensors, f"{blocks[0]}.ds_conv.weight", 4)[0]
     return config | _recipe(steps), (image_size, image_size, in_channels)
-
-
-def _sides(side: int) -> tuple[int, ...]:
-    """The side of each level's pictures: attention is everywhere."""
-    sides = [side]
-    for stride in _STRIDES:
-        sides.append((sides[-1] - 1) // stride + 1)
-    return tuple(dict.fromkeys(sides))
 
 
 def _steps(tensors: Tensors, steps: int | None, width: int) -> int:

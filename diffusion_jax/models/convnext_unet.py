@@ -121,7 +121,7 @@ class ConvNeXtUNet(nn.Module):
       channels: width of each level, the finest first; the last is the middle's.
       strides: of the convolution below each level but the last. Any size of picture is taken: a side n
         becomes floor((n - 1)/stride) + 1, and n again on the way up.
-      last_width: what the finest level gives to the final block.
+      last_width: what the finest level gives to the final block, where there are two or more.
       attention: resolutions (the smaller side, in pixels) at whose levels attention follows the block.
       expansion: of the width inside a block.
       embedding_width: of time and class.
@@ -166,9 +166,9 @@ class ConvNeXtUNet(nn.Module):
                 f"num_classes = {self.num_classes}, out_channels = {self.out_channels}: must not be negative"
             )
         check_dtype(self.dtype)
-        check_attention(self.attention, self._sides(min(image_shape[:2])))
+        check_attention(self.attention, self.sides(min(image_shape[:2])))
 
-    def _sides(self, side: int) -> list[int]:
+    def sides(self, side: int) -> list[int]:
         """The side of each level's pictures."""
         sides = [side]
         for stride in self.strides:
@@ -188,7 +188,7 @@ class ConvNeXtUNet(nn.Module):
         out_channels = self.out_channels or x.shape[-1]
         dtype = jnp.dtype(self.dtype)
         embeddings = self._embed(time, labels, dtype)
-        sides = self._sides(min(x.shape[1:3]))
+        sides = self.sides(min(x.shape[1:3]))
 
         def block(x: jax.Array, width: int, level: int, name: str) -> jax.Array:
             x = ConvNeXtBlock(width, self.expansion, dtype, name=name)(x, *embeddings)
@@ -207,8 +207,8 @@ class ConvNeXtUNet(nn.Module):
             x = torch_conv3x3(x, self.channels[level + 1], strides=strides, dtype=dtype, name=name)
         x = block(x, self.channels[-1], len(self.strides), "mid")
 
-        widths = [self.last_width, *self.channels[1:-1]]
-        for level, (width, stride) in reversed(list(enumerate(zip(widths, self.strides, strict=False)))):
+        for level, stride in reversed(list(enumerate(self.strides))):
+            width = self.channels[level] if level else self.last_width
             skip = skips.pop()
             x = Upsample(stride, skip.shape, dtype, name=f"up{level}_sample")(x)
             x = block(jnp.concatenate([x, skip], axis=-1), width, level, f"up{level}")
@@ -234,8 +234,8 @@ class ConvNeXtUNet(nn.Module):
             head_channels=width,
             groups=1,
             dtype=dtype,
-            dense=torch_dense,
-            out=torch_dense,
+            layer=torch_dense,
+            last_layer=torch_dense,
             name=name,
         )
 

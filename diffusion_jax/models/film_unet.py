@@ -163,8 +163,8 @@ class FiLMUNet(nn.Module):
             groups=1,
             dtype=dtype,
             qkv_bias=False,
-            dense=torch_dense,
-            out=torch_dense,
+            layer=torch_dense,
+            last_layer=torch_dense,
             name=name,
         )
 

@@ -77,7 +77,7 @@ def sinusoid(time: jax.Array, width: int, max_period: float = 10_000.0) -> jax.A
     time = jnp.asarray(time)
     time = time.astype(at_least_float32(time.dtype))
     half = width // 2
-    # In float64: a rounding error of the frequency counts a thousandfold at time 1000.
+    # By numpy, in float64: float32's power is off by several roundings, each a thousandfold at time 1000.
     frequency = max_period ** -(np.arange(half) / max(half - 1, 1))
     angle = time[:, None] * jnp.asarray(frequency, time.dtype)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
@@ -120,7 +120,7 @@ class Attention(nn.Module):
       heads, head_channels: d is head_channels; their product need not be the width of x.
       groups: of the norm.
       qkv_bias: whether q, k and v have one.
-      dense, out: the layers before and after, called as dense(x, features, dtype=, name=).
+      layer, last_layer: before and after, called as layer(x, features, dtype=, name=).
     """
 
     heads: int
@@ -128,8 +128,8 @@ class Attention(nn.Module):
     groups: int
     dtype: jnp.dtype
     qkv_bias: bool = True
-    dense: Callable[..., jax.Array] = dense
-    out: Callable[..., jax.Array] = zero_dense
+    layer: Callable[..., jax.Array] = dense
+    last_layer: Callable[..., jax.Array] = zero_dense
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -142,7 +142,7 @@ class Attention(nn.Module):
             self.dense(h, inner, use_bias=bias, dtype=self.dtype, name=n).reshape(split) for n in "qkv"
         )
         h = attend(q, k, v).reshape(batch, height, width, inner)
-        return x + self.out(h, channels, dtype=self.dtype, name="out")
+        return x + self.last_layer(h, channels, dtype=self.dtype, name="out")
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:

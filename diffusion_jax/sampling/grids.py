@@ -45,8 +45,8 @@ class Uniform(Grid):
 class Leading(Grid):
     """Every stride-th time of a discrete schedule from 1/T up, t_i = (i stride + 1)/T, then t = 0.
 
-    stride = floor(T/steps), as the DDIM code of Song et al. (2021) spaces its steps. It starts below t = 1,
-    where data still show through the noise that it is given: `Uniform` starts at 1.
+    stride = floor(T/steps): the "leading" spacing of the diffusers library. It starts below t = 1, far below
+    where `steps` does not divide T, and there the data still show in x_t: `Uniform` starts at 1.
     """
 
     def spread(self, schedule: Schedule, steps: int) -> np.ndarray:

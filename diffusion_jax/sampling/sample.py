@@ -15,14 +15,14 @@ from diffusion_jax.sampling.samplers import noise as normal
 
 
 class Frames(NamedTuple):
-    """States kept on the way, evenly spaced from noise to data, and what the denoiser makes of each.
+    """States kept on the way, evenly spaced from noise to data.
 
-    Where no noise is left, x0 is x itself.
+    x0, None unless asked for, is what the denoiser makes of each; x itself where no noise is left.
     """
 
     times: jax.Array  # [k]
     x: jax.Array  # [k, B, H, W, C]
-    x0: jax.Array  # [k, B, H, W, C]
+    x0: jax.Array | None  # [k, B, H, W, C]
 
 
 def sample(
@@ -38,12 +38,13 @@ def sample(
     indices: ArrayLike | None = None,
     noise: ArrayLike | None = None,
     keep: int = 0,
+    keep_x0: bool = False,
 ):
     """Draws pictures by running `sampler` from noise at t = 1 to data at t = 0.
 
     Picture i depends on (denoise, settings, key, indices[i]) alone: not on the batch that it is drawn
     in, nor on the devices (but for the last bit, where the compiler rounds a batch of another shape
-    otherwise). Works under the caller's jit; `steps`, `grid`, `times` and `keep` are static.
+    otherwise). Works under the caller's jit; `steps`, `grid`, `times`, `keep` and `keep_x0` are static.
 
     Args:
       key: a threefry key (`jax.random.key(0)`); other generators draw a picture's noise from its batch.
@@ -54,8 +55,8 @@ def sample(
       indices: int [B], which pictures of the endless row of this key; 0..B-1 unless given.
       noise: standard normal [B, H, W, C] to start from; `first_noise(key, indices, [H, W, C])` unless given.
         The key still draws the noise of later steps, where the sampler adds any.
-      keep: number of states to keep, from the first noise to the result; 0 or at least 2. Each costs
-        one more call of the denoiser.
+      keep: number of states to keep, from the first noise to the result; 0 or at least 2.
+      keep_x0: keep x0-hat of these too, which costs one more call of the denoiser for each.
 
     Returns:
       x float32 [B, H, W, C], or (x, Frames) when `keep` is asked for.
@@ -94,7 +95,7 @@ def sample(
     if not keep:
         return x
     frames = _record(frames, kept, len(times) - 1, x)
-    return x, Frames(t[kept], frames, _opinions(denoise, schedule, t[kept], frames))
+    return x, Frames(t[kept], frames, _opinions(denoise, schedule, t[kept], frames) if keep_x0 else None)
 
 
 def first_noise(key: jax.Array, indices: ArrayLike, shape: tuple[int, ...]) -> jax.Array:

@@ -173,7 +173,7 @@ class StridedPosterior(Sampler):
     DDPM's mean (Ho et al. 2020, Alg. 2) has the forward step's beta, 1 - alpha_t^2/alpha_s^2, where this has
     the posterior variance, and the step to s = 0 has b = 0 and changes nothing. On Gaussian data of standard
     deviation 0.5, a perfect denoiser makes 0.026 at eta = 0, 0.177 at 0.1 and 0.554 at 1. Their settings
-    are T = 500, eta = 0.1 and `grids.Leading` with 35 steps. For variance preserving schedules.
+    are T = 500, eta = 0.1, `grids.Leading` with 35 steps, no clipping. For variance preserving schedules.
     """
 
     order: ClassVar[int] = 0  # it does not converge to the data
