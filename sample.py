@@ -7,7 +7,7 @@
   strip          how pictures come out of noise: a column a time, x_t over the network's guess of x0
   animation      the same as a moving grid, .gif or .webp
   forward        how held-out pictures of the run's data drown in noise: a column a time
-  interpolation  from picture 0 to picture 1 of the seed, from 2 to 3, ...: a row a pair, slerp of the noise
+  interpolation  from the noise of picture 0 to that of 1, from 2 to 3, ..., by slerp: a row a pair
   guidance       a row a class, a column a scale of guidance; the same noise along a row
 """
 
@@ -46,7 +46,7 @@ _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples", None, "How many pictures (rows, pairs); 64 for a grid, 16 for an animation, else 4."
 )
 _LABELS = flags.DEFINE_list(
-    "labels", None, "Classes, repeated in turn; all of them unless given; 'none' for no class."
+    "labels", None, "Classes, numbers or names, in turn; all of them unless given; 'none' for no class."
 )
 flags.DEFINE_integer("steps", None, "Reverse steps; the config's unless given.")
 _SAMPLER = flags.DEFINE_string(
@@ -99,7 +99,7 @@ def draw() -> None:
     run, key = dj.load(_WORKDIR.value, allow_code=_ALLOW_CODE.value), jax.random.key(_SEED.value)
     make_writable(out.parent if out.suffix else out)
     if show == "guidance":
-        rows = None if _LABELS.value is None else class_row(len(_LABELS.value), run.network.num_classes)
+        rows = None if _LABELS.value is None else class_row(len(_LABELS.value), run)
         if rows is None and _LABELS.value is not None:
             raise ValueError("--labels none: guidance leads to a class; name some, or leave them out")
         dj.images.save(dj.figures.guidance(run, key, labels=rows, progress=True, **given), out)
@@ -107,7 +107,7 @@ def draw() -> None:
         x0, labels = dj.figures.held_out(run, n, _ALLOW_CODE.value)
         dj.images.save(dj.figures.forward(run, key, x0, labels=labels, **given), out)
     else:
-        labels = class_row(n, run.network.num_classes)
+        labels = class_row(n, run)
         draw_samples(show, run, key, n, out, labels=labels, progress=True, **given)
     print(f"{n} pictures in {out}" if show == "grid" else f"{show} in {out}")
 
@@ -123,9 +123,9 @@ def draw_samples(show: str, run: Any, key: Any, n: int, out: Path, **given: Any)
         images.save(figures.interpolation(run, key, n, **given), out)
     elif show == "animation":
         images.save_animation(figures.trajectory(run, key, n, **given).x, out, labels=names)
-    elif out.suffix == ".png":
+    elif out.suffix.lower() == ".png":
         images.save_grid(run.sample(key, n, **given), out, labels=names)
-    elif out.suffix == ".npz":
+    elif out.suffix.lower() == ".npz":
         arrays = {} if names is None else {"label": given["labels"]}
         np.savez(out, image=images.to_uint8(run.sample(key, n, **given)), **arrays)
     else:
@@ -160,7 +160,7 @@ def checked_out(show: str) -> Path:
     """Where the figure goes, if that is free."""
     endings = _SHOWS[show].endings
     out = Path(f"samples{endings[0]}" if _OUT.value is None else _OUT.value)
-    if out.suffix not in endings:
+    if out.suffix.lower() not in endings:
         files = " or ".join(ending for ending in endings if ending)
         folder = ", or none for a folder" * ("" in endings)
         raise ValueError(f"--out {out}: the ending must be {files}{folder}")
@@ -171,14 +171,15 @@ def checked_out(show: str) -> Path:
     return out
 
 
-def class_row(n: int, num_classes: int) -> np.ndarray | None:
-    """One label a picture from --labels; None for pictures without one."""
-    wanted = _LABELS.value
+def class_row(n: int, run: Any) -> np.ndarray | None:
+    """One label a picture from --labels, numbers or names; None for pictures without one."""
+    wanted, num_classes = _LABELS.value, run.network.num_classes
     if wanted is None:
         return np.arange(n) % num_classes if num_classes else None
     if [w.lower() for w in wanted] == ["none"]:
         return None
-    return np.resize(numbers("labels", wanted, int), n)
+    number = {name: str(i) for i, name in enumerate(run.class_names)}
+    return np.resize(numbers("labels", [number.get(w, w) for w in wanted], int), n)
 
 
 def numbers(flag: str, texts: list[str], kind: type) -> list:

@@ -34,7 +34,7 @@ def main(_: list[str]) -> None:
     try:
         complete = dj.train(_CONFIG.value, _WORKDIR.value, should_stop=lambda: bool(stop))
     except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {told(error)}")
     if not complete:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(128 + stop[0])
@@ -44,12 +44,22 @@ def main(_: list[str]) -> None:
 def parse(arguments: list[str]) -> list[str]:
     """absl's parser; what a config file or ml_collections raises on the way is told in one line."""
     try:
-        return app.parse_flags_with_usage(arguments)
+        return flags.FLAGS(arguments)
     except Exception as error:
-        text = " ".join(str(error).replace("\\n", " ").split())
-        if near := re.search(r'Did you mean "(.+)" instead of "(.+)"', text):
-            text = f'the config has no field "{near[2]}"; did you mean "{near[1]}"?'
-        sys.exit(f"error: {text}")
+        sys.exit(f"error: {told(error)}")
+
+
+def told(error: Exception) -> str:
+    """One line of an error of the flags or of the config file."""
+    text = str(error).replace("\\n", "\n").strip()
+    if unknown := re.fullmatch(r"[\"']+(\w+)[\"']+", text):
+        return f'the config has no field "{unknown[1]}"'
+    if "Traceback" in text:  # of the config file: what it raised is the last line
+        text = re.sub(r"^\w+: ", "", text.splitlines()[-1].strip())
+    text = " ".join(text.split())
+    if near := re.search(r'Did you mean "(.+)" instead of "(.+)"', text):
+        return f'the config has no field "{near[2]}"; did you mean "{near[1]}"?'
+    return text
 
 
 if __name__ == "__main__":

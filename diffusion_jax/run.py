@@ -77,7 +77,9 @@ class Run:
         return self.network.prediction
 
     def class_name(self, label: int | np.integer) -> str:
-        """What to write under a picture of class `label`."""
+        """What to write under a picture of class `label`. Raises ValueError where there is no such class."""
+        if not 0 <= label < self.network.num_classes:
+            raise ValueError(f"labels contain {label}: must be from 0 to {self.network.num_classes - 1}")
         return self.class_names[label] if self.class_names else str(label)
 
     def sample(

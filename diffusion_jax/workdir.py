@@ -20,7 +20,7 @@ import numpy as np
 
 from diffusion_jax.components import ConfigError, construct
 from diffusion_jax.data.pipeline import Batches, in_order
-from diffusion_jax.data.sources import Source
+from diffusion_jax.data.sources import Dataset, Folder, Source
 from diffusion_jax.experiment import Experiment, as_plain, check_sections, open_dataset_section
 from diffusion_jax.run import Run
 from diffusion_jax.runtime import images
@@ -67,7 +67,9 @@ def train(
     plain = as_plain(config)
     check_sections(plain)
     _check_not_imported(Path(workdir))
-    training, held_out = open_dataset_section(plain).open()
+    dataset = open_dataset_section(plain)
+    _check_beside_pictures(Path(workdir), dataset)
+    training, held_out = dataset.open()
     experiment = Experiment.from_config(plain, training.image_shape, training.num_classes)
     plan = experiment.plan
     construct(
@@ -286,6 +288,14 @@ def _make_writable(folder: Path) -> None:
         make_writable(folder)
     except OSError as error:
         raise OSError(f"workdir {folder} cannot be written ({error}); name another") from error
+
+
+def _check_beside_pictures(folder: Path, dataset: Dataset) -> None:
+    """A run draws pictures: in the folder of the data they would be data of the next start."""
+    if isinstance(dataset, Folder) and folder.resolve().is_relative_to(dataset.root):
+        raise ConfigError(
+            f"workdir {folder} lies in the folder of the pictures, {dataset.root}; name another"
+        )
 
 
 def _check_not_imported(folder: Path) -> None:

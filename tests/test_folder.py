@@ -191,7 +191,7 @@ def test_a_class_whose_pictures_are_all_skipped_does_not_count(tmp_path, folder)
 
 def test_a_class_that_is_all_held_out_is_refused(tmp_path, folder):
     root = paint(tmp_path / "x", ["a/1.png", "b/2.png", "b/3.png", "b/4.png"])
-    refused(folder(root, classes="folder", holdout=3), 'class "a": its few pictures are all held out')
+    refused(folder(root, classes="folder", holdout=3), 'class "a": all its pictures are held out')
 
 
 # Pictures that cannot be used

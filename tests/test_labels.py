@@ -65,3 +65,10 @@ def test_a_table_that_is_not_there(tmp_path):
 
 def test_the_same_class_twice_is_no_harm(tmp_path):
     assert table(tmp_path, "file,class\na.png,cat\na.png,cat\n").classes_of(["a.png"]) == {"a.png": "cat"}
+
+
+def test_accents_and_blanks_in_the_table_may_be_written_either_way(tmp_path):
+    """A composed and a decomposed umlaut; a blank behind the comma of the header."""
+    found = table(tmp_path, "file, class\n\u00c4rger.png, cat\nA\u0308pfel.png, dog\n")
+    names = ["A\u0308rger.png", "\u00c4pfel.png"]
+    assert found.classes_of(names) == dict(zip(names, ["cat", "dog"], strict=True))

@@ -407,10 +407,25 @@ def test_one_class_only_is_refused_for_arrays_too():
 
 def test_a_class_that_is_all_held_out_is_refused_for_arrays_too():
     images, _ = arrays(20)
-    with pytest.raises(DataError, match='class "1": its few pictures are all held out'):
+    with pytest.raises(DataError, match='class "1": all its pictures are held out'):
         from_arrays(images, (np.arange(20) % 10 == 0).astype(int), holdout=10)
 
 
 def test_pictures_without_pixels_are_refused():
     with pytest.raises(DataError, match=r"images are uint8 \(20, 0, 28, 1\)"):
         from_arrays(np.zeros((20, 0, 28, 1), np.uint8))
+
+
+# Names and settings
+
+
+def test_npz_with_arrays_that_nobody_reads_is_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", image=IMAGES, labels=LABELS)
+    with pytest.raises(DataError, match=r"has arrays \['labels'\]; only \"image\" and \"label\" are read"):
+        NPZ(str(tmp_path / "x.npz")).open()
+
+
+@pytest.mark.parametrize(("path", "holdout"), [("", 10), ("x", 1)])
+def test_idx_needs_a_folder_and_a_holdout(path, holdout):
+    with pytest.raises(ValueError, match=f'path = "{path}", holdout = {holdout}'):
+        IDX(path, holdout)

@@ -91,3 +91,8 @@ def test_tfds_says_how_to_prepare_what_is_not_there(tmp_path, name):
     plain = name.split(":")[0]
     command = f"`tfds build {plain} --file_format=array_record --data_dir={tmp_path}`"
     assert command in one_line(error)
+
+
+def test_what_is_trained_on_is_not_held_out():
+    with pytest.raises(ValueError, match='heldout_split = "train": is what is trained on; to hold out'):
+        TFDS("mnist", train_split="train", heldout_split="train")

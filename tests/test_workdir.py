@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 import diffusion_jax as dj
 from diffusion_jax.components import ConfigError
@@ -173,7 +174,7 @@ def test_other_data_in_the_folder_are_refused(tmp_path):
     rng = np.random.default_rng(0)
     path, folder = tmp_path / "mine.npz", tmp_path / "run"
     mine = config(steps=1, batch_size=8) | {"data": {"name": "NPZ", "path": str(path)}}
-    labels = np.arange(40) % 10
+    labels = np.arange(40) // 4
     np.savez(path, image=rng.integers(0, 255, (40, 8, 8, 1), np.uint8), label=labels)
     dj.train(mine, folder)
     np.savez(path, image=rng.integers(0, 255, (40, 8, 8, 1), np.uint8), label=labels)
@@ -234,7 +235,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
 
 def test_pictures_that_cannot_be_shown_are_refused_before_training(tmp_path):
     path = tmp_path / "rgba.npz"
-    np.savez(path, image=np.zeros((40, 8, 8, 4), np.uint8), label=np.arange(40) % 10)
+    np.savez(path, image=np.zeros((40, 8, 8, 4), np.uint8), label=np.arange(40) // 4)
     with pytest.raises(ConfigError, match="4 channels; need 1 or 3"):
         dj.train(config() | {"data": {"name": "NPZ", "path": str(path)}}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -275,3 +276,41 @@ def test_checkpoints_without_their_config_are_not_trained_over(tmp_path):
     with pytest.raises(ConfigError, match=r"no config\.json"):
         dj.train(config(), tmp_path)
     assert (tmp_path / "checkpoints" / "10").exists()
+
+
+def named_pictures(folder: Path) -> dict:
+    """A config of pictures in two sub-folders, whose classes have names."""
+    for i in range(20):
+        path = folder / "pictures" / ("cat", "dog")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 10 * i).save(path)
+    plain = tiny.config(tiny.AFFINE, steps=1, batch_size=8)
+    plain["data"] = {
+        "name": "Folder",
+        "path": str(folder / "pictures"),
+        "size": 8,
+        "channels": 1,
+        "classes": "folder",
+        "holdout": 5,
+        "cache_dir": str(folder / "cache"),
+    }
+    plain["model"] = {"name": "tiny:TwoClasses"}
+    return plain
+
+
+def test_a_run_among_the_pictures_is_refused(tmp_path):
+    """Its samples would be data of the next start."""
+    plain = named_pictures(tmp_path)
+    inside = tmp_path / "pictures" / "run"
+    with pytest.raises(ConfigError, match="lies in the folder of the pictures"):
+        dj.train(plain, inside)
+    assert not inside.exists()
+
+
+def test_classes_have_the_names_of_their_folders(tmp_path):
+    dj.train(named_pictures(tmp_path), tmp_path / "run")
+    run = dj.load(tmp_path / "run", allow_code=True)
+    assert [run.class_name(i) for i in (0, 1)] == ["cat", "dog"]
+    for wrong in (-1, 2):
+        with pytest.raises(ValueError, match=f"labels contain {wrong}: must be from 0 to 1"):
+            run.class_name(wrong)

@@ -36,6 +36,10 @@ _STORAGES = {
 }
 
 
+# Beyond these the product of a shape may take for ever: a pickle's integers have any size.
+_MOST_DIMENSIONS, _LONGEST = 32, 2**48
+
+
 @dataclasses.dataclass(frozen=True)
 class Storage:
     """Numbers that tensors view."""
@@ -67,12 +71,21 @@ class _OrderedDict(dict):
     """Theirs. Unlike other containers it may be given attributes, which are dropped."""
 
 
+def _ordered_dict(*items: Any) -> _OrderedDict:
+    """OrderedDict(), as it is pickled: its items are set afterwards, one by one."""
+    if items:
+        raise InteropError("makes an OrderedDict of something; refused")
+    return _OrderedDict()
+
+
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> np.ndarray:
     """_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, ...)."""
     if not isinstance(storage, Storage):
         raise InteropError("has a tensor without a storage; refused")
     if not (_whole((offset,)) and _whole(shape) and _whole(stride) and len(shape) == len(stride)):
         raise InteropError("has a tensor whose shape, strides or offset are no whole numbers from 0; refused")
+    if len(shape) > _MOST_DIMENSIONS or max(shape, default=0) > _LONGEST:
+        raise InteropError("has a tensor of an absurd shape; refused")
     if not math.prod(shape):
         return np.ndarray(shape, storage.dtype, b"")
     where = f"has a tensor of shape {shown(str(tuple(shape)))}"
@@ -94,7 +107,7 @@ def _parameter(data: Any, *_: Any) -> Any:
 
 
 _BUILDERS: dict[str, Callable[..., Any]] = {
-    "collections OrderedDict": _OrderedDict,
+    "collections OrderedDict": _ordered_dict,
     "torch._utils _rebuild_tensor_v2": _tensor,
     "torch._utils _rebuild_parameter": _parameter,
 }

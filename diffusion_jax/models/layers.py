@@ -137,12 +137,10 @@ class Attention(nn.Module):
         inner = self.heads * self.head_channels
         h = GroupNorm(self.groups, self.dtype, name="norm")(x)
         split = (batch, height * width, self.heads, self.head_channels)
-        bias = self.qkv_bias
-        q, k, v = (
-            self.dense(h, inner, use_bias=bias, dtype=self.dtype, name=n).reshape(split) for n in "qkv"
-        )
+        bias, dtype = self.qkv_bias, self.dtype
+        q, k, v = (self.layer(h, inner, use_bias=bias, dtype=dtype, name=n).reshape(split) for n in "qkv")
         h = attend(q, k, v).reshape(batch, height, width, inner)
-        return x + self.last_layer(h, channels, dtype=self.dtype, name="out")
+        return x + self.last_layer(h, channels, dtype=dtype, name="out")
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:

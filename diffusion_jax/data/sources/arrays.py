@@ -53,6 +53,8 @@ class NPZ(Dataset):
             raise DataError(f'path = "{self.path}": cannot be read as .npz ({error!r})') from error
         if "image" not in arrays:
             raise DataError(f'path = "{self.path}": has no array "image", only {sorted(arrays)}')
+        if more := sorted(arrays.keys() - {"image", "label"}):
+            raise DataError(f'path = "{self.path}": has arrays {more}; only "image" and "label" are read')
         return from_arrays(arrays["image"], arrays.get("label"), holdout=self.holdout)
 
 
@@ -67,6 +69,10 @@ class IDX(Dataset):
 
     path: str
     holdout: int = 10
+
+    def __post_init__(self):
+        if not self.path or self.holdout < 2:
+            raise ValueError(f'path = "{self.path}", holdout = {self.holdout}: need a folder, and at least 2')
 
     def open(self) -> tuple[Source, Source]:
         folder = Path(self.path).expanduser()

@@ -119,7 +119,7 @@ def check_classes(labels: np.ndarray, trained: np.ndarray, names: Sequence[str] 
         )
     if len(missing := np.setdiff1d(present, trained)):
         name = names[missing[0]] if names else missing[0]
-        raise DataError(f'class "{name}": its few pictures are all held out; give it more, or change holdout')
+        raise DataError(f'class "{name}": all its pictures are held out; change holdout, or give it more')
 
 
 def held_out(n: int, holdout: int) -> np.ndarray:

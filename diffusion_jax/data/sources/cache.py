@@ -75,7 +75,7 @@ def open_or_build(file: Path, stamp: str, build: Build) -> Cache:
             if cache is None:
                 _write(file, stamp, build)
                 cache = _read(file, stamp)
-    except (OSError, RuntimeError) as error:  # RuntimeError is what array_record raises
+    except OSError as error:
         raise _unwritable(file, _first_line(error)) from error
     if cache is None:
         raise _unwritable(file, "what was written there is not what is read")
@@ -106,14 +106,19 @@ def _write(file: Path, stamp: str, build: Build) -> None:
 
     def write(record: bytes) -> None:
         nonlocal count
-        writer.write(record)
+        with _telling(file):
+            writer.write(record)
         count += 1
 
     try:
-        writer = ArrayRecordWriter(str(beside), _OPTIONS)
-        with contextlib.closing(writer):
+        with _telling(file):
+            writer = ArrayRecordWriter(str(beside), _OPTIONS)
+        try:
             about = build(write)
-            writer.write(json.dumps(about | {"stamp": stamp, "count": count}).encode())
+            write(json.dumps(about | {"stamp": stamp, "count": count}).encode())
+        finally:
+            with _telling(file):
+                writer.close()
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)
@@ -125,6 +130,15 @@ def _alone(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def _telling(file: Path) -> Iterator[None]:
+    """Tells what array_record raises as a DataError, and not what is raised in decoding."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise _unwritable(file, _first_line(error)) from error
 
 
 def _unwritable(file: Path, why: str) -> DataError:

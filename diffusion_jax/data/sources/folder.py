@@ -81,8 +81,13 @@ class Folder(Dataset):
             raise ValueError(f"max_skipped = {self.max_skipped}: must be 0 or more")
         self._decoder()
 
+    @property
+    def root(self) -> Path:
+        """The folder, from the root of the disk on."""
+        return _absolute(self.path)
+
     def open(self) -> tuple[Source, Source]:
-        root = _absolute(self.path)
+        root = self.root
         files = scan(root)
         classes = self._classes(list(files))
         check_holdout(self.holdout, len(files))

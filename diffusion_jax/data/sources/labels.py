@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -38,17 +39,19 @@ class Table:
 
     def classes_of(self, names: Iterable[str]) -> dict[str, str]:
         """Class of each picture; rows of pictures that are not there are passed over."""
-        rows = self._rows()
+        rows, classes = self._rows(), {}
         for name in names:
-            if not rows.get(name):
-                what = "has an empty class" if name in rows else "has no row"
+            found = rows.get(_composed(name))
+            if not found:
+                what = "has no row" if found is None else "has an empty class"
                 raise DataError(f'csv = "{self.path}": {name} {what}; give it one, or move the picture away')
-        return {name: rows[name] for name in names}
+            classes[name] = found
+        return classes
 
     def _rows(self) -> dict[str, str]:
         classes: dict[str, str] = {}
         for row in self._read():
-            name = str(PurePosixPath(row[self.file_column] or ""))
+            name = _composed(str(PurePosixPath(row[self.file_column] or "")))
             found = self._class(row[self.class_column] or "")
             if classes.setdefault(name, found) != found:
                 raise DataError(f'csv = "{self.path}": {name} has two classes, {classes[name]} and {found}')
@@ -60,7 +63,7 @@ class Table:
     def _read(self) -> list[dict[str, str]]:
         try:
             with self.path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
+                reader = csv.DictReader(file, skipinitialspace=True)
                 columns, rows = list(reader.fieldnames or ()), list(reader)
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(f'csv = "{self.path}": cannot be read ({error})') from error
@@ -68,3 +71,8 @@ class Table:
             if column not in columns:
                 raise DataError(f'{field} = "{column}": {self.path} has no such column, only {columns}')
         return rows
+
+
+def _composed(name: str) -> str:
+    """A name with its accents composed: disks and tables write them either way."""
+    return unicodedata.normalize("NFC", name)

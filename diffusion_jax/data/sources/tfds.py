@@ -30,6 +30,10 @@ class TFDS(Dataset):
     def __post_init__(self):
         if not self.dataset:
             raise ValueError('dataset = "": name one, such as "cifar10"')
+        if self.train_split == self.heldout_split:
+            raise ValueError(
+                f'heldout_split = "{self.heldout_split}": is what is trained on; to hold out a part: {_PARTS}'
+            )
 
     def open(self) -> tuple[Source, Source]:
         builder = self._builder()
