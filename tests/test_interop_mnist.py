@@ -5,6 +5,7 @@ import pytest
 import torch_files
 
 import diffusion_jax as dj
+from diffusion_jax.experiment import Experiment
 from diffusion_jax.interop import mnist
 from diffusion_jax.interop.torch_pickle import InteropError
 
@@ -73,3 +74,9 @@ def test_another_table_is_refused():
 def test_steps_that_are_not_those_of_the_table_are_refused():
     with pytest.raises(InteropError, match="steps = 30: tensor t_emb is for 20; leave it out"):
         network(tiny(), steps=30)
+
+
+def test_a_run_of_it_knows_that_it_was_never_without_labels():
+    config, shape = mnist.config_of(tiny(), None, None, None, None)
+    network = Experiment.from_config(config, shape, config["model"]["num_classes"]).network
+    assert not network.unlabelled
