@@ -77,5 +77,6 @@ def test_two_evaluations_differ_by_the_parameters_only(devices):
 
 
 def test_labels_are_never_dropped(devices):
-    found = evaluate_labels([1] * 10, 10, devices, label_drop=1.0)
-    assert found["eval_loss"] == pytest.approx(4.0)
+    """Dropped, each would count as label -1, with a loss of 0."""
+    found = evaluate_labels([0, 1] * 5, 10, devices, label_drop=1.0)
+    assert found["eval_loss"] == pytest.approx((1 + 4) / 2)
