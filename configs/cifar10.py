@@ -6,7 +6,7 @@
 35 746 307 parameters. 800 000 steps of 128 pictures; they trained on TPU v3-8 for 10.6 hours. This run's own
 time and figures are not measured yet. A GPU or TPU is needed: on a CPU one step takes most of a minute.
 On several devices the batch is split; `--config.mesh.fsdp=8` splits the state too.
-`--config configs/cifar10.py:smoke` runs in a minute on a CPU.
+`:smoke`, ten steps of a small network, takes 47 s on 2 CPU cores.
 """
 
 import ml_collections

@@ -6,7 +6,7 @@
 702 753 parameters, 600 steps of 128 pictures. On 2 CPU cores: 2 min 36 s in all, 528 images/s.
 Of 1 000 samples (DPM-Solver++ of order 2, 20 steps, guidance 1.3, EMA weights) an SVM reads 99.5%,
 99.5% and 99.7% as asked, for three seeds; the Frechet distance of raw pixels to the held-out digits
-is 1.13, 1.05 and 1.00 times that of 1 000 real training digits.
+is 1.13, 1.05 and 1.00 times that of 1 000 real training digits. `:smoke` takes 43 s.
 """
 
 import ml_collections

@@ -4,7 +4,9 @@
 
 Any folder of PNG, JPEG or WebP files, with all that lie below it: cropped to their middle, resized to 64x64.
 With a class for each of 12 sub-folders, add --config.data.classes=folder --config.model.num_classes=12
---config.loss.label_drop=0.1 --config.sampler.guidance=2.0. A GPU or a TPU is needed: 70 M parameters.
+--config.loss.label_drop=0.1 --config.sampler.guidance=2.0. A GPU or a TPU is needed for its 69 631 875
+parameters; it has not been run there. `:smoke`, ten steps of a small network at 32x32, takes 42 s on
+2 CPU cores.
 """
 
 import ml_collections

@@ -5,6 +5,13 @@
 Theirs are the FiLM U-Net of width 64, the clipped cosine schedule of T = 100, eps, AdamW 2e-4 and 100 000
 batches of 16, pictures squashed to 64x64 and mirrored at random. Added: an average of the weights, and x0
 clipped in sampling (of their 64 published pictures 4 or 5 are blank).
+
+22 171 779 parameters. `:cpu`, the first 300 batches and pictures in 25 steps, on 2 CPU cores with other work
+on them: 47 minutes (4.2 s a batch when alone), loss 0.087 over the last 100 batches, held-out loss 0.086 on
+40 of 800 pictures; theirs is at 0.077 after 1 000 and at 0.0105 after 100 000. Its pictures are soft patches
+of colour on white. `:smoke` takes 41 s. All 100 000 are for a GPU and have not been run.
+With types as classes: --config.data.classes=csv --config.data.csv=types.csv --config.data.csv_class=types
+--config.data.csv_separator="|" --config.model.num_classes=18 --config.loss.label_drop=0.1.
 """
 
 import ml_collections
