@@ -66,8 +66,8 @@ def test_each_stage_has_as_many_parameters_as_theirs(module, count):
     assert sum(leaf.size for name in module.split() for leaf in jax.tree.leaves(tree[name])) == count
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-9)])
-def test_the_output_is_that_of_their_code(dtype, tolerance):
+@pytest.mark.parametrize(("dtype", "tolerance", "pixel"), [("float32", 1e-5, 5e-5), ("float64", 1e-9, 1e-9)])
+def test_the_output_is_that_of_their_code(dtype, tolerance, pixel):
     """Golden values measured on their PyTorch code in float64, with weights filled by a rule.
 
     In float32 rounding grows from layer to layer, to 4e-5 of the output's deviation in the root mean square:
@@ -83,7 +83,7 @@ def test_the_output_is_that_of_their_code(dtype, tolerance):
     assert abs(y.mean() - 0.3152455846) < tolerance
     assert abs(y.std() - 0.4924630832) < tolerance
     row = [0.09790932165, 0.08508504208, 0.34415970655, 0.60378395585]
-    np.testing.assert_allclose(y[0, 0, :4, 0], row, rtol=0, atol=5 * tolerance)
+    np.testing.assert_allclose(y[0, 0, :4, 0], row, rtol=0, atol=pixel)
 
 
 def test_a_block_is_that_of_their_code():
