@@ -30,9 +30,7 @@ def trajectory(run: Run, key: jax.Array, n: int, *, frames: int | None = None, *
     40 of them unless given, or all steps + 1 where these are fewer. x is as `shown` gives it. With
     `keep_x0`, x0-hat of each too.
     """
-    times = (settings.get("steps") or run.sampling.steps) + 1
-    keep = min(40, times) if frames is None else _checked(frames, times)
-    _, kept = run.sample(key, n, keep=keep, **settings)
+    _, kept = run.sample(key, n, keep=_states(run, frames, 40, settings), **settings)
     return kept._replace(x=shown(run.schedule, kept.x, kept.times))
 
 
@@ -41,9 +39,7 @@ def strip(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **sett
 
     9 of them unless given, or all steps + 1 where these are fewer.
     """
-    times = (settings.get("steps") or run.sampling.steps) + 1
-    frames = min(9, times) if frames is None else frames
-    kept = trajectory(run, key, n, frames=frames, keep_x0=True, **settings)
+    kept = trajectory(run, key, n, frames=_states(run, frames, 9, settings), keep_x0=True, **settings)
     return images.strip(kept.x, kept.x0, kept.times, _names(run, settings.get("labels")))
 
 
@@ -130,6 +126,12 @@ def shown(schedule: Schedule, x: ArrayLike, times: ArrayLike) -> np.ndarray:
     """
     deviation = np.hypot(schedule.alpha(times), schedule.sigma(times))
     return np.asarray(x) / np.maximum(deviation, 1).reshape(-1, 1, 1, 1, 1)
+
+
+def _states(run: Run, frames: int | None, usual: int, settings: dict[str, Any]) -> int:
+    """`frames`, checked; unless given the `usual` number, or all states where these are fewer."""
+    times = (settings.get("steps") or run.sampling.steps) + 1
+    return min(usual, times) if frames is None else _checked(frames, times)
 
 
 def _checked(frames: int, times: int | None = None) -> int:

@@ -18,6 +18,7 @@ from diffusion_jax.models.layers import (
     GroupNorm,
     at_least_float32,
     check_attention,
+    check_counts,
     check_dtype,
     torch_conv3x3,
     torch_dense,
@@ -161,10 +162,7 @@ class ConvNeXtUNet(nn.Module):
             )
         if self.embedding_width < 2 or self.embedding_width % 2:
             raise ValueError(f"embedding_width = {self.embedding_width}: must be positive and even")
-        if self.num_classes < 0 or self.out_channels < 0:
-            raise ValueError(
-                f"num_classes = {self.num_classes}, out_channels = {self.out_channels}: must not be negative"
-            )
+        check_counts(self.num_classes, self.out_channels)
         check_dtype(self.dtype)
         check_attention(self.attention, self.sides(min(image_shape[:2])))
 
@@ -192,9 +190,8 @@ class ConvNeXtUNet(nn.Module):
 
         def block(x: jax.Array, width: int, level: int, name: str) -> jax.Array:
             x = ConvNeXtBlock(width, self.expansion, dtype, name=name)(x, *embeddings)
-            return (
-                self._attention(width, dtype, f"{name}_attention")(x) if sides[level] in self.attention else x
-            )
+            attends = sides[level] in self.attention
+            return self._attention(width, dtype, f"{name}_attention")(x) if attends else x
 
         x = x.astype(dtype)
         if self.stem:

@@ -16,6 +16,7 @@ from diffusion_jax.models.layers import (
     ClassEmbedding,
     GroupNorm,
     at_least_float32,
+    check_counts,
     check_dtype,
     check_halved,
     sinusoid,
@@ -87,10 +88,7 @@ class FiLMUNet(nn.Module):
         for name in ("blocks", "groups", "heads", "head_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
-        if self.num_classes < 0 or self.out_channels < 0:
-            raise ValueError(
-                f"num_classes = {self.num_classes}, out_channels = {self.out_channels}: must not be negative"
-            )
+        check_counts(self.num_classes, self.out_channels)
         if self.width % self.groups:
             raise ValueError(f"groups = {self.groups}: must divide width = {self.width}")
         check_dtype(self.dtype)

@@ -44,6 +44,12 @@ def torch_init(fan_in: int) -> Callable[..., jax.Array]:
     return init
 
 
+def check_counts(num_classes: int, out_channels: int) -> None:
+    """Raises ValueError for less than none."""
+    if num_classes < 0 or out_channels < 0:
+        raise ValueError(f"num_classes = {num_classes}, out_channels = {out_channels}: must not be negative")
+
+
 def check_dtype(dtype: str) -> None:
     """Raises ValueError for a dtype that networks do not compute in."""
     if dtype not in ("float32", "bfloat16", "float64"):

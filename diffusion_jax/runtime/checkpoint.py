@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from diffusion_jax.runtime.errors import first_line
+
 log = logging.getLogger(__name__)
 
 # Under absl's app.run Orbax tells of every thread; its errors come back as ours.
@@ -179,17 +181,12 @@ class Checkpoints:
 
 
 def _note_damage(damaged: dict[int, str], step: int, error: Exception) -> None:
-    damaged[step] = _first_line(error)
+    damaged[step] = first_line(error)
     log.warning("checkpoint %d is damaged and passed over: %s", step, damaged[step])
 
 
 def _failed(step: int, why: object) -> str:
-    return f"saving checkpoint {step} failed: {_first_line(why)}"
-
-
-def _first_line(why: object) -> str:
-    text = str(why).strip()
-    return text.splitlines()[0][:300] if text else type(why).__name__
+    return f"saving checkpoint {step} failed: {first_line(why)}"
 
 
 def _sealed(content: dict[str, Any]) -> dict[str, Any]:

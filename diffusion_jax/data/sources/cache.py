@@ -14,6 +14,7 @@ import grain
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from diffusion_jax.data.sources.base import DataError
+from diffusion_jax.runtime.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Cache:
             return self._records[index]
         except RuntimeError as error:
             raise DataError(
-                f"cache {self.file} is damaged ({_first_line(error)}); delete it and start again"
+                f"cache {self.file} is damaged ({first_line(error)}); delete it and start again"
             ) from error
 
 
@@ -76,7 +77,7 @@ def open_or_build(file: Path, stamp: str, build: Build) -> Cache:
                 _write(file, stamp, build)
                 cache = _read(file, stamp)
     except OSError as error:
-        raise _unwritable(file, _first_line(error)) from error
+        raise _unwritable(file, first_line(error)) from error
     if cache is None:
         raise _unwritable(file, "what was written there is not what is read")
     return cache
@@ -95,7 +96,7 @@ def _read(file: Path, stamp: str, say: bool = False) -> Cache | None:
         return Cache(file, about, records) if about["stamp"] == stamp else None
     except (RuntimeError, ValueError, LookupError, TypeError) as error:
         if say:
-            log.warning("cache %s is damaged (%s); it is built anew", file, _first_line(error))
+            log.warning("cache %s is damaged (%s); it is built anew", file, first_line(error))
         return None
 
 
@@ -138,12 +139,8 @@ def _telling(file: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise _unwritable(file, _first_line(error)) from error
+        raise _unwritable(file, first_line(error)) from error
 
 
 def _unwritable(file: Path, why: str) -> DataError:
     return DataError(f'cache_dir = "{file.parent.parent}": cannot be written ({why}); name another')
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:200]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.data.sources.base import DataError, Dataset, Rows, Source
+from diffusion_jax.runtime.errors import first_line
 
 _PARTS = 'train_split="train[:90%]", heldout_split="train[90%:]"'
 
@@ -95,10 +96,9 @@ class TFDS(Dataset):
             return _TFDSRows(builder.as_data_source(split=split))
         except (KeyError, ValueError, NotImplementedError) as error:
             known = sorted(builder.info.splits)
-            why = str(error).strip().splitlines()[0][:200]
             remedy = f"; to hold out a part: {_PARTS}" if split == self.heldout_split else ""
             raise DataError(
-                f'split "{split}" of dataset "{self.dataset}" cannot be read ({why}); '
+                f'split "{split}" of dataset "{self.dataset}" cannot be read ({first_line(error)}); '
                 f"it has the splits {known}, which must be in array_record form{remedy}"
             ) from error
 
