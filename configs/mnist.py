@@ -72,6 +72,42 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     if variant == "cpu":
         config.train.update(steps=1500, batch_size=64, eval_every=500, sample_every=500, checkpoint_every=250)
         config.train.update(eval_examples=256, ema_decay=0.99)
+    elif variant == "small":
+        config.model = dict(
+            name="UNet",
+            channels=(32, 64),
+            blocks=1,
+            patch=2,
+            attention=(7,),
+            num_classes=10,
+            groups=8,
+            time_scale=1000.0,
+            dtype="float32",
+        )
+        config.schedule = dict(name="Cosine", steps=1000)
+        config.prediction = dict(name="V")
+        config.loss.times = dict(name="StratifiedTimes")
+        steps = 2000
+        config.optimizer = dict(
+            name="adamw",
+            lr_schedule=dict(
+                name="warmup_cosine_decay_schedule",
+                init_value=0.0,
+                peak_value=2e-3,
+                warmup_steps=100,
+                decay_steps=steps,
+                end_value=2e-5,
+            ),
+            weight_decay=1e-4,
+            clip_norm=1.0,
+        )
+        config.sampler = dict(
+            name="DPMSolverPP", order=2, steps=20, grid=dict(name="Uniform"), guidance=1.0, clip=False
+        )
+        config.train.update(
+            steps=steps, batch_size=64, eval_every=500, sample_every=1250, checkpoint_every=250
+        )
+        config.train.update(eval_examples=512, ema_decay=0.995)
     elif variant == "smoke":
         config.model.update(channels=(8, 16), strides=(2,), attention=(14,))
         config.train.update(steps=10, batch_size=16, log_every=5, eval_examples=16)

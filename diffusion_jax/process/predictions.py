@@ -31,6 +31,36 @@ class Denoised(NamedTuple):
     x0: jax.Array
     eps: jax.Array
 
+    def moved(self, x0: jax.Array, eps: jax.Array) -> "Denoised":
+        """Other parts in the place of these; what else is known stays."""
+        return Denoised(x0, eps)
+
+
+@jax.tree_util.register_pytree_node_class
+class LearnedVariance(Denoised):
+    """The opinion of a network that learns the variance of its reverse step too.
+
+    `fraction`, shaped like x_t, says where its log variance lies between the posterior's (0) and the
+    forward step's (1) (Nichol and Dhariwal 2021, Eq. 15). It unpacks as (x0, eps), as every `Denoised`.
+    """
+
+    fraction: jax.Array
+
+    def __new__(cls, x0: jax.Array, eps: jax.Array, fraction: jax.Array) -> "LearnedVariance":
+        new = super().__new__(cls, x0, eps)
+        new.fraction = fraction
+        return new
+
+    def moved(self, x0: jax.Array, eps: jax.Array) -> "LearnedVariance":
+        return LearnedVariance(x0, eps, self.fraction)
+
+    def tree_flatten(self) -> tuple[tuple, None]:
+        return (self.x0, self.eps, self.fraction), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, leaves: tuple) -> "LearnedVariance":
+        return cls(*leaves)
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:

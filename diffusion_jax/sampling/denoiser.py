@@ -1,4 +1,8 @@
-"""A network and its parameters as the function that samplers use: denoise(x_t, t) -> Denoised(x0, eps)."""
+"""A network and its parameters as the function that samplers use: denoise(x_t, t) -> Denoised(x0, eps).
+
+A wrapper hands what it is given beside x_t and t on to what it wraps: `x0_hat`, the x0 of the step before,
+for a network that is conditioned on its own guesses (`samplers.SelfConditioned` gives it).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +12,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.forward import expand
-from diffusion_jax.process.predictions import Denoised, Prediction
+from diffusion_jax.process.predictions import Denoised, LearnedVariance, Prediction
 from diffusion_jax.process.schedules import Schedule
 
-Denoise = Callable[[jax.Array, ArrayLike], Denoised]
+Denoise = Callable[..., Denoised]
 
 
 def denoiser(
@@ -26,24 +30,42 @@ def denoiser(
 
     `apply(params, x, time, labels)` is the network: x float32 [B, H, W, C], time float32 [B], labels
     int32 [B] or None (a negative label means none). A discrete schedule's network is only ever
-    shown the times k/T. With `clip`, x0 is clipped to [-1, 1] and eps re-derived.
+    shown the times k/T. With `clip`, x0 is clipped to [-1, 1] and eps re-derived. An output of twice the
+    channels is (prediction, f) of learned-range variance, f in [-1, 1] from the posterior's to the forward
+    step's (Nichol and Dhariwal 2021, Eq. 15).
 
-    Returns denoise(x_t, t), with t a scalar or [B]. Raises ValueError where prediction and schedule
-    do not go together (eps-prediction with zero terminal SNR).
+    Returns denoise(x_t, t), with t a scalar or [B]; denoise(x_t, t, x0_hat=...) hands x0_hat, shaped
+    like x_t, to `apply` too. Raises ValueError where prediction and schedule do not go together
+    (eps-prediction with zero terminal SNR), or the output has another shape.
     """
     prediction.check(schedule)
     labels = None if labels is None else jnp.asarray(labels, jnp.int32)
 
-    def denoise(x_t: jax.Array, t: ArrayLike) -> Denoised:
+    def denoise(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
         # A scalar t stays one here: computed once, alpha and sigma round alike for every batch size.
         t = jnp.asarray(t, jnp.float32)
         alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
         time = prediction.network_time(schedule, schedule.round(t))
         time = jnp.broadcast_to(time, x_t.shape[:1])
-        output = apply(params, prediction.network_input(x_t, alpha, sigma), time, labels)
-        return prediction.denoised(output.astype(jnp.float32), x_t, alpha, sigma)
+        output = apply(params, prediction.network_input(x_t, alpha, sigma), time, labels, **given)
+        output, fraction = split_variance(output.astype(jnp.float32), x_t.shape)
+        denoised = prediction.denoised(output, x_t, alpha, sigma)
+        return denoised if fraction is None else LearnedVariance(*denoised, fraction)
 
     return clipped(denoise, schedule) if clip else denoise
+
+
+def split_variance(output: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array | None]:
+    """A network's output for pictures of `shape` as (prediction, fraction of the learned range or None).
+
+    Raises ValueError where it is neither of that shape nor has twice its channels: it would broadcast.
+    """
+    if output.shape == tuple(shape):
+        return output, None
+    if output.shape != (*shape[:-1], 2 * shape[-1]):
+        raise ValueError(f"the network makes {output.shape} of pictures {shape}: need the same shape")
+    prediction, f = jnp.split(output, 2, axis=-1)
+    return prediction, (f + 1) / 2
 
 
 def clipped(denoise: Denoise, schedule: Schedule, low: float = -1.0, high: float = 1.0) -> Denoise:
@@ -52,10 +74,10 @@ def clipped(denoise: Denoise, schedule: Schedule, low: float = -1.0, high: float
     Put it around guidance, not inside: guidance leaves the range again.
     """
 
-    def denoise_and_clip(x_t: jax.Array, t: ArrayLike) -> Denoised:
-        x0, eps = denoise(x_t, t)
-        inside = jnp.clip(x0, low, high)
+    def denoise_and_clip(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
+        here = denoise(x_t, t, **given)
+        inside = jnp.clip(here.x0, low, high)
         ratio = expand(schedule.alpha(t) / schedule.sigma(t), x_t)
-        return Denoised(inside, eps + ratio * (x0 - inside))
+        return here.moved(inside, here.eps + ratio * (here.x0 - inside))
 
     return denoise_and_clip

@@ -18,9 +18,10 @@ def classifier_free(cond: Denoise, uncond: Denoise, scale: ArrayLike) -> Denoise
     """
     scale = jnp.asarray(scale, jnp.float32)
 
-    def denoise(x_t: jax.Array, t: ArrayLike) -> Denoised:
+    def denoise(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
         w = expand(scale, x_t)
+        c, u = cond(x_t, t, **given), uncond(x_t, t, **given)
         # Not u + w (c - u), which rounds away from c at w = 1.
-        return jax.tree.map(lambda c, u: w * c + (1 - w) * u, cond(x_t, t), uncond(x_t, t))
+        return c.moved(w * c.x0 + (1 - w) * u.x0, w * c.eps + (1 - w) * u.eps)
 
     return denoise
