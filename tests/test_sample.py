@@ -12,7 +12,8 @@ from oracles import SCHEDULES, Gaussian, predictions_for, quick_jit, scales, sid
 
 import diffusion_jax as dj
 from diffusion_jax.sampling.sample import first_noise
-from diffusion_jax.sampling.samplers import DDIM, DDPM, DPMSolverPP, Heun, noise
+from diffusion_jax.sampling.samplers import DDIM, DDPM, DPMSolverPP, Heun
+from diffusion_jax.sampling.samplers.base import noise
 
 COSINE = SCHEDULES["cosine"]
 DATA = Gaussian(0.3, 0.5)

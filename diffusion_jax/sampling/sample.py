@@ -11,7 +11,7 @@ from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.samplers import DDIM, Sampler
-from diffusion_jax.sampling.samplers import noise as normal
+from diffusion_jax.sampling.samplers.base import noise as normal
 
 
 class Frames(NamedTuple):
