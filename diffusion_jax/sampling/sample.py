@@ -79,32 +79,50 @@ def sample(
     if noise.shape != tuple(shape):
         raise ValueError(f"noise has shape {noise.shape}: the pictures have {tuple(shape)}")
 
-    keys = _keys(key, indices)
     t = jnp.asarray(times, jnp.float32)
     # The barrier keeps the compiler from working sigma into the drawing: noise given back is the same bits.
     x = schedule.sigma(t[0]) * jax.lax.optimization_barrier(noise)
+    x, frames = march(picture_keys(key, indices), denoise, schedule, sampler, x, t, kept)
+    if not keep:
+        return x
+    return x, Frames(t[kept], frames, _opinions(denoise, schedule, t[kept], frames) if keep_x0 else None)
+
+
+def march(
+    keys: jax.Array,
+    denoise: Denoise,
+    schedule: Schedule,
+    sampler: Sampler,
+    x: jax.Array,
+    times: jax.Array,
+    kept: np.ndarray = np.zeros(0, int),
+) -> tuple[jax.Array, jax.Array]:
+    """Takes x [B, H, W, C] from times[0] to times[-1], a step of `sampler` between two neighbours.
+
+    The loop under everything that samples. `keys`, [B], are the pictures' (`picture_keys`); `times`, float32
+    [steps + 1], may be traced. Returns x and the states number `kept` on the way, [len(kept), B, H, W, C].
+    """
 
     def body(carry, i):
         x, memory, frames = carry
         frames = _record(frames, kept, i, x)
-        x, memory = sampler.step(_fold(keys, i + 1), denoise, schedule, x, t[i], t[i + 1], memory)
+        step_keys = _fold(keys, i + 1)
+        x, memory = sampler.step(step_keys, denoise, schedule, x, times[i], times[i + 1], memory)
         return (x, memory, frames), None
 
-    start = (x, sampler.init(x), jnp.zeros((keep, *shape), jnp.float32))
-    (x, _, frames), _ = jax.lax.scan(body, start, jnp.arange(len(times) - 1))
-    if not keep:
-        return x
-    frames = _record(frames, kept, len(times) - 1, x)
-    return x, Frames(t[kept], frames, _opinions(denoise, schedule, t[kept], frames) if keep_x0 else None)
+    last = len(times) - 1
+    start = (x, sampler.init(x), jnp.zeros((len(kept), *x.shape), jnp.float32))
+    (x, _, frames), _ = jax.lax.scan(body, start, jnp.arange(last))
+    return x, _record(frames, kept, last, x)
 
 
 def first_noise(key: jax.Array, indices: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     """The standard normal noise [B, *shape] from which pictures `indices`, [B], of `key` start."""
-    return normal(_fold(_keys(key, jnp.asarray(indices)), 0), shape)
+    return normal(_fold(picture_keys(key, jnp.asarray(indices)), 0), shape)
 
 
-def _keys(key: jax.Array, indices: jax.Array) -> jax.Array:
-    """A stream of its own for each picture, [B]."""
+def picture_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
+    """A stream of its own for each of the pictures `indices` of a key, [B]."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
