@@ -49,6 +49,29 @@ def posterior(
     return mean, sigma_s**2 * lost
 
 
+def learned_variance(schedule: Schedule, fraction: jax.Array, t: ArrayLike, s: ArrayLike) -> jax.Array:
+    """exp(f log beta + (1 - f) log beta-tilde), shaped like `fraction` f (Nichol and Dhariwal 2021, Eq. 15).
+
+    beta is the variance of `transition` and beta-tilde that of `posterior`, for any two times s < t; between
+    them lies only the factor sigma_t^2/sigma_s^2. At s = 0, where beta-tilde is 0, the lower end of the range
+    is the posterior's variance between the first two times of a discrete schedule, from 2/T to 1/T, as the
+    paper's is; a schedule without two such times has beta for both ends.
+    """
+    sigma_t, sigma_s = schedule.sigma(t), schedule.sigma(s)
+    low = jnp.where(sigma_s > 0, sigma_s, _lowest_sigma(schedule, sigma_t))
+    log_low, log_high = (expand(2 * jnp.log(sigma), fraction) for sigma in (low, sigma_t))
+    lost = expand(_lost(schedule, t, s), fraction)
+    return lost * jnp.exp(fraction * log_high + (1 - fraction) * log_low)
+
+
+def _lowest_sigma(schedule: Schedule, sigma_t: jax.Array) -> jax.Array:
+    """The deviation at s = 0 at the lower end of the learned range."""
+    if schedule.steps is None or schedule.steps == 1:
+        return sigma_t
+    t, s = 2 / schedule.steps, 1 / schedule.steps
+    return schedule.sigma(s) * jnp.sqrt(_lost(schedule, t, s))
+
+
 def _lost(schedule: Schedule, t: ArrayLike, s: ArrayLike) -> jax.Array:
     """1 - SNR(t)/SNR(s), by expm1: as a plain difference it cancels for neighbouring times."""
     return -jnp.expm1(schedule.log_snr(t) - schedule.log_snr(s))
