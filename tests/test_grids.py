@@ -4,9 +4,27 @@ import numpy as np
 import pytest
 
 from diffusion_jax.process import schedules
-from diffusion_jax.sampling.grids import Grid, Karras, Leading, Uniform, UniformLogSNR
+from diffusion_jax.sampling.grids import (
+    Explicit,
+    Grid,
+    Karras,
+    Leading,
+    Quadratic,
+    Trailing,
+    Uniform,
+    UniformLogSNR,
+)
 
-GRIDS = {"uniform": Uniform(), "log_snr": UniformLogSNR(), "karras": Karras()}
+# The ten steps of Align Your Steps for Stable Diffusion 1.5.
+ALIGNED = (1.0, 0.851, 0.737, 0.646, 0.546, 0.456, 0.344, 0.234, 0.125, 0.025, 0.0)
+GRIDS = {
+    "uniform": Uniform(),
+    "quadratic": Quadratic(),
+    "trailing": Trailing(),
+    "log_snr": UniformLogSNR(),
+    "karras": Karras(),
+    "explicit": Explicit(ALIGNED, interpolate=True),
+}
 TABLES = {
     "linear": schedules.LinearBeta(8, end=0.007),
     "cosine": schedules.Cosine(8),
@@ -81,6 +99,72 @@ def test_uniform_steps_are_equal():
     np.testing.assert_allclose(np.diff(Uniform()(FLOWS["rectified"], 7)), -1 / 7)
     times = Uniform()(schedules.Cosine(1000), 25)
     np.testing.assert_allclose(np.diff(times), -0.04)
+
+
+def test_quadratic_times_are_the_squares_of_uniform_ones():
+    """tau_i = floor(c i^2) of Song et al. 2021, with c = T/S^2, but rounded to the nearest."""
+    np.testing.assert_allclose(np.sqrt(Quadratic()(FLOWS["rectified"], 7)) * 7, np.arange(7, -1, -1))
+    k = Quadratic()(schedules.LinearBeta(), 20) * 1000
+    assert np.abs(k - 2.5 * np.arange(20, -1, -1) ** 2).max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("steps", [10, 16, 25, 50, 80])
+def test_trailing_times_are_those_of_lin_et_al(steps):
+    """round(arange(T, 0, -T/S)), counted from 1; where a half is rounded, `Uniform` may differ."""
+    k = Trailing()(schedules.LinearBeta(), steps) * 1000
+    np.testing.assert_allclose(k, [*np.round(np.arange(1000, 0, -1000 / steps)), 0], atol=1e-9)
+    uniform = Uniform()(schedules.LinearBeta(), steps) * 1000
+    halves = 1000 * np.arange(steps, -1, -1) / steps % 1 == 0.5
+    np.testing.assert_allclose(k[~halves], uniform[~halves], atol=1e-9)
+    assert steps not in (16, 80) or not np.allclose(k, uniform)
+
+
+def test_trailing_times_of_a_continuous_schedule_are_uniform():
+    np.testing.assert_array_equal(Trailing()(FLOWS["karras"], 13), Uniform()(FLOWS["karras"], 13))
+
+
+@pytest.mark.parametrize("interpolate", [False, True])
+def test_explicit_times_are_taken_as_they_are(interpolate):
+    for schedule in (schedules.LinearBeta(), FLOWS["rectified"]):
+        times = Explicit(list(ALIGNED), interpolate)(schedule, 10)
+        np.testing.assert_allclose(times, ALIGNED, rtol=0, atol=1e-12)
+    assert hash(Explicit(list(ALIGNED))) == hash(Explicit(ALIGNED))
+
+
+@pytest.mark.parametrize(("name", "skipped"), [("karras", 0), ("rectified", 1)])
+def test_explicit_times_are_interpolated_in_log_snr(name, skipped):
+    """Twice as many steps less one meet every second time again, between them the log-SNR is the mean.
+
+    A flow starts at zero SNR, and only from the second time on there is a log-SNR to interpolate.
+    """
+    schedule, own = FLOWS[name], np.array(ALIGNED[skipped:-1])
+    times = Explicit(ALIGNED, interpolate=True)(schedule, 2 * len(own) - 1 + skipped)
+    assert times[0] == 1.0
+    times = times[skipped:-1]
+    np.testing.assert_allclose(times[::2], own, rtol=1e-5)
+    log_snr = np.asarray(schedule.log_snr(times), np.float64)
+    np.testing.assert_allclose(log_snr[1::2], (log_snr[:-1:2] + log_snr[2::2]) / 2, atol=1e-4)
+
+
+def test_explicit_times_for_another_number_of_steps_are_refused():
+    with pytest.raises(
+        ValueError, match="steps = 9: the times given make 10; use these, or interpolate=True"
+    ):
+        Explicit(ALIGNED)(FLOWS["rectified"], 9)
+
+
+def test_explicit_times_without_two_finite_log_snrs_cannot_be_interpolated():
+    with pytest.raises(ValueError, match="times = .*too few to interpolate"):
+        Explicit((1.0, 0.5, 0.0), interpolate=True)(FLOWS["rectified"], 4)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [(), (1.0,), (1.0, 0.5), (0.9, 0.0), (1.0, 0.5, 0.5, 0.0), (1.0, 0.2, 0.3, 0.0), (0.0, 1.0), ((1, 0),)],
+)
+def test_explicit_times_must_fall_from_1_to_0(times):
+    with pytest.raises(ValueError, match="times = .*must decrease strictly from 1.0 to 0.0"):
+        Explicit(times)
 
 
 @pytest.mark.parametrize("steps", [18, 40])

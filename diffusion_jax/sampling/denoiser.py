@@ -68,16 +68,20 @@ def split_variance(output: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array
     return prediction, (f + 1) / 2
 
 
+def with_x0(here: Denoised, x0: jax.Array, schedule: Schedule, t: ArrayLike) -> Denoised:
+    """`here` with another x0, and eps moved so that alpha x0 + sigma eps = x_t still."""
+    ratio = expand(schedule.alpha(t) / schedule.sigma(t), x0)
+    return here.moved(x0, here.eps + ratio * (here.x0 - x0))
+
+
 def clipped(denoise: Denoise, schedule: Schedule, low: float = -1.0, high: float = 1.0) -> Denoise:
-    """`denoise` with x0 clipped to [low, high] and eps moved so that alpha x0 + sigma eps = x_t still.
+    """`denoise` with x0 clipped to [low, high] (Saharia et al. 2022, Sec. 2.3, static thresholding).
 
     Put it around guidance, not inside: guidance leaves the range again.
     """
 
     def denoise_and_clip(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
         here = denoise(x_t, t, **given)
-        inside = jnp.clip(here.x0, low, high)
-        ratio = expand(schedule.alpha(t) / schedule.sigma(t), x_t)
-        return here.moved(inside, here.eps + ratio * (here.x0 - inside))
+        return with_x0(here, jnp.clip(here.x0, low, high), schedule, t)
 
     return denoise_and_clip

@@ -42,6 +42,30 @@ class Uniform(Grid):
 
 
 @dataclasses.dataclass(frozen=True)
+class Quadratic(Grid):
+    """t_i = (1 - i/steps)^2: short steps near the data (Song et al. 2021, App. D.2, tau_i = floor(c i^2)).
+
+    Their c brings the first time close to t = 1; here it is 1.
+    """
+
+    def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
+        return np.linspace(1.0, 0.0, steps + 1) ** 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Trailing(Grid):
+    """k_i = round(T (1 - i/steps)), a half to the even number (Lin et al. 2024, Sec. 3.3).
+
+    `Uniform` rounds a half up and is else the same; on a continuous schedule the two are one.
+    """
+
+    def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
+        if schedule.steps is None:
+            return Uniform().spread(schedule, steps)
+        return np.round(np.arange(steps, -1, -1) * schedule.steps / steps) / schedule.steps
+
+
+@dataclasses.dataclass(frozen=True)
 class Leading(Grid):
     """Every stride-th time of a discrete schedule from 1/T up, t_i = (i stride + 1)/T, then t = 0.
 
@@ -95,6 +119,41 @@ class Karras(Grid):
     def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
         high, low = np.exp(np.asarray(_log_snr_range(schedule, self.last)) / (-2 * self.rho))
         return _times(schedule, -2 * self.rho * np.log(np.linspace(high, low, steps)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Explicit(Grid):
+    """The very `times` given, from 1 down to 0, such as those of Align Your Steps (Sabour et al. 2024).
+
+    Their ten for Stable Diffusion 1.5, indices 999, 850, 736, 645, 545, 455, 343, 233, 124 and 24 of 1000,
+    are times=(1.0, 0.851, 0.737, 0.646, 0.546, 0.456, 0.344, 0.234, 0.125, 0.025, 0.0). `steps` has to be
+    len(times) - 1. With `interpolate` any number will do: the row of their log-SNR, where it is finite, is
+    then read at equal distances, linearly between neighbours. Raises ValueError for other `steps` or `times`.
+    """
+
+    times: tuple[float, ...]
+    interpolate: bool = False
+
+    def __post_init__(self):
+        times = np.asarray(self.times, np.float32)  # as they will be used: two that are one there are refused
+        if times.ndim != 1 or [*times[:1], *times[-1:]] != [1, 0] or not (np.diff(times) < 0).all():
+            raise ValueError(f"times = {self.times}: must decrease strictly from 1.0 to 0.0")
+        object.__setattr__(self, "times", tuple(float(t) for t in self.times))
+
+    def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
+        own = len(self.times) - 1
+        if steps == own:
+            return np.asarray(self.times)
+        if not self.interpolate:
+            raise ValueError(f"steps = {steps}: the times given make {own}; use these, or interpolate=True")
+        with jax.ensure_compile_time_eval():
+            log_snr = np.asarray(schedule.log_snr(np.asarray(self.times[:-1])), np.float64)
+        finite = log_snr[np.isfinite(log_snr)]
+        if len(finite) < 2:
+            raise ValueError(f"times = {self.times}: too few to interpolate; give two of finite log-SNR")
+        at = np.linspace(0, len(finite) - 1, steps - (own - len(finite)))
+        between = np.interp(at, np.arange(len(finite)), finite)
+        return _times(schedule, np.append(log_snr[np.isinf(log_snr)], between))
 
 
 def _log_snr_range(schedule: Schedule, last: float) -> tuple[float, float]:

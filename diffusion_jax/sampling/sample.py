@@ -37,6 +37,7 @@ def sample(
     times: ArrayLike | None = None,
     indices: ArrayLike | None = None,
     noise: ArrayLike | None = None,
+    start: ArrayLike | None = None,
     keep: int = 0,
     keep_x0: bool = False,
 ):
@@ -55,6 +56,7 @@ def sample(
       indices: int [B], which pictures of the endless row of this key; 0..B-1 unless given.
       noise: standard normal [B, H, W, C] to start from; `first_noise(key, indices, [H, W, C])` unless given.
         The key still draws the noise of later steps, where the sampler adds any.
+      start: the state [B, H, W, C] at the first of the times, in place of sigma(t) times the noise.
       keep: number of states to keep, from the first noise to the result; 0 or at least 2.
       keep_x0: keep x0-hat of these too, which costs one more call of the denoiser for each.
 
@@ -62,27 +64,26 @@ def sample(
       x float32 [B, H, W, C], or (x, Frames) when `keep` is asked for.
 
     Raises:
-      ValueError: for bad steps, times, keep, indices, noise or a key that is not threefry.
+      ValueError: for bad steps, times, keep, indices, noise, start or a key that is not threefry.
     """
     times = grid(schedule, steps) if times is None else _checked(times)
-    _check_key(key)
-    indices = jnp.arange(shape[0]) if indices is None else jnp.asarray(indices)
-    if indices.shape != (shape[0],) or not jnp.issubdtype(indices.dtype, jnp.integer):
-        raise ValueError(
-            f"indices have shape {indices.shape} of {indices.dtype}: "
-            f"need one integer for each of {shape[0]} pictures"
-        )
+    indices = picture_indices(indices, shape[0])
+    keys = picture_keys(key, indices)
     if keep and not 2 <= keep <= len(times):
         raise ValueError(f"keep = {keep}: must be 0 or from 2 to steps + 1 = {len(times)}")
     kept = np.round(np.linspace(0, len(times) - 1, keep)).astype(int)
-    noise = first_noise(key, indices, shape[1:]) if noise is None else jnp.asarray(noise, jnp.float32)
-    if noise.shape != tuple(shape):
-        raise ValueError(f"noise has shape {noise.shape}: the pictures have {tuple(shape)}")
+    if start is not None and noise is not None:
+        raise ValueError("noise and start: give one of them; start is the state itself, noise and all")
 
     t = jnp.asarray(times, jnp.float32)
-    # The barrier keeps the compiler from working sigma into the drawing: noise given back is the same bits.
-    x = schedule.sigma(t[0]) * jax.lax.optimization_barrier(noise)
-    x, frames = march(picture_keys(key, indices), denoise, schedule, sampler, x, t, kept)
+    if start is None:
+        noise = first_noise(key, indices, shape[1:]) if noise is None else shaped("noise", noise, shape)
+        # The barrier keeps the compiler from working sigma into the drawing: noise given back is the same
+        # bits.
+        x = schedule.sigma(t[0]) * jax.lax.optimization_barrier(noise)
+    else:
+        x = shaped("start", start, shape)
+    x, frames = march(keys, denoise, schedule, sampler, x, t, kept)
     if not keep:
         return x
     return x, Frames(t[kept], frames, _opinions(denoise, schedule, t[kept], frames) if keep_x0 else None)
@@ -100,13 +101,14 @@ def march(
     """Takes x [B, H, W, C] from times[0] to times[-1], a step of `sampler` between two neighbours.
 
     The loop under everything that samples. `keys`, [B], are the pictures' (`picture_keys`); `times`, float32
-    [steps + 1], may be traced. Returns x and the states number `kept` on the way, [len(kept), B, H, W, C].
+    [steps + 1], may be traced, and may rise where the sampler knows how. Returns x and the states number
+    `kept` on the way, [len(kept), B, H, W, C].
     """
 
     def body(carry, i):
         x, memory, frames = carry
         frames = _record(frames, kept, i, x)
-        step_keys = _fold(keys, i + 1)
+        step_keys = fold(keys, i + 1)
         x, memory = sampler.step(step_keys, denoise, schedule, x, times[i], times[i + 1], memory)
         return (x, memory, frames), None
 
@@ -118,17 +120,37 @@ def march(
 
 def first_noise(key: jax.Array, indices: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     """The standard normal noise [B, *shape] from which pictures `indices`, [B], of `key` start."""
-    return normal(_fold(picture_keys(key, jnp.asarray(indices)), 0), shape)
+    return normal(fold(picture_keys(key, jnp.asarray(indices)), 0), shape)
+
+
+def picture_indices(indices: ArrayLike | None, n: int) -> jax.Array:
+    """Integers [n], 0..n-1 unless given. Raises ValueError for others."""
+    indices = jnp.arange(n) if indices is None else jnp.asarray(indices)
+    if indices.shape != (n,) or not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise ValueError(
+            f"indices have shape {indices.shape} of {indices.dtype}: "
+            f"need one integer for each of {n} pictures"
+        )
+    return indices
 
 
 def picture_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
-    """A stream of its own for each of the pictures `indices` of a key, [B]."""
+    """A stream of its own for each of the pictures `indices` of a threefry key, [B]."""
+    _check_key(key)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
-def _fold(keys: jax.Array, i: ArrayLike) -> jax.Array:
+def fold(keys: jax.Array, i: ArrayLike) -> jax.Array:
     """Each picture's key for step i; 0 is the first noise."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+
+
+def shaped(name: str, x: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """x as float32. Raises ValueError where it has not the `shape` of the pictures."""
+    x = jnp.asarray(x, jnp.float32)
+    if x.shape != tuple(shape):
+        raise ValueError(f"{name} has shape {x.shape}: the pictures have {tuple(shape)}")
+    return x
 
 
 def _opinions(denoise: Denoise, schedule: Schedule, times: jax.Array, x: jax.Array) -> jax.Array:

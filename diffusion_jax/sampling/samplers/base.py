@@ -3,17 +3,20 @@
 A sampler is a frozen dataclass with a declared `order` (of its global error, checked by the tests)
 and `step(keys, denoise, schedule, x_t, t, s, memory) -> (x_s, memory)`. It receives the denoiser, so that
 it may call it twice; `keys` holds one key a picture, [B]; `memory` is what a multistep method carries
-from step to step, made by `init`. Its float fields are traced under jit, the others static.
+from step to step, made by `init`. Its float fields, and those of a sampler that it holds, are traced
+under jit, the others static.
 
 To add one, subclass `Sampler`; `sample` holds the only loop.
 """
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
@@ -21,9 +24,13 @@ from diffusion_jax.sampling.denoiser import Denoise
 
 def _flatten(sampler: "Sampler") -> tuple[tuple, tuple]:
     fields = dataclasses.fields(sampler)
-    traced = tuple(field.name for field in fields if field.type in (float, "float"))
+    traced = tuple(field.name for field in fields if _is_traced(field.type))
     static = tuple((f.name, getattr(sampler, f.name)) for f in fields if f.name not in traced)
     return tuple(getattr(sampler, name) for name in traced), (traced, static)
+
+
+def _is_traced(kind: Any) -> bool:
+    return kind in (float, "float", "Sampler") or (isinstance(kind, type) and issubclass(kind, Sampler))
 
 
 def _unflatten(cls: type, names: tuple, leaves: tuple) -> "Sampler":
@@ -35,7 +42,11 @@ def _unflatten(cls: type, names: tuple, leaves: tuple) -> "Sampler":
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """Base of the samplers. A subclass is a pytree: fields typed `float` are leaves, the rest is static."""
+    """Base of the samplers.
+
+    A subclass is a pytree: fields typed `float` are leaves, those typed as samplers subtrees, the rest is
+    static.
+    """
 
     order: ClassVar[int]
 
@@ -61,12 +72,24 @@ class Sampler:
         raise NotImplementedError
 
 
-def check_eta(sampler: Any) -> None:
+def check_number(sampler: Sampler, name: str, low: float, high: float = math.inf) -> None:
+    """Makes the field a float in [low, high], but where jit traces it."""
+    value = getattr(sampler, name)
+    if isinstance(value, int | float | np.number):
+        object.__setattr__(sampler, name, float(value))
+        if not low <= value <= high:
+            limits = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"at least {low:g}"
+            raise ValueError(f"{name} = {float(value)}: must be {limits}")
+
+
+def check_eta(sampler: Sampler) -> None:
     """Makes eta a float in [0, 1], but where jit traces it."""
-    if isinstance(sampler.eta, int | float | np.number):
-        object.__setattr__(sampler, "eta", float(sampler.eta))
-        if not 0 <= sampler.eta <= 1:
-            raise ValueError(f"eta = {sampler.eta}: must be in [0, 1]")
+    check_number(sampler, "eta", 0, 1)
+
+
+def nearest(schedule: Schedule, t: ArrayLike) -> ArrayLike:
+    """The time nearest to t that a network of this schedule is trained on."""
+    return t if schedule.steps is None else schedule.round(t - 0.5 / schedule.steps)
 
 
 def noise(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:

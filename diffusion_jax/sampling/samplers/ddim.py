@@ -26,6 +26,8 @@ class DDIM(Sampler):
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         x0, eps = denoise(x_t, t)
         variance = self.eta**2 * forward.posterior(schedule, x_t, x0, t, s)[1]
-        direction = jnp.sqrt(jnp.maximum(schedule.sigma(s) ** 2 - variance, 0.0))
+        # sigma_s^2 - variance, which as a difference cancels at eta = 1 near t = 1.
+        left = jnp.exp(schedule.log_snr(t) - schedule.log_snr(s))
+        direction = schedule.sigma(s) * jnp.sqrt((1 - self.eta) * (1 + self.eta) + self.eta**2 * left)
         x_s = schedule.alpha(s) * x0 + direction * eps
         return x_s + jnp.sqrt(variance) * noise(keys, x_t.shape[1:]), memory

@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from diffusion_jax.process import forward
+from diffusion_jax.process.predictions import LearnedVariance
 from diffusion_jax.sampling.samplers.base import Sampler, noise
 
 
@@ -14,19 +15,33 @@ class DDPM(Sampler):
     """Ancestral sampling from p(x_s | x_t) = q(x_s | x_t, x0-hat) (Ho et al. 2020, Alg. 2).
 
     `variance` is "small", that of the posterior (their beta-tilde, right for point-mass data), or
-    "large", that of the forward step q(x_t | x_s) (their beta, right for Gaussian data of unit variance).
+    "large", that of the forward step q(x_t | x_s) (their beta, right for Gaussian data of unit variance), or
+    "learned", between the two where the network says (Nichol and Dhariwal 2021, Eq. 15; see
+    `forward.learned_variance`). A network that says nothing of it is refused with a ValueError.
     """
 
     order: ClassVar[int] = 1
     variance: str = "small"
 
     def __post_init__(self):
-        if self.variance not in ("small", "large"):
-            raise ValueError(f'variance = "{self.variance}": must be "small" or "large"')
+        if self.variance not in ("small", "large", "learned"):
+            raise ValueError(f'variance = "{self.variance}": must be "small", "large" or "learned"')
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
-        mean, variance = forward.posterior(schedule, x_t, denoise(x_t, t).x0, t, s)
-        if self.variance == "large":
-            forward_variance = forward.transition(schedule, x_t, t, s)[1]
-            variance = jnp.where(schedule.sigma(s) > 0, forward_variance, 0.0)  # no noise on data
+        here = denoise(x_t, t)
+        mean, variance = forward.posterior(schedule, x_t, here.x0, t, s)
+        if self.variance != "small":
+            wider = self._wider(here, schedule, x_t, t, s)
+            variance = jnp.where(schedule.sigma(s) > 0, wider, 0.0)  # no noise on data
         return mean + jnp.sqrt(variance) * noise(keys, x_t.shape[1:]), memory
+
+    def _wider(self, here, schedule, x_t, t, s):
+        """The large or the learned variance."""
+        if self.variance == "large":
+            return forward.transition(schedule, x_t, t, s)[1]
+        if not isinstance(here, LearnedVariance):
+            raise ValueError(
+                'DDPM variance = "learned": the denoiser says nothing of its variance; use a network that '
+                'makes twice the channels of x_t, or variance = "small" or "large"'
+            )
+        return forward.learned_variance(schedule, here.fraction, t, s)

@@ -1,0 +1,65 @@
+"""Euler's rule on the probability flow, and its ancestral form."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from diffusion_jax.process import forward
+from diffusion_jax.process.predictions import Denoised
+from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.sampling.samplers.base import Sampler, check_number, noise
+
+
+def move(
+    here: Denoised, x_t: jax.Array, schedule: Schedule, t: ArrayLike, s: ArrayLike, sigma: ArrayLike
+) -> jax.Array:
+    """x_t + (alpha_s - alpha_t) x0 + (sigma - sigma_t) eps: straight on to the noise level sigma."""
+    return x_t + (schedule.alpha(s) - schedule.alpha(t)) * here.x0 + (sigma - schedule.sigma(t)) * here.eps
+
+
+@dataclasses.dataclass(frozen=True)
+class Euler(Sampler):
+    """Euler's rule on dx = x0 d(alpha) + eps d(sigma).
+
+    x_s = x_t + (alpha_s - alpha_t) x0 + (sigma_s - sigma_t) eps. On `schedules.Karras` that is EDM's (Karras
+    et al. 2022, Alg. 1 without its correction), on a rectified flow that of flow matching,
+    x_t + (s - t)(eps - x0) (Liu et al. 2022, Eq. 1). Since x_t = alpha_t x0 + sigma_t eps, it is DDIM with
+    eta = 0 on every schedule, but for the rounding.
+    """
+
+    order: ClassVar[int] = 1
+
+    def step(self, keys, denoise, schedule, x_t, t, s, memory):
+        return move(denoise(x_t, t), x_t, schedule, t, s, schedule.sigma(s)), memory
+
+
+@dataclasses.dataclass(frozen=True)
+class EulerAncestral(Sampler):
+    """Euler's rule down to a lower noise level, then fresh noise: k-diffusion's ancestral step.
+
+    sigma_s^2 = sigma_up^2 + sigma_down^2 with sigma_up = min(sigma_s, eta sqrt(var)) and the posterior's
+    variance var; Euler's rule leads to sigma_down, and sigma_up z is added. Where alpha = 1, var is
+    k-diffusion's sigma_s^2 (sigma_t^2 - sigma_s^2)/sigma_t^2; nothing is divided by alpha, which may be 0.
+
+    Up to eta = 1 it is `DDIM(eta)`, and at 1 DDPM in law. Beyond, more of x_s is drawn anew, in the end all
+    of it: x_s = alpha_s x0 + sigma_s z, the sampling of consistency models (Song et al. 2023, Alg. 1).
+    """
+
+    order: ClassVar[int] = 1
+    eta: float = 1.0
+
+    def __post_init__(self):
+        check_number(self, "eta", 0)
+
+    def step(self, keys, denoise, schedule, x_t, t, s, memory):
+        here = denoise(x_t, t)
+        sigma = schedule.sigma(s)
+        up = self.eta * jnp.sqrt(forward.posterior(schedule, x_t, here.x0, t, s)[1])
+        up = jnp.minimum(up, sigma)
+        # sigma_s^2 - up^2, which as a difference cancels at eta = 1 near t = 1.
+        left = jnp.exp(schedule.log_snr(t) - schedule.log_snr(s))
+        down = sigma * jnp.sqrt(jnp.maximum((1 - self.eta) * (1 + self.eta) + self.eta**2 * left, 0.0))
+        return move(here, x_t, schedule, t, s, down) + up * noise(keys, x_t.shape[1:]), memory

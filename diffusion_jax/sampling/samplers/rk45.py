@@ -1,0 +1,86 @@
+"""The probability flow with adaptive steps, by diffrax."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.process.schedules import RectifiedFlow, Schedule
+from diffusion_jax.sampling.samplers.base import Sampler, check_number
+
+_FLOW = RectifiedFlow()
+
+
+@dataclasses.dataclass(frozen=True)
+class RK45(Sampler):
+    """Dormand and Prince's rule of order 5 on the probability flow, with steps of its own choice from t to s.
+
+    `steps=1` is the ordinary use: all the way from noise to data. Needs the extra `ode` (diffrax).
+
+    In u = sigma/(alpha + sigma), the time of a rectified flow with the same SNR, y = x/(alpha + sigma) has on
+    every schedule the slope eps - x0, finite up to u = 1. On data there is no eps to ask for: from the time
+    `last`, or from 1/T where a discrete schedule begins later, one step of Euler's rule leads there.
+
+    A step is accepted where every picture's error, the root of its mean square, is within atol + rtol |y|. So
+    the pictures of a batch share their steps: here picture i depends on its batch, within the tolerance. The
+    network of a discrete schedule is told the next k/T, and its slope jumps there: tolerances far below 1/T
+    cost many calls and gain nothing. A run of more than `max_steps` steps stops with diffrax's error.
+    """
+
+    order: ClassVar[int] = 5
+    rtol: float = 1e-4
+    atol: float = 1e-4
+    last: float = 1e-3
+    max_steps: int = 1000
+
+    def __post_init__(self):
+        _diffrax()
+        check_number(self, "rtol", 0)
+        check_number(self, "atol", 1e-6)  # float32 holds no less
+        check_number(self, "last", 1e-6, 0.5)
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps = {self.max_steps}: must be at least 1")
+
+    def step(self, keys, denoise, schedule, x_t, t, s, memory):
+        def slope(u: jax.Array, y: jax.Array, _: Any = None) -> jax.Array:
+            time = schedule.time(_FLOW.log_snr(u))
+            here = denoise(_total(schedule, time) * y, time)
+            return here.eps - here.x0
+
+        last = self.last if schedule.steps is None else jnp.maximum(self.last, 1 / schedule.steps)
+        u_t, u_s, u_last = (_FLOW.time(schedule.log_snr(time)) for time in (t, s, last))
+        u_end = jnp.maximum(u_s, jnp.minimum(u_last, u_t))
+        y = self._solved(slope, u_t, u_end, x_t / _total(schedule, t))
+        y = jax.lax.cond(u_s < u_end, lambda: y + (u_s - u_end) * slope(u_end, y), lambda: y)
+        return _total(schedule, s) * y, memory
+
+    def _solved(self, slope, u_t, u_s, y):
+        """y at u_s from that at u_t."""
+        diffrax = _diffrax()
+        control = diffrax.PIDController(rtol=self.rtol, atol=self.atol, norm=_worst)
+        term, solver = diffrax.ODETerm(slope), diffrax.Dopri5()
+        found = diffrax.diffeqsolve(
+            term, solver, u_t, u_s, None, y, stepsize_controller=control, max_steps=self.max_steps
+        )
+        return found.ys[-1]
+
+
+def _total(schedule: Schedule, t: jax.Array) -> jax.Array:
+    return schedule.alpha(t) + schedule.sigma(t)
+
+
+def _worst(y: jax.Array) -> jax.Array:
+    """The largest root mean square of a picture of the batch."""
+    return jnp.sqrt(jnp.max(jnp.mean(y**2, axis=tuple(range(1, y.ndim)))))
+
+
+def _diffrax() -> Any:
+    """The module: it is optional, and takes a while to import."""
+    try:
+        import diffrax
+    except ImportError as error:
+        raise ValueError(
+            'RK45 needs diffrax, which is not installed: pip install "diffusion_jax[ode]"'
+        ) from error
+    return diffrax
