@@ -3,6 +3,7 @@
 from diffusion_jax import figures as figures
 from diffusion_jax import interop as interop
 from diffusion_jax import models as models
+from diffusion_jax import verify as verify
 from diffusion_jax.data import sources as sources
 from diffusion_jax.process import forward as forward
 from diffusion_jax.process import predictions as predictions
@@ -13,6 +14,7 @@ from diffusion_jax.runtime import images as images
 from diffusion_jax.sampling import editing as editing
 from diffusion_jax.sampling import grids as grids
 from diffusion_jax.sampling import guidance as guidance
+from diffusion_jax.sampling import likelihood as likelihood
 from diffusion_jax.sampling import samplers as samplers
 from diffusion_jax.sampling.denoiser import clipped as clipped
 from diffusion_jax.sampling.denoiser import denoiser as denoiser

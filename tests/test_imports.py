@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "diffusion_jax"
 
 # From the bottom up: a file may import its own folder and what stands in an earlier row. The files at the
-# package's top are rows of their own: workdir over figures over experiment over run over components.
+# package's top are rows of their own: edit over workdir over figures over experiment over run over commands
+# over components.
 LAYERS = [
     "version",
     "process",
@@ -19,19 +20,22 @@ LAYERS = [
     "data",
     "models",
     "sampling",
+    "verify",
     "interop",
     "evaluation",
     "training",
     "components",
+    "commands",
     "run",
     "experiment",
     "figures",
     "workdir",
+    "edit",
     "__init__",
     "configs",
     "scripts",
 ]
-IMPORTS_NOTHING_OF_OURS = {"version", "components", "configs"}
+IMPORTS_NOTHING_OF_OURS = {"version", "components", "commands", "configs"}
 # A third-party package -> the only folder or file that may import it.
 CONFINED = {
     "flax": f"{PACKAGE}/models/",

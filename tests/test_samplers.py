@@ -1,7 +1,6 @@
-"""Every sampler x schedule x prediction against the closed forms of Gaussian data."""
+"""Every sampler x schedule x prediction x grid against closed forms, and what samplers share."""
 
 import dataclasses
-from functools import cache
 from itertools import pairwise
 from typing import ClassVar
 
@@ -15,182 +14,47 @@ from oracles import (
     ancestral_law,
     assert_moments,
     posterior_variance,
-    predictions_for,
     quick_jit,
     scales,
-    side_by_side,
     step_variance,
 )
 
 import diffusion_jax as dj
-from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax import verify
 from diffusion_jax.sampling.samplers import DDIM, DDPM, DPMSolverPP, Heun, Sampler, StridedPosterior
 
-DETERMINISTIC = {
-    "ddim_0": DDIM(eta=0.0),
-    "heun": Heun(),
-    "dpm_1": DPMSolverPP(order=1),
-    "dpm_2": DPMSolverPP(order=2),
-}
 STOCHASTIC = {
     "ddpm_small": DDPM("small"),
     "ddpm_large": DDPM("large"),
     "ddim_half": DDIM(eta=0.5),
     "ddim_1": DDIM(eta=1.0),
 }
-SAMPLERS = DETERMINISTIC | STOCHASTIC
-
-GAUSSIAN, POINT = Gaussian(0.3, 0.5), Gaussian(-0.4, 0.0)
-MOST_STEPS = 50
-
-every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
-
-
-def _no_noise(at_t, at_s):
-    return 0.0
+SAMPLERS = STOCHASTIC | {"heun": Heun(), "dpm_1": DPMSolverPP(order=1), "dpm_2": DPMSolverPP(order=2)}
+GAUSSIAN = Gaussian(0.3, 0.5)
 
 
 def _half_noise(at_t, at_s):
     return 0.25 * posterior_variance(at_t, at_s)
 
 
-def _large_noise(at_t, at_s):
-    return step_variance(at_t, at_s) if at_s[1] > 0 else 0.0
-
-
-# For each linear sampler, the noise that its step leaves room for and the noise that it draws.
+# The noise that a step leaves room for and the noise that it draws.
 LAWS = {
-    "ddim_0": (_no_noise, _no_noise),
-    "dpm_1": (_no_noise, _no_noise),
     "ddpm_small": (posterior_variance, posterior_variance),
-    "ddpm_large": (posterior_variance, _large_noise),
+    "ddpm_large": (posterior_variance, step_variance),
     "ddim_half": (_half_noise, _half_noise),
     "ddim_1": (posterior_variance, posterior_variance),
 }
 
 
-# One compile for each schedule serves every sampler, prediction and number of steps: the grids are
-# traced, and data and predictions lie side by side in the channels.
-
-
-def _padded(times: np.ndarray) -> np.ndarray:
-    return np.pad(times, (0, MOST_STEPS + 1 - len(times)), mode="edge")
-
-
-def _alternating(schedule: Schedule, steps: int) -> np.ndarray:
-    """Times of the table whose steps of log-SNR are short, long, short, long, one to two."""
-    low, high = max(float(schedule.log_snr(1.0)), -6.0), 6.0
-    position = np.cumsum([0, *[1, 2] * (steps // 2)])
-    log_snr = low + (high - low) * position / position[-1]
-    times = np.asarray(schedule.round(schedule.time(log_snr)), np.float64)
-    assert (np.diff(times) < 0).all()
-    return times
-
-
-@cache
-def _grids(name: str) -> np.ndarray:
-    """[52, 51]: uniform grids of 1 .. 50 steps, then 20 and 40 for measuring the order.
-
-    The last two stop short of t = 0, where sigma of the variance preserving schedules goes like a
-    square root of t: no method has its order over a step that ends there. Log-SNR is smooth in
-    every schedule. Their steps are unequal, which is where a multistep method can go wrong.
-    """
-    schedule = SCHEDULES[name]
-    uniform = [dj.grids.Uniform()(schedule, steps) for steps in range(1, MOST_STEPS + 1)]
-    return np.stack([_padded(x) for x in [*uniform, *(_alternating(schedule, n) for n in (20, 40))]])
-
-
-@cache
-def _scales(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(alpha, sigma) of `_grids`."""
-    return scales(SCHEDULES[name], _grids(name))
-
-
-def _denoise(name: str) -> Denoise:
-    """The exact denoiser on pairs of channels: Gaussian, point mass, one pair for each prediction."""
-    schedule, data = (
-        SCHEDULES[name],
-        Gaussian(*zip(*map(dataclasses.astuple, (GAUSSIAN, POINT)), strict=True)),
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_sampler_keeps_its_promises_on_every_prediction_grid_and_data(schedule):
+    """What `python -m diffusion_jax.verify` prints: order, law, point mass, batch, guidance."""
+    rows = verify.sampling.check(
+        verify.marched.run(SCHEDULES[schedule], verify.cases.SAMPLERS), verify.cases.SAMPLERS, schedule
     )
-    predictions = predictions_for(name).values()
-    return side_by_side([data.denoiser(schedule, p) for p in predictions], channels=2)
-
-
-@cache
-def _marched(name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """First states and, for each sampler, last states: [grid, picture, prediction, data].
-
-    `data` is the Gaussian, then the point mass. All samplers draw the same noise.
-    """
-    schedule, denoise = SCHEDULES[name], _denoise(name)
-    shape = (16, 1, 1, 2 * len(predictions_for(name)))
-
-    def march(key, times):
-        first, rest = jax.random.split(key)
-        start = schedule.sigma(times[0]) * jax.random.normal(first, shape)
-
-        def body(carry, now):
-            i, t, s = now
-            keys = jax.random.split(jax.random.fold_in(rest, i), shape[0])
-            moved = {
-                name: sampler.step(keys, denoise, schedule, carry[name][0], t, s, carry[name][1])
-                for name, sampler in SAMPLERS.items()
-            }
-            return jax.tree.map(lambda new, old: jnp.where(s < t, new, old), moved, carry), None
-
-        carry = {name: (start, sampler.init(start)) for name, sampler in SAMPLERS.items()}
-        carry, _ = jax.lax.scan(body, carry, (jnp.arange(MOST_STEPS), times[:-1], times[1:]))
-        return start, {name: x for name, (x, _) in carry.items()}
-
-    which = np.append(np.arange(51), 50)  # the last two start from the same noise
-    with jax.debug_key_reuse(False):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), which)
-        states = quick_jit(jax.vmap(march))(keys, jnp.asarray(_grids(name), jnp.float32))
-    return jax.tree.map(lambda x: np.asarray(x, np.float64).reshape(*x.shape[:2], -1, 2), states)
-
-
-@every_schedule
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_point_mass_is_hit_exactly_with_every_number_of_steps(schedule, sampler):
-    """Deterministic solvers are exact there, and the last step lands on data without noise.
-
-    One number that is not finite on the way, with this data or the other, would also show.
-    """
-    end = _marched(schedule)[1][sampler]
-    assert np.isfinite(end).all()
-    error = np.abs(end[:MOST_STEPS, ..., 1] - POINT.mean).max(axis=(0, 1))
-    # At t = 1 eps -> x0 multiplies the rounding of float32 by sigma/alpha: 20 291 on the cosine.
-    alpha, sigma = (scale[0, 0] for scale in _scales(schedule))
-    limits = [
-        3e-5 + (4 * 2**-24 * sigma / alpha if name == "eps" else 0) for name in predictions_for(schedule)
-    ]
-    assert (error < limits).all(), error
-
-
-@every_schedule
-@pytest.mark.parametrize("sampler", DETERMINISTIC)
-def test_deterministic_samplers_follow_the_flow_at_their_declared_order(schedule, sampler):
-    start, end = _marched(schedule)
-    start, end = start[MOST_STEPS:, ..., 0], end[sampler][MOST_STEPS:, ..., 0]
-    at_t, at_s = zip(*(scale[-1, [0, -1]] for scale in _scales(schedule)), strict=True)
-    error = np.sqrt(np.mean((end - GAUSSIAN.flow(start, at_t, at_s)) ** 2, axis=1))
-    order = np.log2(error[0] / error[1])  # one for each prediction
-    assert (order > SAMPLERS[sampler].order - 0.3).all(), order
-    assert (error[1] < 0.1).all()
-
-
-@every_schedule
-@pytest.mark.parametrize("sampler", LAWS)
-def test_samples_have_the_exact_law_of_the_discretised_chain(schedule, sampler):
-    """With 1 .. 50 steps, each whitened by the mean and deviation that it must have."""
-    end = _marched(schedule)[1][sampler]
-    whitened = []
-    for steps in range(2, MOST_STEPS + 1):  # one step always ends on the mean
-        alphas, sigmas = (scale[steps - 1, : steps + 1] for scale in _scales(schedule))
-        mean, std = ancestral_law(GAUSSIAN, alphas, sigmas, *LAWS[sampler])
-        whitened.append((end[steps - 1, ..., 0] - mean) / std)
-    assert_moments(np.stack(whitened), 0.0, 1.0)
+    assert {row.subject for row in rows} >= set(verify.cases.SAMPLERS)
+    failed = [verify.full(row) for row in rows if not row.passed]
+    assert not failed, "\n".join(failed)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "rectified", "karras"])
@@ -237,14 +101,6 @@ def test_the_two_step_rule_holds_for_unequal_steps(ratio):
         return abs(float((x_s - exact(after)).item()))
 
     assert np.log2(error(0.4) / error(0.2)) > 2.7
-
-
-@every_schedule
-@pytest.mark.parametrize(("one", "other"), [("ddim_1", "ddpm_small"), ("ddim_0", "dpm_1")])
-def test_two_names_of_one_method_agree(schedule, one, other):
-    """DDIM at eta = 1 is DDPM; DPM-Solver++ of order 1 is DDIM at eta = 0: with the same noise."""
-    ends = _marched(schedule)[1]
-    np.testing.assert_allclose(ends[one], ends[other], rtol=0, atol=1e-4)
 
 
 def _stood_in(x, t):
@@ -360,7 +216,8 @@ def test_the_strided_posterior_is_that_project_s_loop():
 def test_samplers_are_pytrees_that_survive_a_round_trip(sampler):
     leaves, structure = jax.tree.flatten(sampler)
     assert structure.unflatten(leaves) == sampler
-    assert len(leaves) == isinstance(sampler, DDIM)  # eta is the only float
+    floats = [field for field in dataclasses.fields(sampler) if field.type in (float, "float")]
+    assert len(leaves) == len(floats)
 
 
 @pytest.mark.parametrize("eta", [0, 1, np.float32(0.5)])

@@ -1,0 +1,59 @@
+"""Proves the library, or a part of your own: python -m diffusion_jax.verify [--sampler my_pkg.mod:Mine]
+
+(no flag)   every schedule x prediction x sampler x guidance x grid against closed forms
+--sampler   your own subclass of Sampler, or one of ours with other arguments, on every schedule:
+            "my_pkg.mod:Mine(strength=0.3)", "DDIM(eta=0.2)"
+--schedule  your own subclass of Schedule under every sampler: "my_pkg.mod:Mine", "Cosine(steps=500)"
+--full      every case by itself
+"""
+
+import sys
+import time
+
+import tqdm
+from absl import flags
+
+from diffusion_jax import verify
+from diffusion_jax.experiment import sampler_from_text, schedule_from_text
+
+
+def main(arguments: list[str]) -> None:
+    options = flags.FlagValues()
+    flags.DEFINE_string("sampler", None, "A sampler to verify, in place of all.", flag_values=options)
+    flags.DEFINE_string("schedule", None, "A schedule to verify, in place of all.", flag_values=options)
+    flags.DEFINE_bool("full", False, "Every case by itself.", flag_values=options)
+    flags.DEFINE_bool("help", False, "Show this.", flag_values=options)
+    try:
+        rest = options(arguments)[1:]
+        if options.help:
+            print(f"{__doc__}\n{options.get_help()}")
+            return
+        if rest:
+            raise ValueError(f"{rest[0]}: is no flag; see --help")
+        samplers = (
+            None if options.sampler is None else {options.sampler: sampler_from_text(options.sampler, True)}
+        )
+        schedules = (
+            None
+            if options.schedule is None
+            else {options.schedule: schedule_from_text(options.schedule, True)}
+        )
+        rows = prove(samplers, schedules, options.full)
+    except (flags.Error, ValueError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    sys.exit(0 if all(row.passed for row in rows) else 1)
+
+
+def prove(samplers, schedules, full: bool) -> list[verify.Row]:
+    start = time.perf_counter()
+    with tqdm.tqdm(bar_format="{elapsed} {desc}", leave=False) as bar:
+        rows = verify.run(samplers, schedules, lambda part: bar.set_description(f"{part}: done"))
+    if full:
+        print("\n".join(f"{'pass' if row.passed else 'FAIL'}  {verify.full(row)}" for row in rows))
+    print(verify.table(rows))
+    print(f"{time.perf_counter() - start:.0f} s")
+    return rows
+
+
+if __name__ == "__main__":
+    main(sys.argv)

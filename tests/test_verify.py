@@ -1,0 +1,166 @@
+"""The certificate: what is right passes, what is wrong fails, and the command says which."""
+
+import dataclasses
+import re
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import SCHEDULES, quick_jit
+
+from diffusion_jax import verify
+from diffusion_jax.process import forward
+from diffusion_jax.process.schedules import Cosine, Schedule
+from diffusion_jax.sampling.samplers import DDIM, Sampler
+from diffusion_jax.sampling.samplers.base import noise
+from diffusion_jax.verify import certificate, extras, guidance, pictures
+from diffusion_jax.verify.__main__ import main
+from diffusion_jax.verify.data import Correlated, Gaussian, Mixture
+from diffusion_jax.verify.report import Row, full, table
+
+
+@pytest.mark.parametrize(
+    "part",
+    [certificate.of_predictions, guidance.check, pictures.check, extras.check],
+    ids=lambda f: f.__module__,
+)
+def test_every_part_passes(part):
+    failed = [full(row) for row in part() if not row.passed]
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("where", SCHEDULES)
+def test_every_schedule_and_grid_passes(where):
+    failed = [full(row) for row in certificate.of_schedules({where: SCHEDULES[where]}) if not row.passed]
+    assert not failed, "\n".join(failed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wrong(Sampler):
+    """DDIM with one mistake of those that public code bases have made."""
+
+    order: ClassVar[int] = 1
+    mistake: str = "none"
+    eta: float = 1.0
+
+    def step(self, keys, denoise, schedule, x_t, t, s, memory):
+        x0, eps = denoise(x_t, t)
+        before = t - 1e-3 if self.mistake == "one-step posterior" else s
+        variance = self.eta**2 * forward.posterior(schedule, x_t, x0, t, before)[1]
+        if self.mistake == "noise at the end":
+            variance = jnp.maximum(variance, 1e-4)
+        shrunk = jnp.maximum(schedule.sigma(s) ** 2 - variance, 0.0)
+        direction = schedule.sigma(s) if self.mistake == "direction not shrunk" else jnp.sqrt(shrunk)
+        z = (
+            noise(keys[:1], x_t.shape[1:])
+            if self.mistake == "noise of one picture"
+            else noise(keys, x_t.shape[1:])
+        )
+        z = 0.0 if self.mistake == "noise left out" else z
+        return schedule.alpha(s) * x0 + direction * eps + jnp.sqrt(variance) * z, memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Overstated(DDIM):
+    """DDIM that claims second order."""
+
+    order: ClassVar[int] = 2
+
+
+MISTAKES = {
+    "one-step posterior": {"gaussian"},
+    "noise at the end": {"point mass"},
+    "direction not shrunk": {"gaussian"},
+    "noise left out": {"gaussian"},
+    "noise of one picture": {"batch"},
+}
+
+
+def test_every_mistake_is_found_and_nothing_else_is():
+    own = {name: Wrong(name) for name in (*MISTAKES, "none")} | {"overstated": Overstated()}
+    rows = verify.sampling.check(verify.marched.run(Cosine(), own), own, "cosine")
+    failed = {name: {row.check for row in rows if row.subject == name and not row.passed} for name in own}
+    assert failed["none"] == set()
+    assert failed["overstated"] == {"order"}
+    for name, checks in MISTAKES.items():
+        assert failed[name] >= checks, name
+
+
+@dataclasses.dataclass(frozen=True)
+class Late(Schedule):
+    """A schedule whose inverse is off by a little and that never ends on data."""
+
+    def log_snr(self, t):
+        return 9.0 - 18.0 * jnp.asarray(t, jnp.float32)
+
+    def time(self, log_snr):
+        return jnp.clip((9.5 - log_snr) / 18.0, 0.0, 1.0)
+
+
+def test_a_wrong_schedule_fails_by_name():
+    rows = verify.process.check_schedule(Late(), "late")
+    failed = {row.check for row in rows if not row.passed}
+    assert failed == {"t = 0 is data: alpha = 1, sigma = 0", "time(log_snr(t)) = t"}
+
+
+def test_the_command_certifies_a_sampler_of_ones_own(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["verify", "--sampler", "test_verify:Wrong(mistake='none')", "--schedule", "Cosine()"])
+    assert done.value.code == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^test_verify:Wrong\(mistake='none'\).* pass$", printed, re.M)
+    assert "all pass" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sampler", "DDMI"], "DDIM"),
+        (["--sampler", "nowhere:Mine"], "nowhere"),
+        (["--sampler", "DDIM(0.5)"], "name the arguments"),
+        (["--schedule", "Cosine(steps=-1)"], "steps = -1"),
+        (["extra"], "extra: is no flag"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(arguments, words):
+    with pytest.raises(SystemExit, match=words) as failure:
+        main(["verify", *arguments])
+    assert "\n" not in str(failure.value)
+
+
+def test_a_row_is_passed_on_the_right_side_of_its_limit_only():
+    assert Row("c", "", 1.0, 1.0).passed
+    assert not Row("c", "", 1.1, 1.0).passed
+    assert not Row("c", "", np.nan, 1.0).passed
+    assert Row("c", "", 1.1, 1.0, at_least=True).passed
+    assert not Row("c", "", 0.9, 1.0, at_least=True).passed
+    assert not Row("c", "", np.inf, 1.0, at_least=True).passed
+
+
+def test_the_table_names_the_worst_and_what_failed():
+    rows = [
+        Row("order", "cosine", 1.9, 1.7, at_least=True, subject="Heun()"),
+        Row("order", "karras", 1.2, 1.7, at_least=True, subject="Heun()"),
+        Row("slerp", "weight 1", 0.0, 0.0),
+    ]
+    text = table(rows)
+    assert "1.20 !" in text
+    assert "FAIL" in text
+    assert "FAILED order: Heun(), karras: 1.20, must be >= 1.70" in text
+    assert text.endswith("3 cases, 1 failed")
+    assert table(rows[2:]).endswith("1 cases, all pass")
+
+
+@pytest.mark.parametrize(
+    "data", [Gaussian(0.3, 0.5), Correlated(), Mixture()], ids=lambda d: type(d).__name__
+)
+def test_the_closed_forms_agree_with_one_another(data):
+    """The flow's slope is the denoiser's x0 d(alpha) + eps d(sigma), by central differences."""
+    x = np.linspace(-1.0, 1.2, 6).reshape(3, 2)
+    at, h = (0.8, 0.6), 1e-4
+    d_alpha, d_sigma = -0.6 * h, 0.8 * h
+    ahead, behind = ((at[0] + k * d_alpha, at[1] + k * d_sigma) for k in (1, -1))
+    slope = (data.flow(x, at, ahead) - data.flow(x, at, behind)) / (2 * h)
+    found = quick_jit(lambda x: data.denoised(x, *at))(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(slope, -0.6 * found.x0 + 0.8 * found.eps, atol=1e-3)
