@@ -29,7 +29,8 @@ class Show:
     endings: tuple[str, ...] = (".png",)
 
 
-_DRAWING = ("labels", "steps", "sampler", "grid", "clip", "batch_size")
+_GUIDANCE = ("guidance_interval", "guidance_rescale", "weaker")
+_DRAWING = ("labels", "steps", "sampler", "grid", "clip", "threshold", "batch_size", *_GUIDANCE)
 _SHOWS = {
     "grid": Show((*_DRAWING, "num_samples", "guidance"), (".png", ".npz", "")),
     "strip": Show((*_DRAWING, "num_samples", "guidance", "frames")),
@@ -58,7 +59,19 @@ _GRID = flags.DEFINE_string(
     "At which times: Uniform, UniformLogSNR, Karras, Leading, with arguments as in Karras(rho=5.0).",
 )
 flags.DEFINE_bool("clip", None, "Clip x0 to [-1, 1] at each step; the config's unless given.")
+flags.DEFINE_float(
+    "threshold", None, "Dynamic thresholding at this quantile of |x0|, such as 0.995; 0 for none."
+)
 flags.DEFINE_float("guidance", None, "Classifier-free scale; the config's unless given.")
+_INTERVAL = flags.DEFINE_list(
+    "guidance_interval", None, "Two noise levels sigma/alpha between which guidance acts, such as 0.3,3."
+)
+flags.DEFINE_float(
+    "guidance_rescale", None, "How far guidance keeps the contrast, 0 to 1; the config's unless given."
+)
+_WEAKER = flags.DEFINE_string(
+    "weaker", None, "Folder of a worse run, from which guidance leads away in place of no class."
+)
 flags.DEFINE_integer(
     "frames",
     None,
@@ -97,6 +110,8 @@ def draw() -> None:
     out = checked_out(show)
     given = settings()
     run, key = dj.load(_WORKDIR.value, allow_code=_ALLOW_CODE.value), jax.random.key(_SEED.value)
+    if _WEAKER.value is not None:
+        given["weaker"] = dj.load(_WEAKER.value, allow_code=_ALLOW_CODE.value)
     make_writable(out.parent if out.suffix else out)
     if show == "guidance":
         rows = None if _LABELS.value is None else class_row(len(_LABELS.value), run)
@@ -134,14 +149,17 @@ def draw_samples(show: str, run: Any, key: Any, n: int, out: Path, **given: Any)
 
 def settings() -> dict[str, Any]:
     """The flags that are handed on, as far as they are given."""
+    from diffusion_jax.commands import numbers
     from diffusion_jax.experiment import grid_from_text, sampler_from_text
 
-    names = ("steps", "guidance", "clip", "batch_size", "frames")
+    names = ("steps", "guidance", "guidance_rescale", "clip", "threshold", "batch_size", "frames")
     given = {name: flags.FLAGS[name].value for name in names if flags.FLAGS[name].value is not None}
     if _SAMPLER.value:
         given["sampler"] = sampler_from_text(_SAMPLER.value)
     if _GRID.value:
         given["grid"] = grid_from_text(_GRID.value)
+    if _INTERVAL.value is not None:
+        given["guidance_interval"] = tuple(numbers("guidance_interval", _INTERVAL.value, float))
     if _SCALES.value is not None:
         given["scales"] = numbers("scales", _SCALES.value, float)
     return given
@@ -149,48 +167,31 @@ def settings() -> dict[str, Any]:
 
 def check_flags(show: str, n: int) -> None:
     """Refuses flags that have no meaning for what is shown."""
-    for name in sorted({name for other in _SHOWS.values() for name in other.flags}):
-        if flags.FLAGS[name].value is not None and name not in _SHOWS[show].flags:
-            raise ValueError(f"--{name}: has no meaning with --show {show}; leave it out")
+    from diffusion_jax import commands
+
+    names = {name for other in _SHOWS.values() for name in other.flags}
+    values = {name: flags.FLAGS[name].value for name in names}
+    commands.given(values, _SHOWS[show].flags, f"--show {show}")
     if n < 1:
         raise ValueError(f"--num_samples {n}: draw at least one")
 
 
 def checked_out(show: str) -> Path:
     """Where the figure goes, if that is free."""
+    from diffusion_jax import commands
+
     endings = _SHOWS[show].endings
-    out = Path(f"samples{endings[0]}" if _OUT.value is None else _OUT.value)
-    if out.suffix.lower() not in endings:
-        files = " or ".join(ending for ending in endings if ending)
-        folder = ", or none for a folder" * ("" in endings)
-        raise ValueError(f"--out {out}: the ending must be {files}{folder}")
-    if out == Path() or (out.suffix and out.is_dir()):
-        raise ValueError(f"--out {out}: is a folder; name a file, or a new folder")
-    if not out.suffix and out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"--out {out}: holds files already; name a new folder")
-    return out
+    return commands.free_path(f"samples{endings[0]}" if _OUT.value is None else _OUT.value, endings)
 
 
 def class_row(n: int, run: Any) -> np.ndarray | None:
     """One label a picture from --labels, numbers or names; None for pictures without one."""
-    wanted, num_classes = _LABELS.value, run.network.num_classes
-    if wanted is None:
+    from diffusion_jax import commands
+
+    num_classes = run.network.num_classes
+    if _LABELS.value is None:
         return np.arange(n) % num_classes if num_classes else None
-    if [w.lower() for w in wanted] == ["none"]:
-        return None
-    number = {name: str(i) for i, name in enumerate(run.class_names)}
-    return np.resize(numbers("labels", [number.get(w, w) for w in wanted], int), n)
-
-
-def numbers(flag: str, texts: list[str], kind: type) -> list:
-    """The numbers of a list flag."""
-    what = "whole numbers, such as 3,5" if kind is int else "numbers, such as 0,1,2"
-    if not texts:
-        raise ValueError(f"--{flag} is empty: give {what}")
-    try:
-        return [kind(text) for text in texts]
-    except ValueError:
-        raise ValueError(f"--{flag} {','.join(texts)}: give {what}") from None
+    return commands.classes(_LABELS.value, run.class_names, n)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from diffusion_jax.sampling import samplers as samplers
 from diffusion_jax.sampling.denoiser import clipped as clipped
 from diffusion_jax.sampling.denoiser import denoiser as denoiser
 from diffusion_jax.sampling.sample import sample as sample
+from diffusion_jax.sampling.thresholding import dynamic_threshold as dynamic_threshold
 from diffusion_jax.training import losses as losses
 from diffusion_jax.training.state import TrainState as TrainState
 from diffusion_jax.training.step import make_train_step as make_train_step

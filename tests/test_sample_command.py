@@ -1,8 +1,10 @@
 """sample.py, called in this process."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -64,6 +66,29 @@ def test_grid_and_clip_are_handed_on(command, workdir, tmp_path):
     assert np.abs(uniform - leading).max() > 1
     with flagsaver.flagsaver(clip=False):
         assert command.settings() == {"clip": False}
+
+
+def test_guidance_flags_are_handed_on(command, workdir, tmp_path, monkeypatch):
+    load = dj.load
+    run_here = load(workdir, allow_code=True)
+    other = {"w": np.float32(0.5), "u": np.float32(0.7), "classes": np.linspace(-0.9, 0.9, 11, dtype="f4")}
+    weaker = dataclasses.replace(run_here, params=other)
+    monkeypatch.setattr(dj, "load", lambda folder, **how: weaker if folder == "w" else load(folder, **how))
+    given = {"guidance": 6.0, "guidance_rescale": 0.3, "threshold": 0.9, "steps": 3}
+    run(
+        command,
+        workdir,
+        tmp_path / "x.npz",
+        num_samples=4,
+        guidance_interval=["0.5", "20"],
+        weaker="w",
+        **given,
+    )
+    exact = run_here.sample(
+        jax.random.key(0), 4, labels=range(4), guidance_interval=(0.5, 20.0), weaker=weaker, **given
+    )
+    with np.load(tmp_path / "x.npz") as arrays:
+        np.testing.assert_array_equal(arrays["image"], dj.images.to_uint8(exact))
 
 
 def test_a_png_is_a_grid(command, workdir, tmp_path):
@@ -152,6 +177,12 @@ def test_out_is_samples_with_the_ending_of_what_is_shown(command, workdir, tmp_p
         ({"show": "guidance", "scales": ["one"]}, "error: --scales one: give numbers, such as 0,1,2"),
         ({"show": "guidance", "scales": ["nan"]}, "error: scales = [nan]: give at least one, all finite"),
         ({"show": "guidance", "scales": []}, "error: --scales is empty: give numbers"),
+        ({"guidance_interval": ["0.3"]}, "error: guidance_interval = (0.3,): give two noise levels"),
+        ({"guidance_interval": ["low", "3"]}, "error: --guidance_interval low,3: give numbers"),
+        ({"guidance_rescale": 2.0}, "error: guidance_rescale = 2.0: must be in [0, 1]"),
+        ({"threshold": 99.5}, "error: threshold = 99.5: must be in [0, 1]"),
+        ({"weaker": "nowhere"}, "error: no checkpoint in nowhere"),
+        ({"show": "forward", "weaker": "nowhere"}, "error: --weaker: has no meaning with --show forward"),
         ({"frames": 3}, "error: --frames: has no meaning with --show grid"),
         ({"scales": ["1"]}, "error: --scales: has no meaning with --show grid"),
     ],
