@@ -53,7 +53,7 @@ class Experiment:
     config: dict[str, Any]
     dataset: sources.Dataset
     network: Network
-    loss: losses.DiffusionLoss
+    loss: losses.Loss
     tx: optax.GradientTransformation
     lr_schedule: optax.Schedule
     sampling: Sampling
@@ -85,6 +85,7 @@ class Experiment:
         loss = part("loss", losses, losses.Loss, schedule=schedule, prediction=prediction)
         model = part("model", models, None)
         _check_model(model, plain["model"], image_shape, num_classes)
+        _check_options(model, loss)
         lr_schedule, tx = _optimizer(plain["optimizer"], allow_code)
         sampling = _sampling(plain["sampler"], allow_code)
         construct(sampling.grid, "sampler", schedule=schedule, steps=sampling.steps)
@@ -97,6 +98,7 @@ class Experiment:
             unlabelled=getattr(loss, "label_drop", 1.0) > 0,
         )
         _check_guidance(sampling, network)
+        construct(network.fitted, "sampler", sampler=sampling.sampler)
         return cls(
             config=plain,
             dataset=open_dataset_section(plain, allow_code),
@@ -159,6 +161,27 @@ def _check_model(model: Any, spec: Mapping, image_shape: tuple[int, int, int], n
         )
 
 
+def _check_options(model: Any, loss: losses.Loss) -> None:
+    """What a network makes or is shown beside the prediction is trained by the loss, and nothing else is.
+
+    A network of the user's that does not say is taken at the loss's word.
+    """
+    if not isinstance(loss, losses.Noised):
+        return
+    name, trained = type(loss).__name__, loss.learns_variance
+    if getattr(model, "learn_variance", trained) != trained:
+        remedy = "set it to True" if trained else "use HybridLoss, or set it to False"
+        does = "trains" if trained else "does not train"
+        raise ConfigError(f"config.model.learn_variance = {not trained}: {name} {does} a variance; {remedy}")
+    shown = loss.self_condition > 0
+    if getattr(model, "self_condition", shown) != shown:
+        remedy = "set it to True" if shown else "set that to 0.5"
+        raise ConfigError(
+            f"config.model.self_condition = {not shown}: config.loss.self_condition is "
+            f"{loss.self_condition:g}; {remedy}"
+        )
+
+
 def _optimizer(
     spec: Mapping[str, Any], allow_code: bool
 ) -> tuple[optax.Schedule, optax.GradientTransformation]:
@@ -199,9 +222,9 @@ def _sampling(spec: Mapping[str, Any], allow_code: bool) -> Sampling:
     return section(Sampling, settings, "sampler")
 
 
-def sampler_from_text(text: str) -> samplers.Sampler:
-    """A sampler from "DDPM" or "DDIM(eta=0.5)", as a command line has it."""
-    return _from_text(text, _SAMPLERS, "sampler", "DDIM(eta=0.5)")
+def sampler_from_text(text: str, allow_code: bool = False) -> samplers.Sampler:
+    """A sampler from "DDPM" or "DDIM(eta=0.5)", as a command line has it; see `components.build`."""
+    return _from_text(text, _SAMPLERS, "sampler", "DDIM(eta=0.5)", allow_code)
 
 
 def grid_from_text(text: str) -> grids.Grid:
@@ -209,15 +232,30 @@ def grid_from_text(text: str) -> grids.Grid:
     return _from_text(text, _GRIDS, "grid", "Karras(rho=5.0)")
 
 
-def _from_text(text: str, namespace: Namespace, path: str, example: str) -> Any:
+def schedule_from_text(text: str, allow_code: bool = False) -> schedules.Schedule:
+    """A schedule from "Cosine(steps=500)" or "Shifted(schedule=Cosine(), resolution=128)"."""
+    return _from_text(
+        text, Namespace(schedules, schedules.Schedule), "schedule", "Cosine(steps=500)", allow_code
+    )
+
+
+def _from_text(text: str, namespace: Namespace, path: str, example: str, allow_code: bool = False) -> Any:
+    module, colon, rest = text.strip().partition(":")  # "pkg.module:Mine(x=1)" is no Python
+    code = colon and module.replace(".", "").isidentifier()
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
-        call = tree if isinstance(tree, ast.Call) else None
-        name = ast.unparse(call.func if call else tree)
-        keywords = call.keywords if call else []
-        arguments = {str(k.arg): ast.literal_eval(k.value) for k in keywords}
-        if call and call.args:
-            raise ValueError("name the arguments")
+        tree = ast.parse(rest if code else text.strip(), mode="eval").body
+        spec = _spec(tree if isinstance(tree, ast.Call) else ast.Call(tree, [], []))
     except (SyntaxError, ValueError) as error:
         raise ConfigError(f'{path} = "{text}": must be a name, or as in {example} ({error})') from None
-    return build({"name": name, **arguments}, namespace, path, allow_code=False)
+    if code:
+        spec["name"] = f"{module}:{spec['name']}"
+    return build(spec, namespace, path, allow_code)
+
+
+def _spec(call: ast.Call) -> dict[str, Any]:
+    """Name(a=1, b=Other()) as dict(name="Name", a=1, b=dict(name="Other")). Raises ValueError."""
+    if call.args:
+        raise ValueError("name the arguments")
+    values = {str(k.arg): _spec(k.value) if isinstance(k.value, ast.Call) else k.value for k in call.keywords}
+    plain = {key: v if isinstance(v, dict) else ast.literal_eval(v) for key, v in values.items()}
+    return {"name": ast.unparse(call.func), **plain}

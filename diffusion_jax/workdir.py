@@ -210,7 +210,8 @@ class _Training:
             return TrainState(**items["rest"], ema_params=items["ema_params"]), step
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         network = experiment.network
-        state = TrainState.create(key, network.model, experiment.tx, network.image_shape, shardings)
+        arguments = (network.model, experiment.tx, network.image_shape, shardings, experiment.loss)
+        state = TrainState.create(key, *arguments)
         return state, 0
 
     def _watch(self, wait: bool = False) -> None:
@@ -264,8 +265,13 @@ def _about(
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """The state as the items of a checkpoint: the EMA weights can be read without the rest."""
+    """The state as the items of a checkpoint: the EMA weights can be read without the rest.
+
+    A memory without leaves is left out: such a checkpoint is as it was before losses had any.
+    """
     rest = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+    if not jax.tree.leaves(state.memory):
+        del rest["memory"]
     return {"ema_params": rest.pop("ema_params"), "rest": rest}
 
 
@@ -273,7 +279,9 @@ def _abstract_state(experiment: Experiment) -> TrainState:
     """Shapes, dtypes and shardings of the training state, without computing it."""
     network = experiment.network
     abstract = jax.eval_shape(
-        lambda key: TrainState.create(key, network.model, experiment.tx, network.image_shape),
+        lambda key: TrainState.create(
+            key, network.model, experiment.tx, network.image_shape, loss=experiment.loss
+        ),
         jax.random.key(0),
     )
     return jax.tree.map(

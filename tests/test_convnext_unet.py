@@ -196,6 +196,19 @@ def test_the_output_s_channels_can_be_given():
     assert jax.eval_shape(model.apply, abstract(model), x, time).shape == (2, 8, 8, 5)
 
 
+def test_a_guess_is_seen_behind_x_and_a_variance_made_behind_the_prediction():
+    """As the network is that sees twice the channels and makes twice as many."""
+    x, time = inputs()
+    guess = np.random.default_rng(3).normal(size=x.shape).astype(np.float32)
+    model = shallow(learn_variance=True, self_condition=True)
+    params = randoms(abstract(model))
+    seen = np.concatenate([x, np.clip(guess, -1, 1)], axis=-1)
+    expected = output(shallow(), seen, time, params=params)
+    assert expected.shape == (2, 8, 8, 2)
+    found = quick_jit(model.apply)(params, x, time, x0_hat=guess)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_the_time_is_shown_as_scale_times_it_plus_offset():
     x, _ = inputs()
     params = randoms(abstract(shallow()))

@@ -1,6 +1,8 @@
 import jax
 import numpy as np
 import pytest
+import tiny
+from oracles import quick_jit
 
 import diffusion_jax as dj
 from diffusion_jax.data.pipeline import in_order
@@ -80,3 +82,31 @@ def test_labels_are_never_dropped(devices):
     """Dropped, each would count as label -1, with a loss of 0."""
     found = evaluate_labels([0, 1] * 5, 10, devices, label_drop=1.0)
     assert found["eval_loss"] == pytest.approx((1 + 4) / 2)
+
+
+def test_a_hybrid_s_bound_is_told_beside_its_squared_error(devices):
+    """The same pictures, times, noise and guesses as of the two losses that it is made of."""
+    hybrid = tiny.learning_loss()
+    settings = {"label_drop": 0.0, "self_condition": 1.0}
+    simple = dj.losses.DiffusionLoss(hybrid.schedule, hybrid.prediction, **settings)
+    bound = dj.losses.VLBLoss(hybrid.schedule, hybrid.prediction, **settings)
+    model, mesh = tiny.Learned(), make_mesh(MeshShape(1, 1), devices[:1])
+    params = model.init(None, None, None, None)
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), np.uint8)
+    source = dj.sources.from_arrays(images, np.arange(20) // 2 % 10, holdout=2)[1]
+    evaluate = make_evaluate(model, hybrid, mesh, draws=1)
+    found = evaluate(params, in_order(source, 10), jax.random.key(KEY))
+    assert any(name.startswith("eval_loss/log_snr") for name in found)
+
+    def predicts(*args, **kwargs):
+        return model.apply(*args, **kwargs)[..., :1]
+
+    @quick_jit
+    def expected(key, batch):
+        examples = simple.draw(key, batch)
+        error = simple.per_example(predicts, params, examples)
+        return error.mean(), bound.per_example(model.apply, params, examples).mean()
+
+    batch, _ = next(iter(in_order(source, 10)))
+    means = expected(jax.random.fold_in(jax.random.key(KEY), 0), batch)
+    assert [found["eval_loss"], found["eval_vlb"]] == pytest.approx([float(x) for x in means], rel=1e-5)

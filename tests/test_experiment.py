@@ -111,6 +111,72 @@ def test_eps_prediction_with_zero_terminal_snr_is_refused():
         build(config)
 
 
+LEARNING = {
+    "name": "HybridLoss",
+    "self_condition": 0.5,
+    "vlb_weight": 0.01,
+    "times": {"name": "LossSecondMomentTimes", "history": 5},
+}
+OPTIONS = {"learn_variance": True, "self_condition": True}
+
+
+def with_options(model=OPTIONS, loss=LEARNING) -> dict:
+    config = tiny.config()
+    return config | {"model": config["model"] | model, "loss": loss}
+
+
+def test_a_network_s_variance_and_guesses_are_trained_by_its_loss():
+    experiment = build(with_options())
+    assert experiment.loss.learns_variance
+    assert experiment.loss.times == dj.losses.LossSecondMomentTimes(history=5)
+    assert experiment.network.model.self_condition
+    # A network that does not say what it makes is taken at the loss's word.
+    config = with_options() | {"model": tiny.AFFINE}
+    build(config)
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "says"),
+    [
+        (
+            {"learn_variance": False},
+            {},
+            r"model\.learn_variance = False: HybridLoss trains a variance",
+        ),
+        (
+            {"learn_variance": True},
+            {"name": "DiffusionLoss", "vlb_weight": ...},
+            r"model\.learn_variance = True: DiffusionLoss does not train a variance; use HybridLoss",
+        ),
+        (
+            {"self_condition": False},
+            {},
+            r"model\.self_condition = False: config\.loss\.self_condition is 0\.5; set it to True",
+        ),
+        (
+            {"self_condition": True},
+            {"self_condition": 0.0},
+            r"model\.self_condition = True: config\.loss\.self_condition is 0; set that to 0\.5",
+        ),
+        ({}, {"vlb_weight": -1.0}, r"config\.loss: vlb_weight = -1\.0: must be positive"),
+        ({}, {"times": {"name": "LossSecondMomentTime"}}, "did you mean LossSecondMomentTimes"),
+    ],
+)
+def test_a_network_and_a_loss_that_do_not_agree_are_refused_in_one_line(model, loss, says):
+    loss = {key: value for key, value in (LEARNING | loss).items() if value is not ...}
+    with pytest.raises(ConfigError, match=says) as error:
+        build(with_options(OPTIONS | model, loss))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["HybridLoss", "VLBLoss"])
+def test_a_bound_over_steps_of_a_continuous_schedule_is_refused(name):
+    config = with_options(loss={"name": name, "self_condition": 0.5})
+    config["schedule"] = {"name": "RectifiedFlow"}
+    with pytest.raises(ConfigError, match=f"config.loss: {name} cannot be used with RectifiedFlow"):
+        build(config)
+
+
 @pytest.mark.parametrize("label_drop", [0.0, 0.1])
 def test_a_run_knows_whether_its_network_was_trained_without_labels(label_drop):
     config = tiny.config(tiny.AFFINE)

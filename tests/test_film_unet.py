@@ -154,6 +154,19 @@ def test_the_output_s_channels_can_be_given():
     assert jax.eval_shape(model.apply, abstract(model), x, time).shape == (2, 8, 8, 5)
 
 
+def test_a_guess_is_seen_behind_x_and_a_variance_made_behind_the_prediction():
+    """As the network is that sees twice the channels and makes twice as many."""
+    x, time = inputs()
+    guess = np.random.default_rng(3).normal(size=x.shape).astype(np.float32)
+    model = shallow(learn_variance=True, self_condition=True)
+    params = randoms(abstract(model))
+    seen = np.concatenate([x, np.clip(guess, -1, 1)], axis=-1)
+    expected = output(shallow(), seen, time, params=params)
+    assert expected.shape == (2, 8, 8, 2)
+    found = quick_jit(model.apply)(params, x, time, x0_hat=guess)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(("where", "count"), [((), 1), ((8,), 3), ((8, 4), 5)])
 def test_attention_stands_on_the_levels_asked_for_and_in_the_middle(where, count):
     tree = abstract(tiny(attention=where))["params"]

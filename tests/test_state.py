@@ -27,3 +27,11 @@ def test_no_two_leaves_share_a_buffer():
     state = dj.TrainState.create(jax.random.key(0), tiny.Affine(), optax.adam(1.0), (4, 4, 1))
     pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
     assert len(set(pointers)) == len(pointers)
+
+
+def test_a_loss_that_remembers_has_its_memory_in_the_state():
+    arguments = (jax.random.key(0), tiny.Learned(), optax.adam(1.0), (4, 4, 1))
+    state = dj.TrainState.create(*arguments, loss=tiny.learning_loss())
+    assert state.memory.losses.shape == (4, 2)
+    assert dj.TrainState.create(*arguments).memory == ()
+    assert dj.TrainState.create(*arguments, loss=tiny.loss()).memory == ()

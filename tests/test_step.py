@@ -31,20 +31,20 @@ def unet(**kwargs) -> dj.models.UNet:
     return dj.models.UNet(**(settings | kwargs))
 
 
-def fresh(model, tx=None, mesh=None) -> dj.TrainState:
+def fresh(model, tx=None, mesh=None, loss=None) -> dj.TrainState:
     arguments = (jax.random.key(0), model, tx or optax.adamw(1e-2), (4, 4, 1))
     if mesh is None:
-        return dj.TrainState.create(*arguments)
-    abstract = jax.eval_shape(lambda: dj.TrainState.create(*arguments))
-    return dj.TrainState.create(*arguments, state_sharding(mesh, abstract))
+        return dj.TrainState.create(*arguments, loss=loss)
+    abstract = jax.eval_shape(lambda: dj.TrainState.create(*arguments, loss=loss))
+    return dj.TrainState.create(*arguments, state_sharding(mesh, abstract), loss)
 
 
-def after(steps: int, model, mesh=None, batch_of=tiny.batch, **kwargs):
+def after(steps: int, model, mesh=None, batch_of=tiny.batch, loss=None, **kwargs):
     """State and metrics after some steps on batches 0, 1, .."""
     # Not Adam, which divides by the root of tiny second moments and makes steps out of rounding.
-    tx = optax.sgd(0.1, momentum=0.9)
-    train_step = dj.make_train_step(model, tx, tiny.loss(), mesh=mesh, **kwargs)
-    state = fresh(model, tx, mesh)
+    tx, loss = optax.sgd(0.1, momentum=0.9), loss or tiny.loss()
+    train_step = dj.make_train_step(model, tx, loss, mesh=mesh, **kwargs)
+    state = fresh(model, tx, mesh, loss)
     for k in range(steps):
         batch = batch_of(seed=k)
         batch = batch if mesh is None else put_batch(mesh, jax.device_get(batch))
@@ -232,6 +232,65 @@ def test_gradient_descent_finds_the_least_squares_solution():
     assert float(state.ema_params["w"]) == pytest.approx(0.5 / (0.25 + 0.25), abs=0.02)
 
 
+# A loss that learns from the batches
+
+
+@pytest.fixture(scope="module")
+def learning():
+    """A step, and the state after three batches of 16: enough for uneven draws of the four times."""
+    state, _, train_step = after(3, tiny.Learned(), loss=tiny.learning_loss())
+    return train_step, jax.device_get(state)
+
+
+def test_the_memory_is_of_the_losses_as_they_are_not_as_they_are_weighted(learning):
+    """Followed step by step: the examples that the step draws, their losses, and what is kept of them."""
+    (train_step, _), loss, apply = learning, tiny.learning_loss(), tiny.Learned().apply
+    state = fresh(tiny.Learned(), optax.sgd(0.1, momentum=0.9), loss=loss)
+    memory = loss.init()
+
+    @jax.jit
+    def expected(params, memory, batch, step):
+        key = jax.random.split(jax.random.fold_in(jax.random.key(1), step))[0]
+        examples = loss.draw(key, batch, memory)
+        losses = loss.per_example(apply, params, examples)
+        return examples.weight, losses, loss.update(memory, examples, losses)
+
+    for k in range(3):
+        weight, losses, memory = expected(state.params, memory, tiny.batch(seed=k), k)
+        state, metrics = train_step(state, tiny.batch(seed=k), jax.random.key(1))
+        assert float(metrics["loss"]) == pytest.approx(float(np.mean(weight * losses)), rel=1e-4)
+        assert_close(state.memory, memory, rtol=1e-4)
+    assert np.ptp(weight) > 0.1
+
+
+def test_micro_batches_remember_what_one_batch_does(learning):
+    parts, _, _ = after(3, tiny.Learned(), loss=tiny.learning_loss(), accumulate=4)
+    assert_close(jax.device_get(parts), learning[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_mesh_remembers_what_one_device_does(learning, devices):
+    mesh = make_mesh(MeshShape(2, 4), devices)
+    state, _, train_step = after(3, tiny.Learned(), mesh, loss=tiny.learning_loss())
+    assert_close(jax.device_get(state), learning[1], rtol=1e-4, atol=1e-5)
+    assert train_step._cache_size() == 1
+
+
+def test_a_batch_that_is_not_finite_is_not_remembered(learning):
+    train_step, before = learning
+    broken = tiny.batch()
+    broken["image"] = broken["image"].at[3, 0, 0, 0].set(jnp.nan)
+    state, metrics = train_step(jax.device_put(before), broken, jax.random.key(1))
+    assert int(metrics["skipped"]) == 1
+    assert_same_bits(state.memory, before.memory)
+
+
+def test_a_state_without_the_loss_s_memory_is_refused():
+    model, tx = tiny.Learned(), optax.sgd(0.1)
+    train_step = dj.make_train_step(model, tx, tiny.learning_loss())
+    with pytest.raises(ValueError, match=r"state\.memory .* HybridLoss; use TrainState\.create\(.*loss=loss"):
+        train_step(fresh(model, tx), tiny.batch(), jax.random.key(1))
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [({"ema_decay": 1.0}, "ema_decay = 1.0"), ({"accumulate": 0}, "accumulate = 0")],
@@ -245,5 +304,6 @@ def test_micro_batches_are_taken_from_all_over_the_batch():
     parts = step_module._split(jnp.arange(12), 3)
     assert parts.shape == (3, 4)
     assert sorted(parts.ravel().tolist()) == list(range(12))
+    np.testing.assert_array_equal(step_module._joined(parts), np.arange(12))
     # Each of 4 devices holds a run of three examples and gives one to each part.
     assert all(sorted(row // 3) == [0, 1, 2, 3] for row in np.asarray(parts))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.models import UNet
+from diffusion_jax.models import UNet, unet
 
 # Compiling is what takes the time here; how fast the result runs does not matter.
 QUICKLY = {"xla_backend_optimization_level": 0}
@@ -225,6 +225,10 @@ def test_any_size_that_divides_works(size, padding):
         ({"head_channels": 3}, (8, 8, 1), "head_channels = 3: must divide the width 8"),
         ({"head_channels": 16}, (8, 8, 1), "head_channels = 16: must divide the width 8"),
         ({"groups": 0}, (8, 8, 1), "groups = 0"),
+        ({"patch": 0}, (8, 8, 1), "patch = 0: must be at least 1"),
+        ({"patch": 3}, (8, 9, 1), "patch = 3: must divide the pictures of 8 x 9"),
+        ({"patch": 2, "attention": (8,)}, (8, 8, 1), r"resolutions \[2, 4\]"),
+        ({"patch": 8, "attention": ()}, (8, 8, 1), "2 levels, so pictures must divide by 2, not 1x1"),
         ({"num_classes": -1}, (8, 8, 1), "num_classes = -1"),
         ({"out_channels": -1}, (8, 8, 1), "out_channels = -1"),
         ({"dropout": 1.0}, (8, 8, 1), r"dropout = 1.0: must be in \[0, 1\)"),
@@ -245,6 +249,65 @@ def test_check_passes_what_fits():
     tiny().check((8, 8, 1))
     tiny(heads=4, attention=(8, 4)).check((8, 16, 3))
     UNet().check((32, 32, 3))
+
+
+# Patches, a learned variance, its own guess: each is the plain network between two rearrangements
+
+
+def squares(x, patch):
+    """[B, H, W, C] pixel by pixel as [B, H/patch, W/patch, patch^2 C]: rows of a square, then columns."""
+    b, h, w, c = x.shape
+    found = np.empty((b, h // patch, w // patch, patch * patch * c), x.dtype)
+    for i in range(h):
+        for j in range(w):
+            place = (i % patch) * patch + j % patch
+            found[:, i // patch, j // patch, place * c : (place + 1) * c] = x[:, i, j]
+    return found
+
+
+@pytest.mark.parametrize("patch", [1, 2, 3])
+def test_a_patch_holds_the_pixels_of_its_square(patch):
+    x = np.random.default_rng(0).normal(size=(2, 6, 12, 3)).astype(np.float32)
+    found = np.asarray(unet._pixels_to_channels(x, patch))
+    np.testing.assert_array_equal(found, squares(x, patch))
+    np.testing.assert_array_equal(unet._channels_to_pixels(found, patch), x)
+
+
+OPTIONS = {"patch": 2, "learn_variance": True, "self_condition": True}
+
+
+def test_the_options_rearrange_what_a_plain_network_sees_and_makes():
+    """The guess behind x, each square laid into channels, and back with twice the channels."""
+    x, time = inputs((2, 4, 8, 3))
+    guess = np.random.default_rng(2).normal(size=x.shape).astype(np.float32)  # some beyond [-1, 1]
+    params = parameters(shallow(**OPTIONS), (4, 8, 3))
+    found = output(shallow(**OPTIONS), x, time, params=params, x0_hat=guess)
+    seen = squares(np.concatenate([x, np.clip(guess, -1, 1)], -1), 2)
+    inside = output(shallow(out_channels=2 * 3 * 4), jnp.asarray(seen), time, params=params)
+    assert found.shape == (2, 4, 8, 6)
+    np.testing.assert_allclose(squares(found, 2), inside, rtol=1e-6, atol=1e-6)
+
+
+def test_no_guess_is_a_guess_of_zeros():
+    model, (x, time) = shallow(**OPTIONS), inputs()
+    found = output(model, x, time)
+    np.testing.assert_array_equal(found, output(model, x, time, x0_hat=jnp.zeros_like(x)))
+    assert np.abs(found - output(model, x, time, x0_hat=0.1 * x)).max() > 1e-3
+
+
+def test_a_guess_for_a_network_that_takes_none_is_refused():
+    x, time = inputs()
+    with pytest.raises(ValueError, match="x0_hat: this network is not self-conditioned; use self_condition="):
+        jax.eval_shape(lambda: shallow().apply(shapes_as_zeros(shallow(), (8, 8, 1)), x, time, x0_hat=x))
+
+
+@pytest.mark.parametrize(("settings", "seen", "made"), [({}, 3, 3), (OPTIONS, 2 * 3 * 4, 2 * 3 * 4)])
+def test_the_options_cost_parameters_at_the_two_ends_alone(settings, seen, made):
+    e = 4 * 8
+    total = linear(8, e) + linear(e, e) + conv(seen, 8) + 3 * res_block(8, 8, e) + attention(8)
+    total += 2 * res_block(8 + 8, 8, e) + norm(8) + conv(8, made)
+    tree = shapes(shallow(**settings), (8, 8, 3))
+    assert sum(leaf.size for leaf in jax.tree.leaves(tree)) == total
 
 
 # Behaviour, with random parameters

@@ -84,6 +84,33 @@ def test_a_unet_stopped_and_started_again_gives_the_same_bits(unet_run, tmp_path
     assert_same_run(unet_run, tmp_path)
 
 
+def learning_config() -> dict:
+    """A loss that remembers, of a network that learns its variance and is shown its own guesses."""
+    plain = tiny.config({"name": "tiny:Learned"}, steps=20, checkpoint_every=5)
+    times = {"name": "LossSecondMomentTimes", "history": 2}
+    plain["loss"] = {"name": "HybridLoss", "self_condition": 0.5, "times": times}
+    return plain | {"schedule": {"name": "Cosine", "steps": 8}}
+
+
+def test_what_a_loss_remembers_is_in_the_checkpoint(tmp_path):
+    """Stopped when the times are drawn unevenly, and started again: the same bits, memory and all."""
+    assert dj.train(learning_config(), tmp_path / "straight")
+    assert not dj.train(learning_config(), tmp_path / "stopped", should_stop=stop_after(13))
+    _, items = weights(tmp_path / "stopped")
+    counts = np.asarray(items["rest"]["memory"]["counts"])
+    assert counts.sum() == 13 * 16
+    assert counts.min() >= 2
+    assert dj.train(learning_config(), tmp_path / "stopped")
+    assert_same_run(tmp_path / "straight", tmp_path / "stopped")
+    record = (tmp_path / "straight" / "metrics.jsonl").read_text()
+    assert "eval_vlb" in record
+
+
+def test_a_checkpoint_of_a_loss_without_memory_is_as_it_always_was(straight):
+    """So that runs from before losses had any go on."""
+    assert set(weights(straight)[1]["rest"]) == {"step", "params", "opt_state", "skipped"}
+
+
 def test_stopped_between_two_checkpoints_gives_the_same_bits(straight, tmp_path):
     assert not dj.train(config(), tmp_path, should_stop=stop_after(33))
     assert weights(tmp_path)[0] == 33

@@ -72,5 +72,27 @@ def batch(size: int = 16, seed: int = 0) -> dict[str, jax.Array]:
     }
 
 
+def learning_loss(**kwargs) -> dj.losses.HybridLoss:
+    """All that a loss can ask for: a variance, the network's own guesses, times that learn."""
+    schedule, times = dj.schedules.Cosine(4), dj.losses.LossSecondMomentTimes(history=2)
+    settings = {"times": times, "self_condition": 0.5, "vlb_weight": 0.1} | kwargs
+    return dj.losses.HybridLoss(schedule, dj.predictions.V(), **settings)
+
+
 def loss(**kwargs) -> dj.losses.DiffusionLoss:
     return dj.losses.DiffusionLoss(dj.schedules.Cosine(100), dj.predictions.V(), **kwargs)
+
+
+class Learned(Affine):
+    """Affine in x and its own guess of x0, with a second half of the output, the variance of one number."""
+
+    learn_variance = True
+    self_condition = True
+
+    def init(self, key, x, time, labels):
+        return super().init(key, x, time, labels) | {"guess": jnp.float32(0.2), "f": jnp.float32(0.3)}
+
+    def apply(self, params, x, time, labels=None, train=False, rngs=None, x0_hat=None):
+        seen = x if x0_hat is None else x + params["guess"] / params["w"] * x0_hat
+        output = super().apply(params, seen, time, labels)
+        return jnp.concatenate([output, jnp.full_like(x, params["f"])], axis=-1)

@@ -23,6 +23,7 @@ from diffusion_jax.models.layers import (
     torch_conv3x3,
     torch_dense,
     torch_init,
+    with_guess,
 )
 
 
@@ -129,6 +130,7 @@ class ConvNeXtUNet(nn.Module):
       num_classes: 0 for an unconditional network. A label below 0 is embedded as zero.
       stem: start with a 3x3 convolution to channels[0], so that the first block has channels to norm.
       out_channels: 0 for as many as the input has.
+      learn_variance, self_condition: as in `UNet`.
       time_scale, time_offset: the sines are those of position time * time_scale + time_offset. With T and 1
         the times k/T are the positions 2 .. T + 1.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
@@ -143,6 +145,8 @@ class ConvNeXtUNet(nn.Module):
     num_classes: int = 0
     stem: bool = True
     out_channels: int = 0
+    learn_variance: bool = False
+    self_condition: bool = False
     time_scale: float = 1000.0
     time_offset: float = 1.0
     dtype: str = "float32"
@@ -180,10 +184,15 @@ class ConvNeXtUNet(nn.Module):
         time: jax.Array,
         labels: jax.Array | None = None,
         train: bool = False,
+        x0_hat: jax.Array | None = None,
     ) -> jax.Array:
-        """The network's output, float32 [B, H, W, out_channels], for x [B, H, W, C], time [B], labels [B]."""
+        """The network's output, float32 [B, H, W, out_channels], for x [B, H, W, C], time [B], labels [B].
+
+        x0_hat and `learn_variance` are as in `UNet`.
+        """
         self.check((x.shape[1], x.shape[2], x.shape[3]))
-        out_channels = self.out_channels or x.shape[-1]
+        out_channels = (self.out_channels or x.shape[-1]) * (1 + self.learn_variance)
+        x = with_guess(x, x0_hat, self.self_condition)
         dtype = jnp.dtype(self.dtype)
         embeddings = self._embed(time, labels, dtype)
         sides = self.sides(min(x.shape[1:3]))

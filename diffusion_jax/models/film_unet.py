@@ -22,6 +22,7 @@ from diffusion_jax.models.layers import (
     sinusoid,
     torch_conv3x3,
     torch_dense,
+    with_guess,
 )
 
 
@@ -61,6 +62,7 @@ class FiLMUNet(nn.Module):
       heads, head_channels: of attention.
       num_classes: size of the class embedding, which is added to the time's; 0 for none.
       out_channels: 0 for as many as the input has.
+      learn_variance, self_condition: as in `UNet`.
       time_scale, time_offset: the network is shown time * time_scale + time_offset. With T and -1 the times
         k/T are the indices 0 .. T - 1.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
@@ -75,6 +77,8 @@ class FiLMUNet(nn.Module):
     head_channels: int = 32
     num_classes: int = 0
     out_channels: int = 0
+    learn_variance: bool = False
+    self_condition: bool = False
     time_scale: float = 1000.0
     time_offset: float = -1.0
     dtype: str = "float32"
@@ -101,10 +105,15 @@ class FiLMUNet(nn.Module):
         time: jax.Array,
         labels: jax.Array | None = None,
         train: bool = False,
+        x0_hat: jax.Array | None = None,
     ) -> jax.Array:
-        """The network's output, float32 [B, H, W, out_channels], for x [B, H, W, C], time [B], labels [B]."""
+        """The network's output, float32 [B, H, W, out_channels], for x [B, H, W, C], time [B], labels [B].
+
+        x0_hat and `learn_variance` are as in `UNet`.
+        """
         self.check((x.shape[1], x.shape[2], x.shape[3]))
-        out_channels = self.out_channels or x.shape[-1]
+        out_channels = (self.out_channels or x.shape[-1]) * (1 + self.learn_variance)
+        x = with_guess(x, x0_hat, self.self_condition)
         dtype = jnp.dtype(self.dtype)
         embedding = self._embed(time, labels, dtype)
         finest = min(x.shape[1:3])

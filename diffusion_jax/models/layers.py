@@ -50,6 +50,20 @@ def check_counts(num_classes: int, out_channels: int) -> None:
         raise ValueError(f"num_classes = {num_classes}, out_channels = {out_channels}: must not be negative")
 
 
+def with_guess(x: jax.Array, x0_hat: jax.Array | None, self_condition: bool) -> jax.Array:
+    """x, and where the network is self-conditioned its guess of x0 behind it, [B, H, W, 2 C].
+
+    Zeros stand for no guess (Chen et al. 2023, Sec. 3.2). The guess is clipped to the pictures' [-1, 1]: that
+    of eps-prediction near t = 1 is thousands of times x. Raises ValueError for one that is not wanted.
+    """
+    if not self_condition:
+        if x0_hat is not None:
+            raise ValueError("x0_hat: this network is not self-conditioned; use self_condition=True")
+        return x
+    guess = jnp.zeros_like(x) if x0_hat is None else jnp.clip(x0_hat, -1.0, 1.0).astype(x.dtype)
+    return jnp.concatenate([x, guess], axis=-1)
+
+
 def check_dtype(dtype: str) -> None:
     """Raises ValueError for a dtype that networks do not compute in."""
     if dtype not in ("float32", "bfloat16", "float64"):

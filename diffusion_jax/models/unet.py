@@ -19,6 +19,7 @@ from diffusion_jax.models.layers import (
     check_dtype,
     check_halved,
     sinusoid,
+    with_guess,
 )
 
 
@@ -68,6 +69,9 @@ class UNet(nn.Module):
       dropout: rate, in training.
       groups: of the group norms; must divide every width.
       out_channels: 0 for as many as the input has.
+      learn_variance: twice the channels come out; the second half says where the log variance of the reverse
+        step lies, from the posterior's at -1 to the forward step's at 1 (Nichol and Dhariwal 2021, Eq. 15).
+      self_condition: the network is shown its own guess of x0 beside x (Chen et al. 2023, Sec. 3.2).
       patch: side of the squares of pixels that are laid into channels before the first convolution, and back
         after the last (Shi et al. 2016): 2 makes every level four times cheaper. Divides H and W.
       time_scale: what the time is multiplied by before its sines: 1000 makes [0, 1] DDPM's steps.
@@ -85,6 +89,8 @@ class UNet(nn.Module):
     dropout: float = 0.0
     groups: int = 32
     out_channels: int = 0
+    learn_variance: bool = False
+    self_condition: bool = False
     patch: int = 1
     time_scale: float = 1000.0
     downsample_padding: int = 1
@@ -113,8 +119,9 @@ class UNet(nn.Module):
             raise ValueError(
                 f"channels = {self.channels}: need at least one level of 2 or more, the first even"
             )
-        if self.blocks < 1 or self.patch < 1:
-            raise ValueError(f"blocks = {self.blocks}, patch = {self.patch}: must be at least 1")
+        for name in ("blocks", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
         if self.groups < 1 or self.num_classes < 0 or self.out_channels < 0:
             raise ValueError(
                 f"groups = {self.groups}, num_classes = {self.num_classes}, "
@@ -133,11 +140,16 @@ class UNet(nn.Module):
         time: jax.Array,
         labels: jax.Array | None = None,
         train: bool = False,
+        x0_hat: jax.Array | None = None,
     ) -> jax.Array:
-        """The network's output, float32 [B, H, W, out_channels], for x [B, H, W, C], time [B], labels [B]."""
+        """The network's output, float32 [B, H, W, out_channels], for x [B, H, W, C], time [B], labels [B].
+
+        x0_hat, [B, H, W, C], is the guess of a self-conditioned network; None for no guess. With
+        `learn_variance` the output has twice the channels.
+        """
         self.check((x.shape[1], x.shape[2], x.shape[3]))
-        out_channels = (self.out_channels or x.shape[-1]) * self.patch**2
-        x = _pixels_to_channels(x, self.patch)
+        out_channels = (self.out_channels or x.shape[-1]) * (1 + self.learn_variance) * self.patch**2
+        x = _pixels_to_channels(with_guess(x, x0_hat, self.self_condition), self.patch)
         dtype = jnp.dtype(self.dtype)
         embedding = self._embed(time, labels, dtype)
         finest = min(x.shape[1:3])

@@ -1,5 +1,6 @@
 """One training step, as a pure function."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 
 from diffusion_jax.runtime.mesh import batch_sharding, state_sharding
 from diffusion_jax.training import ema
-from diffusion_jax.training.losses import DiffusionLoss, Examples
+from diffusion_jax.training.losses import Examples, Loss
 from diffusion_jax.training.state import Model, TrainState
 
 Batch = dict[str, jax.Array]
@@ -21,7 +22,7 @@ TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 def make_train_step(
     model: Model,
     tx: optax.GradientTransformation,
-    loss: DiffusionLoss,
+    loss: Loss,
     *,
     ema_decay: float = 0.999,
     accumulate: int = 1,
@@ -31,7 +32,8 @@ def make_train_step(
     """The jitted step (state, batch, key) -> (state, metrics); the old state is donated.
 
     All randomness comes from fold_in(key, state.step), so one key serves the whole run. A batch whose
-    loss, gradient or update is not finite is counted in `skipped` and changes nothing else. Metrics are the
+    loss, gradient or update is not finite is counted in `skipped` and changes nothing else. A loss that
+    learns from the batches has its memory in the state: `TrainState.create(..., loss=loss)`. Metrics are the
     scalars loss, grad_norm, skipped and, with `lr_schedule`, learning_rate, left on the device.
 
     Args:
@@ -47,19 +49,19 @@ def make_train_step(
         raise ValueError(f"accumulate = {accumulate}: must be at least 1")
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        _check_memory(loss, state)
         key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        examples = loss.draw(key, batch)
-        value, grads = gradient(model, loss, state.params, examples, dropout_key, accumulate)
+        examples = loss.draw(key, batch, state.memory)
+        value, losses, grads = gradient(model, loss, state.params, examples, dropout_key, accumulate)
         grad_norm = optax.tree.norm(grads)
         updated = _update(state, grads, tx, ema_decay)
+        updated = dataclasses.replace(updated, memory=loss.update(state.memory, examples, losses))
         # The parameters too: a step size that overflows makes them NaN out of a sound gradient.
         norms = jnp.stack([value, grad_norm, optax.tree.norm(updated.params)])
         finite = jnp.isfinite(norms).all()
         new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
         skipped = state.skipped + jnp.where(finite, 0, 1)
-        new_state = TrainState(
-            state.step + 1, new_state.params, new_state.opt_state, new_state.ema_params, skipped
-        )
+        new_state = dataclasses.replace(new_state, step=state.step + 1, skipped=skipped)
         if mesh is not None:
             # The state leaves as it came, so that the next call finds the same program.
             shardings = state_sharding(mesh, new_state)
@@ -77,31 +79,34 @@ def make_train_step(
 
 def gradient(
     model: Model,
-    loss: DiffusionLoss,
+    loss: Loss,
     params: Any,
     examples: Examples,
     dropout_key: jax.Array,
     accumulate: int,
-) -> tuple[jax.Array, Any]:
-    """Mean loss over the examples and its gradient, computed in `accumulate` micro-batches."""
+) -> tuple[jax.Array, jax.Array, Any]:
+    """(weighted mean of the losses, the losses [B], gradient of the mean), in `accumulate` micro-batches."""
 
-    def mean_loss(params: Any, part: Examples, key: jax.Array) -> jax.Array:
+    def mean_loss(params: Any, part: Examples, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         kwargs = {"train": True, "rngs": {"dropout": key}}
-        return jnp.mean(loss.per_example(model.apply, params, part, **kwargs))
+        losses = loss.per_example(model.apply, params, part, **kwargs)
+        return jnp.mean(losses if part.weight is None else part.weight * losses), losses
 
-    value_and_grad = jax.value_and_grad(mean_loss)
+    value_and_grad = jax.value_and_grad(mean_loss, has_aux=True)
     if accumulate == 1:
-        return value_and_grad(params, examples, dropout_key)
+        (value, losses), grads = value_and_grad(params, examples, dropout_key)
+        return value, losses, grads
 
-    def add(total: Any, i_and_part: tuple[jax.Array, Examples]) -> tuple[Any, None]:
+    def add(total: Any, i_and_part: tuple[jax.Array, Examples]) -> tuple[Any, jax.Array]:
         i, part = i_and_part
-        result = value_and_grad(params, part, jax.random.fold_in(dropout_key, i))
-        return jax.tree.map(jnp.add, total, result), None
+        (value, losses), grads = value_and_grad(params, part, jax.random.fold_in(dropout_key, i))
+        return jax.tree.map(jnp.add, total, (value, grads)), losses
 
     zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
     parts = jax.tree.map(lambda x: _split(x, accumulate), examples)
-    total, _ = jax.lax.scan(add, zero, (jnp.arange(accumulate), parts))
-    return jax.tree.map(lambda x: x / accumulate, total)
+    total, losses = jax.lax.scan(add, zero, (jnp.arange(accumulate), parts))
+    value, grads = jax.tree.map(lambda x: x / accumulate, total)
+    return value, _joined(losses), grads
 
 
 def _split(x: jax.Array, parts: int) -> jax.Array:
@@ -111,10 +116,23 @@ def _split(x: jax.Array, parts: int) -> jax.Array:
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
+def _joined(parts: jax.Array) -> jax.Array:
+    """The inverse of `_split`."""
+    return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])
+
+
+def _check_memory(loss: Loss, state: TrainState) -> None:
+    wanted = jax.tree.map(jnp.shape, jax.eval_shape(loss.init))
+    if wanted != jax.tree.map(jnp.shape, state.memory):
+        raise ValueError(
+            f"state.memory is not that of this {type(loss).__name__}; use TrainState.create(..., loss=loss)"
+        )
+
+
 def _update(state: TrainState, grads: Any, tx: optax.GradientTransformation, ema_decay: float) -> TrainState:
     """`state` with its parameters moved along `grads` and averaged, step and counts as they were."""
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     decay = ema.decay_at(state.step - state.skipped, ema_decay)
     ema_params = ema.update(state.ema_params, params, decay)
-    return TrainState(state.step, params, opt_state, ema_params, state.skipped)
+    return dataclasses.replace(state, params=params, opt_state=opt_state, ema_params=ema_params)

@@ -1,0 +1,86 @@
+"""Losses that train the variance of the reverse step, by the variational bound."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.process import vlb
+from diffusion_jax.process.predictions import LearnedVariance
+from diffusion_jax.training.losses.base import Examples, Noised
+from diffusion_jax.training.losses.diffusion import DiffusionLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class VLBLoss(Noised):
+    """The variational bound by itself, in bits per dimension (Nichol and Dhariwal 2021, Sec. 3.3).
+
+    T L_t + L_T at one drawn t = k/T, on a discrete schedule: an unbiased estimate of the sum of all terms.
+    They differ by orders of magnitude; the paper draws t by `LossSecondMomentTimes`.
+    """
+
+    learns_variance: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        _steps(self)
+
+    def per_example(self, apply, params, examples, **kwargs):
+        output, fraction = self.output(apply, params, examples, **kwargs)
+        return bound(self, output, fraction, examples)
+
+
+@dataclasses.dataclass(frozen=True)
+class HybridLoss(DiffusionLoss):
+    """DiffusionLoss + vlb_weight * (T L_t + L_T) (Nichol and Dhariwal 2021, Eq. 16), on a discrete schedule.
+
+    The bound, as in `VLBLoss`, trains the variance alone: no gradient flows from it into the prediction, nor
+    from the squared error into the variance. An evaluation tells both: the squared error as the loss, and
+    the bound as vlb, in bits per dimension.
+
+    Attributes:
+      schedule, prediction, weighting, times, label_drop, self_condition: as in `DiffusionLoss`.
+      vlb_weight: of the bound in bits per dimension; theirs is 0.001.
+    """
+
+    learns_variance: ClassVar[bool] = True
+    vlb_weight: float = 0.001
+
+    def __post_init__(self):
+        super().__post_init__()
+        _steps(self)
+        if not self.vlb_weight > 0:
+            raise ValueError(f"vlb_weight = {self.vlb_weight}: must be positive; or use DiffusionLoss")
+
+    def per_example(self, apply, params, examples, **kwargs):
+        parts = self.parts(apply, params, examples, **kwargs)
+        return parts["loss"] + self.vlb_weight * parts["vlb"]
+
+    def parts(self, apply, params, examples, **kwargs):
+        output, fraction = self.output(apply, params, examples, **kwargs)
+        held = jax.lax.stop_gradient(output)
+        return {
+            "loss": self.squared_error(output, examples),
+            "vlb": bound(self, held, fraction, examples),
+        }
+
+
+def bound(loss: Noised, output: jax.Array, fraction: jax.Array, examples: Examples) -> jax.Array:
+    """T L_t + L_T of each example, [B], of a network that made (output, fraction) of it."""
+    schedule, steps = loss.schedule, _steps(loss)
+    denoised = loss.prediction.denoised(output, *loss.noised(examples))
+    k = jnp.rint(examples.t * steps)
+    learned = LearnedVariance(*denoised, fraction)
+    term = vlb.term(schedule, examples.x0, learned, examples.t, (k - 1) / steps, "learned")
+    return steps * term + vlb.prior(schedule, examples.x0)
+
+
+def _steps(loss: Noised) -> int:
+    """T. Raises ValueError for a continuous schedule."""
+    if loss.schedule.steps is None:
+        raise ValueError(
+            f"{type(loss).__name__} cannot be used with {type(loss.schedule).__name__}, which is continuous: "
+            "its bound is a sum over steps; use a discrete schedule such as Cosine"
+        )
+    return loss.schedule.steps
