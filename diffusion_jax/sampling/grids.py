@@ -166,8 +166,10 @@ def _log_snr_range(schedule: Schedule, last: float) -> tuple[float, float]:
 
 
 def _times(schedule: Schedule, log_snr: np.ndarray) -> np.ndarray:
+    steps = len(log_snr)
+    padded = np.pad(log_snr, (0, -steps % 64), mode="edge")  # every new shape would be compiled anew
     with jax.ensure_compile_time_eval():
-        times = np.asarray(schedule.time(log_snr), np.float64)
+        times = np.asarray(schedule.time(padded), np.float64)[:steps]
     times[0] = 1.0  # exactly, whatever the inverse rounds to
     return np.append(times, 0.0)
 

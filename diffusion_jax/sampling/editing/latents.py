@@ -1,10 +1,49 @@
-"""Editing: what can be done to noises before pictures are drawn from them."""
+"""Between two pictures, by way of the noises that they come from."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.forward import expand
+from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.editing.inversion import decode, invert
+from diffusion_jax.sampling.grids import Grid, Uniform
+
+
+def interpolate(
+    denoise: Denoise,
+    schedule: Schedule,
+    a: ArrayLike,
+    b: ArrayLike,
+    weights: ArrayLike,
+    *,
+    steps: int = 100,
+    grid: Grid = Uniform(),
+    iterations: int = 2,
+) -> jax.Array:
+    """Pictures between a (weight 0) and b (weight 1), [K, N, H, W, C] for weights [K].
+
+    Both are taken to their noise by `invert`, the noises are joined by `slerp`, and `decode` makes pictures
+    of what lies between (Song et al. 2021, DDIM, Sec. 5.3 and 5.4). The ends are a and b as `reconstruct`
+    has them. `weights` are traced; `denoise` is for N pictures.
+
+    Raises ValueError where a and b are not pictures of one shape, or weights not a row of numbers.
+    """
+    a, b, weights = (jnp.asarray(value, jnp.float32) for value in (a, b, weights))
+    if a.shape != b.shape or a.ndim != 4:
+        raise ValueError(f"a and b have shapes {a.shape} and {b.shape}: need the same [N, H, W, C]")
+    if weights.ndim != 1 or not weights.size:
+        raise ValueError(f"weights have shape {weights.shape}: need a row of numbers, 0 for a to 1 for b")
+    settings: dict[str, Any] = {"steps": steps, "grid": grid}
+    from_a, from_b = (invert(denoise, schedule, x, iterations=iterations, **settings) for x in (a, b))
+
+    def between(weight: jax.Array) -> jax.Array:
+        return decode(denoise, schedule, slerp(from_a, from_b, weight), **settings)
+
+    return jax.lax.map(between, weights)
 
 
 def slerp(a: ArrayLike, b: ArrayLike, weight: ArrayLike) -> jax.Array:

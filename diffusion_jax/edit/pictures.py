@@ -1,0 +1,47 @@
+"""The pictures that a command is given."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.data.sources.decode import Decoder, PictureError
+from diffusion_jax.training.losses import to_float
+
+_MAX_PIXELS = 64_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class _Exact(Decoder):
+    """Refuses a picture of another size, where a `Decoder` resizes it."""
+
+    def _box(self, width, height):
+        if (height, width) != self.size:
+            raise PictureError(
+                f"is {width}x{height}, not {self.size[1]}x{self.size[0]} pixels; resize it, or give --resize"
+            )
+        return super()._box(width, height)
+
+
+def read(paths: Sequence[str], size: tuple[int, int], channels: int, resize: bool) -> np.ndarray:
+    """PNG, JPEG or WebP files as float32 [N, *size, channels] in [-1, 1].
+
+    With `resize`, the largest centred part that has the shape of `size` is brought to it. Raises
+    ValueError, naming the file, where one cannot be read or is of another size.
+    """
+    decoder = (Decoder if resize else _Exact)(size, channels, "center", "white", _MAX_PIXELS)
+    return np.asarray(to_float(jnp.stack([_decoded(decoder, path) for path in paths])))
+
+
+def read_masks(paths: Sequence[str], size: tuple[int, int], resize: bool) -> np.ndarray:
+    """Masks as bool [N, *size, 1]: true where a picture is nearer to white than to black."""
+    return read(paths, size, 1, resize) > 0
+
+
+def _decoded(decoder: Decoder, path: str) -> np.ndarray:
+    try:
+        return decoder(Path(path))
+    except PictureError as error:
+        raise ValueError(f"{path} {error}") from None
