@@ -102,6 +102,19 @@ def test_noise_of_another_shape_is_refused():
         edit("cosine", noise=NOISE[:1])
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"start": IMAGES[:1]}, r"start has shape \(1, 3, 2, 1\): the pictures have \(4, 3, 2, 1\)"),
+        ({"start": IMAGES, "noise": NOISE}, "noise and start: give one of them"),
+    ],
+)
+def test_a_start_that_is_no_state_of_the_pictures_is_refused(given, message):
+    schedule = SCHEDULES["cosine"]
+    with pytest.raises(ValueError, match=message):
+        dj.sample(jax.random.key(0), exact(schedule), schedule, SHAPE, **given)
+
+
 def test_another_picture_or_key_does_not_recompile():
     schedule, compiled = SCHEDULES["cosine"], []
 

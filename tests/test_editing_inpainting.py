@@ -18,6 +18,7 @@ COVARIANCE = np.array([[0.3, 0.24], [0.24, 0.25]])
 Y = 0.9  # the first pixel, 1.3 deviations from its mean
 LEFT = np.array([1.0, 0.0]).reshape(1, 2, 1)
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 2, 3, 2)).astype(np.float32)
+FLOW = SCHEDULES["rectified"]
 MASK = np.array([[1, 0, 1], [0, 0, 1]]).reshape(2, 3, 1)
 
 
@@ -36,7 +37,7 @@ def pair(schedule):
 
 def shrink(x_t, t):
     """A denoiser for pictures of any shape, which looks at its neighbours."""
-    schedule = SCHEDULES["rectified"]
+    schedule = FLOW
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     x0 = 0.7 * jnp.tanh(alpha * (x_t + jnp.roll(x_t, 1, axis=2)))
     return dj.Denoised(x0, (x_t - alpha * x0) / sigma)
@@ -87,7 +88,7 @@ def test_replacing_and_jumping_back_have_the_law_of_their_linear_steps(name):
 def test_resampling_closes_the_gap_to_the_law_given_the_known_pixel():
     wanted = MEAN[1] + COVARIANCE[0, 1] / COVARIANCE[0, 0] * (Y - MEAN[0])
     std = np.sqrt(COVARIANCE[1, 1] - COVARIANCE[0, 1] ** 2 / COVARIANCE[0, 0])
-    schedule = SCHEDULES["rectified"]
+    schedule = FLOW
     replaced = painted(schedule, 2000, steps=50)
     repainted = painted(schedule, 2000, steps=50, resamples=10)
     assert abs(replaced.mean() - wanted) > 0.15
@@ -115,10 +116,7 @@ def test_known_pixels_come_back_in_every_bit_from_every_sampler():
 
     @quick_jit
     def edit(key):
-        return [
-            inpaint(key, shrink, SCHEDULES["rectified"], IMAGES, MASK, sampler=s, steps=4, resamples=2)
-            for s in samplers
-        ]
+        return [inpaint(key, shrink, FLOW, IMAGES, MASK, sampler=s, steps=4, resamples=2) for s in samplers]
 
     known = np.broadcast_to(MASK == 1, IMAGES.shape)
     for x in edit(jax.random.key(1)):
@@ -134,13 +132,9 @@ def test_masks_are_traced_and_nothing_known_is_sampling():
     @jax.jit
     def edit(mask):
         compiled.append(1)
-        return inpaint(
-            jax.random.key(0), shrink, SCHEDULES["rectified"], IMAGES, mask, sampler=DDPM(), steps=5
-        )
+        return inpaint(jax.random.key(0), shrink, FLOW, IMAGES, mask, sampler=DDPM(), steps=5)
 
-    sampled = dj.sample(
-        jax.random.key(0), shrink, SCHEDULES["rectified"], IMAGES.shape, sampler=DDPM(), steps=5
-    )
+    sampled = dj.sample(jax.random.key(0), shrink, FLOW, IMAGES.shape, sampler=DDPM(), steps=5)
     np.testing.assert_allclose(edit(np.zeros_like(MASK)), sampled, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(edit(np.ones_like(MASK)), IMAGES)
     assert np.abs(edit(MASK) - sampled).max() > 0.1
@@ -153,11 +147,11 @@ def test_a_picture_depends_on_its_own_mask_and_index_and_on_no_unknown_pixel():
 
     @quick_jit
     def edit(key):
-        whole = inpaint(key, shrink, SCHEDULES["rectified"], IMAGES, masks, sampler=DDPM(), steps=5)
+        whole = inpaint(key, shrink, FLOW, IMAGES, masks, sampler=DDPM(), steps=5)
         part = inpaint(
             key,
             shrink,
-            SCHEDULES["rectified"],
+            FLOW,
             hidden[1:3],
             masks[1:3],
             sampler=DDPM(),
@@ -187,4 +181,4 @@ def test_a_picture_depends_on_its_own_mask_and_index_and_on_no_unknown_pixel():
 def test_bad_arguments_are_refused(given, message):
     arguments = {"images": IMAGES, "mask": MASK} | given
     with pytest.raises(ValueError, match=message):
-        inpaint(jax.random.key(0), shrink, SCHEDULES["rectified"], **arguments)
+        inpaint(jax.random.key(0), shrink, FLOW, **arguments)

@@ -25,7 +25,7 @@ def conditioned(
 ) -> Denoise:
     """E[x0 | x_t, y] for y = A x0 + noise_std z, by the gradient of the denoiser: for any sampler.
 
-    Pseudo-inverse guidance (Song et al. 2023, Eq. 7) takes x0 given x_t for a Gaussian N(x0-hat, C), so that
+    PiGDM (Song et al. 2023, Sec. 3) takes x0 given x_t for a Gaussian N(x0-hat, C), so that
 
         x0' = x0-hat + C A^T (A C A^T + noise_std^2)^-1 (y - A x0-hat),    eps' = (x_t - alpha x0') / sigma.
 

