@@ -5,6 +5,7 @@ Most of them ship with the library, as `diffusion_jax.verify`; here are the shor
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import diffusion_jax as dj
 from diffusion_jax.process.predictions import Prediction
@@ -24,6 +25,12 @@ DISCRETE = [name for name, schedule in SCHEDULES.items() if schedule.steps is no
 ZERO_TERMINAL = ["zero_terminal", "rectified", "shifted_rectified"]  # alpha(1) = 0: no eps there
 
 ancestral_law = chain.law
+
+
+def verified() -> list:
+    """The schedules to verify samplers on: five kinds, and four more of the same kinds with -m slow."""
+    alike = ("sigmoid", "betas", "shifted_cosine", "shifted_rectified")
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in alike)) for name in SCHEDULES]
 
 
 def predictions_for(schedule: str) -> dict[str, Prediction]:

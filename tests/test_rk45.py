@@ -70,13 +70,12 @@ def test_the_worst_picture_of_a_batch_decides_on_the_steps():
     assert 1e-4 < np.abs(alone / np.exp(3.0) - 1).max() < 1e-2  # other steps would show
 
 
-def test_too_many_steps_are_an_error_while_it_runs():
+def test_too_many_steps_make_nan_instead_of_a_wrong_picture():
     def step(sampler):
         x_t = jnp.ones((1, 1, 1, 1))
         return sampler.step(None, _grown(-50.0), SCHEDULES["rectified"], x_t, 0.9, 0.1, ())[0]
 
-    with pytest.raises(Exception, match="maximum number of solver steps"):
-        jax.block_until_ready(quick_jit(step)(RK45(max_steps=4)))
+    assert np.isnan(quick_jit(step)(RK45(max_steps=4))).all()
 
 
 def test_without_diffrax_one_line_names_the_extra(monkeypatch):

@@ -17,6 +17,7 @@ from oracles import (
     quick_jit,
     scales,
     step_variance,
+    verified,
 )
 
 import diffusion_jax as dj
@@ -46,7 +47,7 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", verified())
 def test_every_sampler_keeps_its_promises_on_every_prediction_grid_and_data(schedule):
     """What `python -m diffusion_jax.verify` prints: order, law, point mass, batch, guidance."""
     rows = verify.sampling.check(

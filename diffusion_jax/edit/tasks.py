@@ -18,6 +18,7 @@ from diffusion_jax.sampling.denoiser import Denoise, clipped
 from diffusion_jax.sampling.grids import Grid
 from diffusion_jax.sampling.sample import sample
 from diffusion_jax.sampling.samplers import Sampler
+from diffusion_jax.sampling.thresholding import dynamic_threshold
 
 # The steps of a task that goes to noise and back, unless given.
 _STEPS_THERE_AND_BACK = 100
@@ -117,28 +118,35 @@ def super_resolve(run: Run, key: jax.Array, paths: list[str], options: Options) 
     measurement = editing.Downsample(options.factor)
     small = jax.eval_shape(measurement.forward, jnp.zeros((1, height, width, channels))).shape
     y = read(paths, small[1:3], channels, options.resize)
-    return _restored(run, key, measurement, y, options)
+    return _restored(run, key, measurement, y, _shown(measurement.pinv(jnp.asarray(y))), options)
 
 
 def colorise(run: Run, key: jax.Array, paths: list[str], options: Options) -> Edited:
     measurement = editing.Grayscale()
     jax.eval_shape(measurement.forward, jnp.zeros((1, *run.network.image_shape)))  # refuses grey networks
     y = read(paths, run.network.image_shape[:2], 1, options.resize)
-    return _restored(run, key, measurement, y, options)
+    return _restored(run, key, measurement, y, np.repeat(y, run.network.image_shape[2], -1), options)
 
 
 def _restored(
-    run: Run, key: jax.Array, measurement: editing.Measurement, y: np.ndarray, options: Options
+    run: Run,
+    key: jax.Array,
+    measurement: editing.Measurement,
+    y: np.ndarray,
+    shown: np.ndarray,
+    options: Options,
 ) -> Edited:
-    """Pictures that measure as y."""
+    """Pictures that measure as y, beside y as it is `shown`."""
     # A clipped pixel has no gradient.
     plain = run.denoiser(len(y), labels=options.labels, guidance=options.guidance, clip=False, threshold=0.0)
     denoise = editing.conditioned(plain, run.schedule, measurement, y, options.noise_std)
+    if run.sampling.threshold:
+        denoise = dynamic_threshold(denoise, run.schedule, run.sampling.threshold)
     if run.sampling.clip if options.clip is None else options.clip:
         denoise = clipped(denoise, run.schedule)
     shape = (len(y), *run.network.image_shape)
     restored = sample(key, denoise, run.schedule, shape, **_sampling(run, options))
-    return Edited({"input": _shown(measurement.pinv(jnp.asarray(y)))}, {"restored": _shown(restored)})
+    return Edited({"input": shown}, {"restored": _shown(restored)})
 
 
 def _read(run: Run, paths: list[str], options: Options) -> np.ndarray:

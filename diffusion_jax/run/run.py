@@ -173,6 +173,8 @@ class Run:
         """The scale of guidance of each picture, float32 [n]; None where none is guided."""
         if weaker is not None:
             self.network.check_weaker(weaker.network)
+            if not labelled and weaker.network.num_classes and not weaker.network.unlabelled:
+                raise ValueError(f"weaker: was never trained without labels; give {n}, one a picture")
             if guidance is None:
                 raise ValueError("weaker: give the scale of guidance with it, such as guidance=2.0")
         scale = np.asarray(self.sampling.guidance if guidance is None else guidance, np.float64)

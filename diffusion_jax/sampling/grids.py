@@ -23,6 +23,8 @@ class Grid:
 
     def __call__(self, schedule: Schedule, steps: int) -> np.ndarray:
         """Times for `steps` steps. Raises ValueError for steps < 1 or more than the schedule has."""
+        if steps != int(steps):
+            raise ValueError(f"steps = {steps}: must be a whole number")
         if steps < 1:
             raise ValueError(f"steps = {steps}: sampling takes at least one step")
         if schedule.steps is not None and steps > schedule.steps:
@@ -88,7 +90,7 @@ class UniformLogSNR(Grid):
     """Equal steps of log-SNR from t = 1 to `last`, then t = 0 (Lu et al. 2022).
 
     `last` is the smallest time before 0; a discrete schedule's is never under 1/T. Where the SNR
-    is zero at t = 1, the second time is that of 1 - last.
+    is zero at t = 1, the steps are counted from 1 - last, in whose place t = 1 stands.
     """
 
     last: float = 1e-3

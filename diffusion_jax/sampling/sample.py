@@ -181,6 +181,8 @@ def _checked(times: ArrayLike) -> np.ndarray:
 
 
 def _check_key(key: jax.Array) -> None:
+    if not hasattr(key, "dtype"):
+        raise ValueError(f"key = {key!r}: give one such as jax.random.key(0)")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         impl = str(jax.random.key_impl(key))
         if "threefry" not in impl and impl != "fry":

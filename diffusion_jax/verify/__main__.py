@@ -1,6 +1,6 @@
 """Proves the library, or a part of your own: python -m diffusion_jax.verify [--sampler my_pkg.mod:Mine]
 
-(no flag)   every schedule x prediction x sampler x guidance x grid against closed forms
+(no flag)   every schedule x prediction x sampler x grid against closed forms, and the rest of the promises
 --sampler   your own subclass of Sampler, or one of ours with other arguments, on every schedule:
             "my_pkg.mod:Mine(strength=0.3)", "DDIM(eta=0.2)"
 --schedule  your own subclass of Schedule under every sampler: "my_pkg.mod:Mine", "Cosine(steps=500)"
@@ -15,6 +15,7 @@ from absl import flags
 
 from diffusion_jax import verify
 from diffusion_jax.experiment import sampler_from_text, schedule_from_text
+from diffusion_jax.sampling.samplers import Sampler
 
 
 def main(arguments: list[str]) -> None:
@@ -30,18 +31,21 @@ def main(arguments: list[str]) -> None:
             return
         if rest:
             raise ValueError(f"{rest[0]}: is no flag; see --help")
-        samplers = (
-            None if options.sampler is None else {options.sampler: sampler_from_text(options.sampler, True)}
-        )
-        schedules = (
-            None
-            if options.schedule is None
-            else {options.schedule: schedule_from_text(options.schedule, True)}
-        )
+        samplers = chosen(options.sampler, sampler_from_text)
+        schedules = chosen(options.schedule, schedule_from_text)
         rows = prove(samplers, schedules, options.full)
     except (flags.Error, ValueError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     sys.exit(0 if all(row.passed for row in rows) else 1)
+
+
+def chosen(text, build):
+    """What a flag names, by its name in the tables; None where it is not given."""
+    if text is None:
+        return None
+    found = build(text, allow_code=True)
+    ours = isinstance(found, Sampler) and ":" not in text
+    return {verify.cases.name_of(found) if ours else text: found}
 
 
 def prove(samplers, schedules, full: bool) -> list[verify.Row]:

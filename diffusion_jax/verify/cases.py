@@ -52,8 +52,9 @@ def named(*found: Sampler) -> dict[str, Sampler]:
 
 def name_of(sampler: Sampler) -> str:
     fields = [f for f in dataclasses.fields(sampler) if getattr(sampler, f.name) != f.default]
-    arguments = ", ".join(f"{f.name}={getattr(sampler, f.name)!r}" for f in fields)
-    return f"{type(sampler).__name__}({arguments})"
+    values = [(field.name, getattr(sampler, field.name)) for field in fields]
+    shown = [f"{name}={name_of(v) if isinstance(v, Sampler) else repr(v)}" for name, v in values]
+    return f"{type(sampler).__name__}({', '.join(shown)})"
 
 
 SAMPLERS = named(
@@ -81,6 +82,8 @@ SAMPLERS = named(
     samplers.UniPC(order=3),
     samplers.DEIS(order=2),
     samplers.DEIS(order=3),
+    samplers.SelfConditioned(),
+    samplers.SelfConditioned(samplers.Heun()),
 )
 
 # For each sampler of a linear step, the noise that the step leaves room for and the noise that it draws.
@@ -103,4 +106,6 @@ EQUAL = {
     "DPMSolverPP(order=1, eta=1.0)": "DDPM()",
     "DPMSolverPP(order=1)": "DDIM()",
     "Euler()": "DDIM()",
+    "SelfConditioned()": "DDIM()",  # of a network that needs no guess
+    "SelfConditioned(sampler=Heun())": "Heun()",
 }

@@ -27,8 +27,11 @@ def run(
     samplers = cases.SAMPLERS if samplers is None else dict(samplers)
     walked = cases.SCHEDULES if schedules is None else dict(schedules)
 
+    partners = {other for one, other in cases.EQUAL.items() if one in samplers}
+    beside = {name: cases.SAMPLERS[name] for name in partners} | samplers
+
     def sampled(where: str, schedule: Schedule) -> list[Row]:
-        return sampling.check(marched.run(schedule, samplers), samplers, where)
+        return sampling.check(marched.run(schedule, beside), samplers, where)
 
     parts: dict[str, Callable[[], Iterable[Row]]] = {
         f"samplers on {where}": partial(sampled, where, schedule) for where, schedule in walked.items()
@@ -47,6 +50,8 @@ def run(
         done(part)
         return rows
 
+    for schedule in walked.values():
+        marched.check_steps(schedule)
     # Compiling is what takes the time, and it lets the other threads go on.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
         return list(itertools.chain.from_iterable(pool.map(one, parts)))

@@ -117,7 +117,7 @@ def exact_denoiser(data: Data, schedule: Schedule, prediction: Prediction) -> De
     As a network would, it knows only the times it is trained on: at others it answers NaN.
     """
 
-    def apply(params, x, time, labels):
+    def apply(params, x, time, labels, x0_hat=None):  # it needs no guess
         time = time.reshape(-1, *[1] * (x.ndim - 1))
         if isinstance(prediction, Preconditioned):
             # It is told -log_snr/8, and shown x_t at unit variance (for the std it assumes).

@@ -28,12 +28,13 @@ _DATA = Gaussian(0.3, 0.5)
 
 def check() -> list[Row]:
     rows: list[Row] = []
-    for where, schedule in _SCHEDULES.items():
-        rows += _image_to_image(schedule, where)
-        rows += _inversion(schedule, where)
-        rows += _inpainting(schedule, where)
-        rows += _density(schedule, where)
-        rows += _adaptive(schedule, where)
+    with jax.debug_key_reuse(False):  # the start of what was drawn is drawn again
+        for where, schedule in _SCHEDULES.items():
+            rows += _image_to_image(schedule, where)
+            rows += _inversion(schedule, where)
+            rows += _inpainting(schedule, where)
+            rows += _density(schedule, where)
+            rows += _adaptive(schedule, where)
     return [*rows, *_interpolation(), *_bound()]
 
 
@@ -99,6 +100,8 @@ def _interpolation() -> Iterator[Row]:
     for weight, end in ((0.0, a), (1.0, b)):
         apart = float(jnp.abs(editing.slerp(a, b, weight) - end).max())
         yield Row("slerp ends where it should", f"weight {weight}", apart, 0.0)
+    half_way = editing.slerp(jnp.array([[3.0, 0.0]]), jnp.array([[0.0, 3.0]]), 0.5)
+    yield Row("slerp follows the arc", "half way", float(jnp.abs(half_way - 3 * np.sqrt(0.5)).max()), 1e-5)
 
 
 def _density(schedule: Schedule, where: str) -> Iterator[Row]:
@@ -109,7 +112,7 @@ def _density(schedule: Schedule, where: str) -> Iterator[Row]:
     apart = x.reshape(4, 2) - np.array(data.mean)
     squared = np.einsum("ni,ij,nj->n", apart, np.linalg.inv(data.covariance), apart)
     exact = -squared / 2 - np.log(2 * np.pi) - np.linalg.slogdet(data.covariance)[1] / 2
-    for probes in ("exact", 64):
+    for probes in ("exact", 64) if where == "cosine" else ("exact",):
         found = quick_jit(
             lambda x, probes=probes: likelihood.log_density(
                 jax.random.key(6), denoise, schedule, x, steps=200, probes=probes

@@ -58,6 +58,16 @@ def _conventions(cond, uncond, schedule, x_t, where) -> Iterator[Row]:
     for case, (one, other) in same.items():
         apart = _apart(one(x_t, _T), other(x_t, _T))
         yield Row("guidance is this model, bit for bit", f"{case}, {where}", apart, 0.0)
+    # The interval is one of sigma/alpha: just above and just below that of _T.
+    alpha, sigma = scales(schedule, _T)
+    for case, low, high, other in (
+        ("begins above", 1.01, 9.0, cond),
+        ("ends below", 0.0, 0.99, cond),
+        ("is around", 0.99, 1.01, guidance.classifier_free(cond, uncond, 3.0)),
+    ):
+        w = guidance.interval(3.0, schedule, low * float(sigma / alpha), high * float(sigma / alpha))
+        apart = _apart(guidance.classifier_free(cond, uncond, w)(x_t, _T), other(x_t, _T))
+        yield Row("guidance acts within its interval of sigma/alpha", f"{case}, {where}", apart, 1e-5)
     within = guidance.classifier_free(cond, uncond, guidance.interval(3.0, schedule, 0.0, 1e7))
     apart = _apart(within(x_t, _T), guidance.classifier_free(cond, uncond, 3.0)(x_t, _T))
     yield Row("inside of its interval guidance is the same", where, apart, 1e-5)
@@ -121,6 +131,14 @@ def _whole(cond, uncond, schedule, x_t, where) -> Iterator[Row]:
         "clipped": clipped(strong, schedule, -0.3, 0.3),
         "dynamic_threshold": dynamic_threshold(strong, schedule, 0.9),
     }
+    contrast = guidance.rescale(strong, cond, schedule, 1.0)(x_t, _T).x0.std((1, 2, 3))
+    off = jnp.abs(contrast / cond(x_t, _T).x0.std((1, 2, 3)) - 1).max()
+    yield Row("rescale by 1 gives the conditional model's contrast", where, float(off), 1e-4)
+    loud = guidance.classifier_free(cond, uncond, 60.0)
+    sizes = jnp.sort(jnp.abs(loud(x_t, _T).x0).reshape(len(x_t), -1), axis=1)
+    s = jnp.maximum(sizes[:, -1], 1.0).reshape(-1, 1, 1, 1)
+    apart = dynamic_threshold(loud, schedule, 1.0)(x_t, _T).x0 - loud(x_t, _T).x0 / s
+    yield Row("a threshold at the largest |x0| divides by it", where, float(jnp.abs(apart).max()), 1e-4)
     alpha, sigma = schedule.alpha(_T), schedule.sigma(_T)
     for name, wrapped in wrappers.items():
         found = wrapped(x_t, _T)

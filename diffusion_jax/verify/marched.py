@@ -41,6 +41,7 @@ MOST_STEPS = 50
 PICTURES = 32
 ORDER_STEPS = (20, 40)
 _OTHER_STEPS = (3, 20, 50)
+_FEWEST = 500
 _TWENTY = 19  # the row of 20 uniform steps
 
 
@@ -78,6 +79,15 @@ class Marched:
     def order(self) -> tuple[int, int]:
         """The rows with few and twice as many steps, from the same noise, that end before data."""
         return len(self.rows) - 4, len(self.rows) - 3
+
+    def to_data(self) -> list[int]:
+        """The rows of 20 and 50 steps from t = 1 to data.
+
+        Not Karras' 20: from a very low SNR their first steps of log-SNR are so long that a polynomial
+        through the steps before overshoots.
+        """
+        wanted = [i for i in self.drawing if self.rows[i][0].endswith((" 20 steps", " 50 steps"))]
+        return [i for i in wanted if not self.rows[i][0].startswith(("Leading", "Karras, 20"))]
 
     def pixels(self, data: str, prediction: str = "") -> slice:
         """Where the data of that name lie: "gaussian" or "point" of a prediction, or the others."""
@@ -162,7 +172,8 @@ def run(schedule: Schedule, samplers: dict[str, Sampler]) -> Marched:
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     keys = fold(jax.random.key(0), start_seeds), fold(jax.random.key(1), step_seeds)
     times = jnp.asarray(_padded(rows), jnp.float32)
-    states = quick_jit(jax.vmap(one_row))(*keys, indices, times)
+    with jax.debug_key_reuse(False):  # samplers that are compared draw the same noise
+        states = quick_jit(jax.vmap(one_row))(*keys, indices, times)
     start, end = jax.tree.map(lambda x: np.asarray(x, np.float64)[:, :, 0, 0], states)
     return Marched(schedule, rows, start, end)
 
@@ -181,6 +192,15 @@ def _denoise(schedule: Schedule):
 def _padded(rows: list[tuple[str, np.ndarray]]) -> np.ndarray:
     """The times of all rows, [row, MOST_STEPS + 1], the last of each repeated."""
     return np.stack([np.pad(times, (0, MOST_STEPS + 1 - len(times)), mode="edge") for _, times in rows])
+
+
+def check_steps(schedule: Schedule) -> None:
+    """Raises ValueError for a table that is too coarse to tell the orders of samplers apart on."""
+    if schedule.steps is not None and schedule.steps < _FEWEST:
+        raise ValueError(
+            f"{type(schedule).__name__} of {schedule.steps} steps: too few to measure samplers on; "
+            f"give it {_FEWEST} or more"
+        )
 
 
 def _rows(schedule: Schedule) -> list[tuple[str, np.ndarray]]:

@@ -27,7 +27,7 @@ class Row(NamedTuple):
         if not math.isfinite(self.figure):
             return -math.inf
         room = self.figure - self.limit if self.at_least else self.limit - self.figure
-        return room / self.limit if self.limit else room
+        return room / abs(self.limit) if self.limit else room
 
 
 def worst(rows: Iterable[Row]) -> Row:

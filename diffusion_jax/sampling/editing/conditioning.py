@@ -56,6 +56,9 @@ def conditioned(
         if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= 0):
             raise ValueError(f"{name} = {value}: must not be negative")
 
+    if noise_std.shape not in ((), y.shape[:1]):
+        raise ValueError(f"noise_std has shape {noise_std.shape}: give a number, or {len(y)}, one a picture")
+
     def denoise_given_y(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
         alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
         x0, pull, here = jax.vjp(lambda x: _with_x0(denoise(x, t, **given)), x_t, has_aux=True)
@@ -103,6 +106,6 @@ def _solve(operator: Callable[[jax.Array], jax.Array], b: jax.Array, iterations:
         step = jnp.where(curvature > 0, squared / jnp.where(curvature > 0, curvature, 1.0), 0.0)
         r_new = r - step * q
         p_new = r_new + dot(r_new, r_new) / jnp.where(squared > 0, squared, 1.0) * p
-        return z + step * p, r_new, p_new
+        return z + step * p, r_new, jnp.where(curvature > 0, p_new, 0.0)
 
     return jax.lax.fori_loop(0, iterations, iterate, (jnp.zeros_like(b), b, b))[0]

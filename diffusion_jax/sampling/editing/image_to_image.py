@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from diffusion_jax.process.forward import diffuse
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.editing.pictures import checked_pictures
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.sample import first_noise, picture_indices, sample, shaped
 from diffusion_jax.sampling.samplers import DDIM, Sampler
@@ -41,7 +42,7 @@ def image_to_image(
     before 0, and for what `sample` refuses.
     """
     times = from_strength(grid(schedule, steps), strength)
-    images = jnp.asarray(images, jnp.float32)
+    images = checked_pictures(images)
     indices = picture_indices(indices, len(images))
     if noise is None:
         noise = first_noise(key, indices, images.shape[1:])

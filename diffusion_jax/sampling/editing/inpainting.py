@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from diffusion_jax.process import forward
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.editing.pictures import checked_pictures
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.sample import first_noise, fold, march, picture_indices, picture_keys, shaped
 from diffusion_jax.sampling.samplers import DDIM, Sampler
@@ -55,7 +56,7 @@ def inpaint(
     Returns float32 [B, H, W, C]. Raises ValueError for a mask of another shape or with values other than 0
     and 1, resamples or jump_length below 1, jumps longer than half of the steps, and what `sample` refuses.
     """
-    images = jnp.asarray(images, jnp.float32)
+    images = checked_pictures(images)
     known = known_pixels(mask, images.shape)
     times = resampled(grid(schedule, steps), jump_length, resamples)
     indices = picture_indices(indices, len(images))
@@ -102,15 +103,18 @@ class Replacing(Sampler):
 def resampled(times: np.ndarray, jump_length: int, resamples: int) -> np.ndarray:
     """`times`, falling, with the jumps of RePaint: up `jump_length` times, and down again one by one.
 
-    Counted from the data, every `jump_length`-th time but the first and the last that allow it is come to
-    `resamples` times. With a length of 1 that is Lugmayr et al. 2022, Alg. 1. Raises ValueError.
+    Every time k steps from the data is come to `resamples` times, for the multiples k of `jump_length` with
+    0 < k <= steps - jump_length. With a length of 1 that is Lugmayr et al. 2022, Alg. 1. Raises ValueError.
     """
     steps = len(times) - 1
     for name, value in (("resamples", resamples), ("jump_length", jump_length)):
         if value < 1:
             raise ValueError(f"{name} = {value}: must be at least 1")
     if resamples > 1 and 2 * jump_length > steps:
-        raise ValueError(f"jump_length = {jump_length}: {steps} steps allow {steps // 2} at most")
+        raise ValueError(
+            f"jump_length = {jump_length}: {steps} steps allow {steps // 2} at most; use more steps, or "
+            "resamples=1"
+        )
     left = [steps]  # steps to the data from each state
     for k in range(steps - 1, -1, -1):
         left.append(k)

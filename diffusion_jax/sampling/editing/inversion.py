@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.editing.pictures import checked_pictures
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.sample import march, picture_indices, picture_keys, sample
 from diffusion_jax.sampling.samplers import DDIM, Sampler
@@ -61,15 +61,15 @@ def invert(
 ) -> jax.Array:
     """The state at the grid's first time of which `decode` makes `images`, both float32 [B, H, W, C].
 
-    It is of standard deviation sigma(1), and follows the probability flow with an error of the order of
-    1/steps; what `decode` makes of it comes back to the pictures much more closely than that, the more so
-    the more `iterations`: digits of configs/digits.py, in 100 steps, to a mean absolute error of 0.0020 with
-    one and 0.0013 with two (plain inversion, of the same cost as one: 0.0093). Costs steps x iterations
+    On a grid from t = 1 its standard deviation is about sigma(1). It follows the probability flow with an
+    error of the order of 1/steps; what `decode` makes of it comes back to the pictures much more closely
+    than that, the more so the more `iterations`: digits of configs/digits.py, in 100 steps, to a mean
+    absolute error of 0.0020 with one and 0.0013 with two (plain inversion, of the same cost as one: 0.0093). Costs steps x iterations
     calls of the denoiser. Strong guidance makes the iterations converge less well, or not at all.
 
     Raises ValueError for images of another shape, and for steps and iterations below 1.
     """
-    images = _pictures(images)
+    images = checked_pictures(images)
     times = jnp.asarray(grid(schedule, steps)[::-1].copy(), jnp.float32)
     return march(_no_keys(len(images)), denoise, schedule, Inversion(iterations), images, times)[0]
 
@@ -78,7 +78,7 @@ def decode(
     denoise: Denoise, schedule: Schedule, latents: ArrayLike, *, steps: int = 100, grid: Grid = Uniform()
 ) -> jax.Array:
     """Pictures of states at the grid's first time, as `invert` gives them, by DDIM without noise."""
-    latents = _pictures(latents)
+    latents = checked_pictures(latents)
     key = jax.random.key(0)  # nothing is drawn
     return sample(
         key, denoise, schedule, latents.shape, sampler=DDIM(), steps=steps, grid=grid, start=latents
@@ -102,10 +102,3 @@ def reconstruct(
 def _no_keys(n: int) -> jax.Array:
     """The loop hands keys to every step; these ones draw nothing."""
     return picture_keys(jax.random.key(0), picture_indices(None, n))
-
-
-def _pictures(images: ArrayLike) -> jax.Array:
-    images = jnp.asarray(images, jnp.float32)
-    if images.ndim != 4:
-        raise ValueError(f"images have shape {np.shape(images)}: need [B, H, W, C]")
-    return images

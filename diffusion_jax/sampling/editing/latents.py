@@ -10,6 +10,7 @@ from diffusion_jax.process.forward import expand
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.editing.inversion import decode, invert
+from diffusion_jax.sampling.editing.pictures import checked_pictures
 from diffusion_jax.sampling.grids import Grid, Uniform
 
 
@@ -32,8 +33,8 @@ def interpolate(
 
     Raises ValueError where a and b are not pictures of one shape, or weights not a row of numbers.
     """
-    a, b, weights = (jnp.asarray(value, jnp.float32) for value in (a, b, weights))
-    if a.shape != b.shape or a.ndim != 4:
+    a, b, weights = checked_pictures(a), checked_pictures(b), jnp.asarray(weights, jnp.float32)
+    if a.shape != b.shape:
         raise ValueError(f"a and b have shapes {a.shape} and {b.shape}: need the same [N, H, W, C]")
     if weights.ndim != 1 or not weights.size:
         raise ValueError(f"weights have shape {weights.shape}: need a row of numbers, 0 for a to 1 for b")

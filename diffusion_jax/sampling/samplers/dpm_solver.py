@@ -23,7 +23,9 @@ class DPMSolverPP(Sampler):
     first steps have a lower one, for want of history: at order 3 their error h^2 stays, times the SNR where
     they start. With eta > 0 the law of the samples is right to second order at order 2 and 3 alike, to first
     at 1: D knows nothing of the noise of its own step, but the next ones make up for it. First order where a
-    step starts at zero SNR or ends on data: there h is infinite.
+    step starts at zero SNR or ends on data: there h is infinite. Where a step of lambda is much
+    longer than the one before (few steps of `grids.Karras` or `grids.Leading`), the parabola of order 3
+    overshoots, and order 2 is better.
     """
 
     order: int = 2  # type: ignore[misc]  # a choice here, not a constant

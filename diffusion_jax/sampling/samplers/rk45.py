@@ -25,7 +25,7 @@ class RK45(Sampler):
     A step is accepted where every picture's error, the root of its mean square, is within atol + rtol |y|. So
     the pictures of a batch share their steps: here picture i depends on its batch, within the tolerance. The
     network of a discrete schedule is told the next k/T, and its slope jumps there: tolerances far below 1/T
-    cost many calls and gain nothing. A run of more than `max_steps` steps stops with diffrax's error.
+    cost many calls and gain nothing. More than `max_steps` steps make NaN, which `Run.sample` refuses.
     """
 
     order: ClassVar[int] = 5
@@ -60,10 +60,9 @@ class RK45(Sampler):
         diffrax = _diffrax()
         control = diffrax.PIDController(rtol=self.rtol, atol=self.atol, norm=_worst)
         term, solver = diffrax.ODETerm(slope), diffrax.Dopri5()
-        found = diffrax.diffeqsolve(
-            term, solver, u_t, u_s, None, y, stepsize_controller=control, max_steps=self.max_steps
-        )
-        return found.ys[-1]
+        limits = {"max_steps": self.max_steps, "throw": False}
+        found = diffrax.diffeqsolve(term, solver, u_t, u_s, None, y, stepsize_controller=control, **limits)
+        return jnp.where(found.result == diffrax.RESULTS.successful, found.ys[-1], jnp.nan)
 
 
 def _total(schedule: Schedule, t: jax.Array) -> jax.Array:
