@@ -64,8 +64,9 @@ def invert(
     On a grid from t = 1 its standard deviation is about sigma(1). It follows the probability flow with an
     error of the order of 1/steps; what `decode` makes of it comes back to the pictures much more closely
     than that, the more so the more `iterations`: digits of configs/digits.py, in 100 steps, to a mean
-    absolute error of 0.0020 with one and 0.0013 with two (plain inversion, of the same cost as one: 0.0093). Costs steps x iterations
-    calls of the denoiser. Strong guidance makes the iterations converge less well, or not at all.
+    absolute error of 0.0020 with one and 0.0013 with two (plain inversion, of the same cost as one: 0.0093).
+    Costs steps x iterations calls of the denoiser. Strong guidance makes the iterations converge less well,
+    or not at all.
 
     Raises ValueError for images of another shape, and for steps and iterations below 1.
     """
