@@ -69,7 +69,7 @@ class Overstated(DDIM):
 
 
 MISTAKES = {
-    "one-step posterior": {"gaussian"},
+    "one-step posterior": {"point mass"},
     "noise at the end": {"point mass"},
     "direction not shrunk": {"gaussian"},
     "noise left out": {"gaussian"},
