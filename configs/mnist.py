@@ -90,7 +90,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         config.schedule = dict(name="Cosine", steps=1000)
         config.prediction = dict(name="V")
         config.loss.times = dict(name="StratifiedTimes")
-        steps = 2000
+        steps = 5000
         config.optimizer = dict(
             name="adamw",
             lr_schedule=dict(
@@ -108,13 +108,13 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             name="DPMSolverPP", order=2, steps=20, grid=dict(name="Uniform"), guidance=1.0, clip=False
         )
         config.train.update(
-            steps=steps, batch_size=64, eval_every=500, sample_every=1250, checkpoint_every=250
+            steps=steps, batch_size=64, eval_every=1250, sample_every=1250, checkpoint_every=250
         )
-        config.train.update(eval_examples=512, ema_decay=0.995)
+        config.train.update(eval_examples=512, ema_decay=0.998)
     elif variant == "smoke":
         config.model.update(channels=(8, 16), strides=(2,), attention=(14,))
         config.train.update(steps=10, batch_size=16, log_every=5, eval_examples=16)
         config.sampler.steps = 4
     elif variant:
-        raise ValueError(f'variant "{variant}": use "cpu" or "smoke", or none')
+        raise ValueError(f'variant "{variant}": use "cpu", "small" or "smoke", or none')
     return config
