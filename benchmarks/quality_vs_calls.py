@@ -86,7 +86,8 @@ def measure() -> None:
         print(f"| {text} | " + " | ".join(f"{d:.2f}" for d in rows[text]) + " |", flush=True)
         print(f"{text}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     if _PLOT.value:
-        plot(rows, calls, real, _PLOT.value)
+        # So few held-out pictures are far from any set by their number alone.
+        plot(rows, calls, real if len(some) == n else None, _PLOT.value)
 
 
 def draw(run: dj.Run, sampler: dj.samplers.Sampler, n: int, calls: list[int]) -> list[np.ndarray]:
@@ -131,15 +132,19 @@ def steps_for(sampler: dj.samplers.Sampler, schedule: dj.schedules.Schedule, cal
     return calls if len(seen) <= 10 else (calls + 1) // 2  # two a step, but one in the step to data
 
 
-def plot(rows: dict[str, list[float]], calls: list[int], real: float, path: str) -> None:
+def plot(rows: dict[str, list[float]], calls: list[int], real: float | None, path: str) -> None:
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for i, (text, distances) in enumerate(rows.items()):
         axes.plot(calls, distances, "os^vD"[i % 5] + ("-" if i < 10 else "--"), label=text, markersize=4)
-    axes.axhline(real, color="gray", linestyle=":", label="held-out pictures")
+    if real is not None:
+        axes.axhline(real, color="gray", linestyle=":", label="as many held-out pictures")
     axes.set(xscale="log", yscale="log", xlabel="network calls a picture", ylabel="Fréchet distance")
     axes.set_xticks(calls, [str(number) for number in calls])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.minorticks_off()
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
