@@ -108,6 +108,10 @@ def _act(
     logger: "_Log",
 ) -> None:
     """Evaluation, samples and checkpoint where they are due at `step`."""
+    if any(_due(step, every, plan) for every in (plan.eval_every, plan.sample_every, plan.checkpoint_every)):
+        # XLA's emulated devices share their threads. Programs queued beside a step in flight can take the
+        # one that the other half of its all-reduce needs: both wait for ever.
+        jax.block_until_ready(state)
     if _due(step, plan.eval_every, plan):
         logger.flush()
         off_schedule = not plan.eval_every or step % plan.eval_every != 0
