@@ -1,7 +1,7 @@
 """How good after how many network calls? python benchmarks/quality_vs_calls.py --workdir runs/digits
 
 Draws --num_samples pictures with the labels in turn and no guidance, so that one call of the denoiser is one
-of the network, with every sampler at 5, 10, 20, 50, 100 and 250 calls on the run's own grid, and prints a
+of the network, with every sampler at 5, 10, 20, 50, 100 and 250 calls on --grid, and prints a
 table of the Frechet distance of their features (the last hidden layer, 64 numbers, of a CNN trained on the
 run's training pictures; its weights stay in --classifier) to those of all training pictures, beside that of
 as many held-out pictures (all, where there are fewer). A sampler of two calls a step takes half as many
@@ -22,7 +22,7 @@ from classifier import classifier, pictures
 
 import diffusion_jax as dj
 from diffusion_jax.evaluation.metrics import frechet_distance
-from diffusion_jax.experiment import open_dataset_section, sampler_from_text
+from diffusion_jax.experiment import grid_from_text, open_dataset_section, sampler_from_text
 from diffusion_jax.runtime.checkpoint import CheckpointError
 from diffusion_jax.sampling.sample import first_noise, fold, picture_keys
 
@@ -41,6 +41,7 @@ _SAMPLERS = [
 ]
 _WORKDIR = flags.DEFINE_string("workdir", "runs/digits", "A trained run with classes.")
 _SAMPLER = flags.DEFINE_multi_string("sampler", _SAMPLERS, "A sampler; may be given several times.")
+_GRID = flags.DEFINE_string("grid", None, "A grid of times, in place of the run's own.")
 _CALLS = flags.DEFINE_list("calls", ["5", "10", "20", "50", "100", "250"], "Network calls a picture.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "How many pictures.", lower_bound=100)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0)
@@ -60,6 +61,7 @@ def main(_: list[str]) -> None:
 def measure() -> None:
     calls = [int(number) for number in _CALLS.value]
     samplers = {text: sampler_from_text(text) for text in _SAMPLER.value}
+    grid = _GRID.value and grid_from_text(_GRID.value)
     run = dj.load(_WORKDIR.value)
     if not run.network.num_classes:
         raise ValueError(f"--workdir {_WORKDIR.value}: was trained without classes; name a run with classes")
@@ -81,7 +83,7 @@ def measure() -> None:
     rows = {}
     for text, sampler in samplers.items():
         start = time.perf_counter()
-        drawn = draw(run, sampler, n, calls)
+        drawn = draw(run, sampler, grid or run.sampling.grid, n, calls)
         rows[text] = [frechet_distance(read(dj.images.to_uint8(x))[1], features) for x in drawn]
         print(f"| {text} | " + " | ".join(f"{d:.2f}" for d in rows[text]) + " |", flush=True)
         print(f"{text}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
@@ -90,7 +92,9 @@ def measure() -> None:
         plot(rows, calls, real if len(some) == n else None, _PLOT.value)
 
 
-def draw(run: dj.Run, sampler: dj.samplers.Sampler, n: int, calls: list[int]) -> list[np.ndarray]:
+def draw(
+    run: dj.Run, sampler: dj.samplers.Sampler, grid: dj.grids.Grid, n: int, calls: list[int]
+) -> list[np.ndarray]:
     """n pictures at each number of calls.
 
     What `run.sample` does with `clip` as the run has it and without guidance, but for the loop, which is
@@ -110,7 +114,7 @@ def draw(run: dj.Run, sampler: dj.samplers.Sampler, n: int, calls: list[int]) ->
 
     drawn = []
     for number in calls:
-        times = run.sampling.grid(schedule, steps_for(sampler, schedule, number)).astype(np.float32)
+        times = grid(schedule, steps_for(sampler, schedule, number)).astype(np.float32)
         x = schedule.sigma(times[0]) * first_noise(jax.random.key(_SEED.value), indices, shape)
         memory = sampler.init(x)
         for i, (t, s) in enumerate(pairwise(times)):
