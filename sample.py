@@ -88,11 +88,13 @@ _OUT = flags.DEFINE_string(
 _ALLOW_CODE = flags.DEFINE_bool("allow_code", False, "Import the run's own components.")
 
 
-def main(_: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    from diffusion_jax.commands import no_more
     from diffusion_jax.runtime.checkpoint import CheckpointError
 
     try:
+        no_more(arguments[1:])
         draw()
     except (ValueError, OSError, CheckpointError) as error:
         sys.exit(f"error: {error}")

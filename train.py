@@ -15,9 +15,10 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a fil
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if need be.", required=True)
 
 
-def main(_: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     # Here, not above: --help need not wait for JAX.
     import diffusion_jax as dj
+    from diffusion_jax.commands import no_more
     from diffusion_jax.runtime.checkpoint import CheckpointError
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
@@ -32,6 +33,7 @@ def main(_: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask_to_stop)
     try:
+        no_more(arguments[1:])
         complete = dj.train(_CONFIG.value, _WORKDIR.value, should_stop=lambda: bool(stop))
     except (ValueError, OSError, CheckpointError) as error:
         sys.exit(f"error: {told(error)}")

@@ -26,6 +26,14 @@ def given(values: Mapping[str, Any], meaningful: Iterable[str], what: str) -> di
     return found
 
 
+def no_more(arguments: Sequence[str]) -> None:
+    """Raises ValueError where words are left over that no flag has taken."""
+    if arguments:
+        raise ValueError(
+            f'"{arguments[0]}": is no flag; write --flag=value, --noflag for off, and lists without spaces'
+        )
+
+
 def free_path(out: str, endings: Sequence[str]) -> Path:
     """--out as a path, if it has one of the `endings`, "" for a folder, and can be written anew.
 
@@ -47,5 +55,7 @@ def classes(texts: Sequence[str], names: Sequence[str], n: int) -> np.ndarray | 
     """One class a picture, int [n], from --labels, numbers or `names`, in turn; None for "none"."""
     if [text.lower() for text in texts] == ["none"]:
         return None
+    if len(texts) > n:
+        raise ValueError(f"--labels {','.join(texts)}: {len(texts)} classes for {n} pictures; leave some out")
     number = {name: str(i) for i, name in enumerate(names)}
     return np.resize(numbers("labels", [number.get(text, text) for text in texts], int), n)

@@ -161,6 +161,8 @@ def test_help_names_every_task(capsys):
         ),
         ("reconstruct", {"sampler": "DDPM"}, "error: --sampler: has no meaning with reconstruct"),
         ("image_to_image", {"sampler": "DIMM"}, 'error: config.sampler.name = "DIMM"'),
+        ("reconstruct", {"labels": "3,8"}, "error: --labels 3,8: 2 classes for 1 pictures; leave some out"),
+        ("reconstruct", {"seed": 2**32}, "error: flag --seed=4294967296"),
         ("reconstruct", {"labels": "12"}, "error: labels contain 12: must be from 0 to 9"),
         ("reconstruct", {"labels": "three"}, "error: --labels three: give whole numbers"),
         ("reconstruct", {"guidance": 2.0}, "error: guidance = 2.0: needs labels"),

@@ -147,9 +147,16 @@ def test_out_is_samples_with_the_ending_of_what_is_shown(command, workdir, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.gif", "samples.png"]
 
 
+def test_words_that_no_flag_takes_are_refused(command, workdir):
+    with flagsaver.flagsaver(workdir=str(workdir)), pytest.raises(SystemExit) as stop:
+        command.main(["sample.py", "false"])  # of --clip false
+    assert str(stop.value.code).startswith('error: "false": is no flag; write --flag=value, --noflag for off')
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
+        ({"num_samples": 2, "labels": ["1", "2", "3"]}, "error: --labels 1,2,3: 3 classes for 2 pictures"),
         ({"workdir": "nowhere"}, "error: no checkpoint in nowhere; train first"),
         ({"steps": 0}, "error: steps = 0: sampling takes at least one step"),
         ({"steps": 101}, "error: steps = 101: the schedule has only 100 times"),

@@ -43,6 +43,7 @@ def start(*arguments) -> subprocess.Popen:
         (["--config", "nowhere.py"], "nowhere.py"),
         (["--config.train.steps=many"], "train.steps"),
         (["--config.train.steps=0"], "error: config.train: steps = 0: must be at least 1"),
+        (["stray"], 'error: "stray": is no flag'),
         (["--config.schedule.name=Cosin"], 'error: config.schedule.name = "Cosin"'),
     ],
 )

@@ -62,6 +62,29 @@ class Wrong(Sampler):
 
 
 @dataclasses.dataclass(frozen=True)
+class Broken(Sampler):
+    """Does not keep to the contract of `Sampler`."""
+
+    fault: str = ""
+
+    @property
+    def order(self):
+        if self.fault == "no order":
+            raise AttributeError("Broken has no order")
+        return 1
+
+    def step(self, keys, denoise, schedule, x_t, t, s, memory):
+        if self.fault == "raises":
+            raise KeyError("out of luck")
+        return {
+            "no memory": x_t,
+            "one picture": (x_t[:1], memory),
+            "half": (x_t.astype(jnp.float16), memory),
+            "more memory": (x_t, (x_t,)),
+        }[self.fault]
+
+
+@dataclasses.dataclass(frozen=True)
 class Overstated(DDIM):
     """DDIM that claims second order."""
 
@@ -120,7 +143,17 @@ def test_the_command_certifies_a_sampler_of_ones_own(capsys):
         (["--sampler", "nowhere:Mine"], "nowhere"),
         (["--sampler", "DDIM(0.5)"], "name the arguments"),
         (["--schedule", "Cosine(steps=-1)"], "steps = -1"),
-        (["extra"], "extra: is no flag"),
+        (["extra"], '"extra": is no flag'),
+        (["--sampler", "RK45"], "RK45.*chooses its own steps"),
+        (["--sampler", "test_verify:Broken(fault='raises')"], "step fails with KeyError: 'out of luck'"),
+        (["--sampler", "test_verify:Broken(fault='no order')"], "fails with AttributeError: .*order"),
+        (["--sampler", "test_verify:Broken(fault='no memory')"], r"returns .*, must return \(x_s, memory\)"),
+        (
+            ["--sampler", "test_verify:Broken(fault='one picture')"],
+            r"\[1, 1, 1, 3\], must be like x_t",
+        ),
+        (["--sampler", "test_verify:Broken(fault='half')"], r"x_s of float16"),
+        (["--sampler", "test_verify:Broken(fault='more memory')"], "memory of .*must be like that of init"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line(arguments, words):

@@ -36,8 +36,9 @@ def main(arguments: list[str]) -> None:
         if options.help:
             print(f"{__doc__}\n{options.get_help()}")
             return
-        if len(names) != 1 or names[0] not in TASKS:
+        if not names or names[0] not in TASKS:
             raise ValueError(f"give one task: {', '.join(TASKS)}; --help says more")
+        commands.no_more(names[1:])
         edit(names[0], options)
     except (flags.Error, ValueError, OSError, CheckpointError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
@@ -68,7 +69,14 @@ def _flags() -> flags.FlagValues:
     define(flags.DEFINE_integer, "frames", None, "interpolate: pictures between, both ends counted; 9.")
     define(flags.DEFINE_integer, "factor", None, "super_resolve: how many times as large; 2.")
     define(flags.DEFINE_float, "noise_std", None, "Deviation of the noise on the pictures given; 0.")
-    define(flags.DEFINE_integer, "seed", 0, "Picture i depends on the seed and i alone.", lower_bound=0)
+    define(
+        flags.DEFINE_integer,
+        "seed",
+        0,
+        "Picture i depends on the seed and i alone.",
+        lower_bound=0,
+        upper_bound=2**32 - 1,
+    )
     define(flags.DEFINE_bool, "allow_code", False, "Import the run's own components.")
     return options
 

@@ -14,6 +14,7 @@ import tqdm
 from absl import flags
 
 from diffusion_jax import verify
+from diffusion_jax.commands import no_more
 from diffusion_jax.experiment import sampler_from_text, schedule_from_text
 from diffusion_jax.sampling.samplers import Sampler
 
@@ -29,8 +30,7 @@ def main(arguments: list[str]) -> None:
         if options.help:
             print(f"{__doc__}\n{options.get_help()}")
             return
-        if rest:
-            raise ValueError(f"{rest[0]}: is no flag; see --help")
+        no_more(rest)
         samplers = chosen(options.sampler, sampler_from_text)
         schedules = chosen(options.schedule, schedule_from_text)
         rows = prove(samplers, schedules, options.full)

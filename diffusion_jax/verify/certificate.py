@@ -9,7 +9,7 @@ from functools import partial
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.grids import Trailing, Uniform
 from diffusion_jax.sampling.samplers import Sampler
-from diffusion_jax.verify import cases, extras, guidance, marched, pictures, process, sampling
+from diffusion_jax.verify import cases, contract, extras, guidance, marched, pictures, process, sampling
 from diffusion_jax.verify.report import Row
 
 
@@ -52,6 +52,8 @@ def run(
 
     for schedule in walked.values():
         marched.check_steps(schedule)
+    for name, sampler in samplers.items():
+        contract.check_sampler(name, sampler)
     # Compiling is what takes the time, and it lets the other threads go on.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
         return list(itertools.chain.from_iterable(pool.map(one, parts)))
