@@ -9,8 +9,9 @@
 
 --image names PNG, JPEG or WebP files, a.png,b.png, of the size that the run draws (super_resolve: that
 divided by --factor). --out out.png is a table, a row a picture, input and result; --out with no ending is a
-folder with a PNG for each result. How it is drawn is as in the run's config unless given; without --labels
-pictures are of no particular class.
+folder with a PNG for each result. How it is drawn is as in the run's config unless given, but that
+super_resolve and colorise clip and do not guide; without --labels pictures are of no particular class.
+Transparent pixels are laid on white.
 """
 
 import sys
