@@ -157,7 +157,7 @@ def settings() -> dict[str, Any]:
     names = ("steps", "guidance", "guidance_rescale", "clip", "threshold", "batch_size", "frames")
     given = {name: flags.FLAGS[name].value for name in names if flags.FLAGS[name].value is not None}
     if _SAMPLER.value:
-        given["sampler"] = sampler_from_text(_SAMPLER.value)
+        given["sampler"] = sampler_from_text(_SAMPLER.value, _ALLOW_CODE.value)
     if _GRID.value:
         given["grid"] = grid_from_text(_GRID.value)
     if _INTERVAL.value is not None:

@@ -58,6 +58,20 @@ def test_batch_size_changes_no_picture_and_the_seed_every_one(command, workdir, 
     assert all(np.abs(a - c).max(axis=(1, 2, 3)) > 1)
 
 
+class Mine(dj.samplers.DDIM):
+    """A sampler of one's own."""
+
+
+def test_a_sampler_of_ones_own_draws_where_code_is_allowed(command, workdir, tmp_path):
+    outs = [tmp_path / f"{i}.npz" for i in range(2)]
+    for out, name in zip(outs, ("DDIM", "test_sample_command:Mine"), strict=True):
+        run(command, workdir, out, num_samples=2, steps=2, sampler=f"{name}(eta=0.5)")
+    ours, mine = (np.load(out)["image"] for out in outs)
+    np.testing.assert_array_equal(ours, mine)
+    with flagsaver.flagsaver(allow_code=False), pytest.raises(SystemExit, match="may not import code"):
+        run(command, workdir, tmp_path / "x.npz", sampler="test_sample_command:Mine")
+
+
 def test_grid_and_clip_are_handed_on(command, workdir, tmp_path):
     outs = [tmp_path / f"{i}.npz" for i in range(2)]
     for out, given in zip(outs, ({}, {"grid": "Leading"}), strict=True):

@@ -66,6 +66,7 @@ class Broken(Sampler):
     """Does not keep to the contract of `Sampler`."""
 
     fault: str = ""
+    eta: float = 0.0
 
     @property
     def order(self):
@@ -76,6 +77,8 @@ class Broken(Sampler):
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         if self.fault == "raises":
             raise KeyError("out of luck")
+        if self.fault == "untraceable" and self.eta > 0:
+            return x_t, memory
         return {
             "no memory": x_t,
             "one picture": (x_t[:1], memory),
@@ -146,7 +149,8 @@ def test_the_command_certifies_a_sampler_of_ones_own(capsys):
         (["extra"], '"extra": is no flag'),
         (["--sampler", "RK45"], "RK45.*chooses its own steps"),
         (["--sampler", "test_verify:Broken(fault='raises')"], "step fails with KeyError: 'out of luck'"),
-        (["--sampler", "test_verify:Broken(fault='no order')"], "fails with AttributeError: .*order"),
+        (["--sampler", "test_verify:Broken(fault='no order')"], "has no order; declare it"),
+        (["--sampler", "test_verify:Broken(fault='untraceable')"], "fails with TracerBoolConversionError"),
         (["--sampler", "test_verify:Broken(fault='no memory')"], r"returns .*, must return \(x_s, memory\)"),
         (
             ["--sampler", "test_verify:Broken(fault='one picture')"],

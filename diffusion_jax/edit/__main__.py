@@ -10,7 +10,7 @@
 --image names PNG, JPEG or WebP files, a.png,b.png, of the size that the run draws (super_resolve: that
 divided by --factor). --out out.png is a table, a row a picture, input and result; --out with no ending is a
 folder with a PNG for each result. How it is drawn is as in the run's config unless given, but that
-super_resolve and colorise clip and do not guide; without --labels pictures are of no particular class.
+super_resolve and colorise clip; without --labels pictures are of no particular class.
 Transparent pixels are laid on white.
 """
 
@@ -94,7 +94,7 @@ def edit(name: str, options: flags.FlagValues) -> None:
             raise ValueError(f"--{flag}: give it; --help says what is needed")
     out = commands.free_path(options.out, (".png", ""))
     if "sampler" in given:
-        given["sampler"] = sampler_from_text(given["sampler"])
+        given["sampler"] = sampler_from_text(given["sampler"], options.allow_code)
     if "grid" in given:
         given["grid"] = grid_from_text(given["grid"])
     run = dj.load(options.workdir, allow_code=options.allow_code)

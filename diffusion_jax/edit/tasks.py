@@ -138,13 +138,11 @@ def _restored(
 ) -> Edited:
     """Pictures that measure as y, beside y as it is `shown`.
 
-    Clipped and not guided unless asked for: what C of a network lacks (see `conditioned`) makes some pictures
-    leave [-1, 1] for good, with the guidance of the digits' run one in five.
+    Clipped unless asked not to: what C of a network lacks (see `conditioned`) makes some pictures leave
+    [-1, 1] for good, with the guidance of the digits' run one in five.
     """
-    alone = options.labels is None or options.guidance is not None
-    guidance = options.guidance if alone else 1.0
     # A clipped pixel has no gradient.
-    plain = run.denoiser(len(y), labels=options.labels, guidance=guidance, clip=False, threshold=0.0)
+    plain = run.denoiser(len(y), labels=options.labels, guidance=options.guidance, clip=False, threshold=0.0)
     denoise = editing.conditioned(plain, run.schedule, measurement, y, options.noise_std)
     if run.sampling.threshold:
         denoise = dynamic_threshold(denoise, run.schedule, run.sampling.threshold)

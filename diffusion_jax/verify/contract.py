@@ -10,21 +10,25 @@ from diffusion_jax.sampling.samplers import RK45, Sampler
 
 
 def check_sampler(name: str, sampler: Sampler) -> None:
-    """Traces a step. Raises ValueError, in one line, for one that fails or gives back something else."""
+    """Traces a step, and the sampler's float fields with it, as `Run.sample` does.
+
+    Raises ValueError, in one line, for one that fails or gives back something else.
+    """
     if isinstance(sampler, RK45):
         raise ValueError(
             f"{name}: chooses its own steps, so it has no order in ours; the full verify has its row"
         )
+    if not isinstance(getattr(sampler, "order", None), int | float):
+        raise ValueError(f"{name}: has no order; declare it, order: ClassVar[int] = 1")
     x = jnp.zeros((2, 1, 1, 3))
 
-    def step(x_t: jax.Array, t: jax.Array, s: jax.Array):
+    def step(sampler: Sampler, x_t: jax.Array, t: jax.Array, s: jax.Array):
         keys = picture_keys(jax.random.key(0), jnp.arange(len(x_t)))
         memory = sampler.init(x_t)
         return memory, sampler.step(keys, _denoise, RectifiedFlow(), x_t, t, s, memory)
 
     try:
-        float(sampler.order)
-        memory, made = jax.eval_shape(step, x, jnp.float32(0.5), jnp.float32(0.25))
+        memory, made = jax.eval_shape(step, sampler, x, jnp.float32(0.5), jnp.float32(0.25))
     except Exception as error:  # it is somebody's code: anything may come
         reason = next(iter(str(error).splitlines()), "")
         raise ValueError(f"{name}: its step fails with {type(error).__name__}: {reason}") from error
