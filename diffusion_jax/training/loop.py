@@ -109,8 +109,8 @@ def _act(
 ) -> None:
     """Evaluation, samples and checkpoint where they are due at `step`."""
     if any(_due(step, every, plan) for every in (plan.eval_every, plan.sample_every, plan.checkpoint_every)):
-        # XLA's emulated devices share their threads. Programs queued beside a step in flight can take the
-        # one that the other half of its all-reduce needs: both wait for ever.
+        # XLA's emulated devices share their threads: a run on two of them stopped twice in the all-reduce of
+        # a step while the programs of a checkpoint were queued beside it.
         jax.block_until_ready(state)
     if _due(step, plan.eval_every, plan):
         logger.flush()
