@@ -44,6 +44,9 @@ class Namespace:
         where = f'config.{path}.name = "{name}"'
         if ":" in name:
             found = _import(name, where, allow_code)
+            if inspect.isabstract(found):
+                missing = ", ".join(sorted(found.__abstractmethods__))
+                raise ConfigError(f"{where}: still lacks {missing}")
             if not self._fits(found):
                 wanted = self.kind.__name__ if self.kind else "class or function"
                 raise ConfigError(f"{where}: is no {wanted}")
@@ -100,6 +103,11 @@ def construct(factory: Any, path: str, /, **arguments: Any) -> Any:
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config.{path}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # the user's own code may raise anything
+        if str(getattr(factory, "__module__", "")).startswith(__package__):
+            raise
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(f"config.{path}: {factory.__name__} fails with {what}") from error
 
 
 def check_spec(spec: Any, path: str) -> None:
@@ -157,8 +165,8 @@ def _offer(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    more = ", ..." if len(known) > 12 else ""
-    return f"there are {', '.join(sorted(known)[:12])}{more}" if known else "it takes none"
+    more = ", ..." if len(known) > 20 else ""
+    return f"there are {', '.join(sorted(known)[:20])}{more}" if known else "it takes none"
 
 
 def _parameters(factory: Any) -> dict[str, Any]:

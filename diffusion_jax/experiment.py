@@ -246,16 +246,27 @@ def _from_text(text: str, namespace: Namespace, path: str, example: str, allow_c
         tree = ast.parse(rest if code else text.strip(), mode="eval").body
         spec = _spec(tree if isinstance(tree, ast.Call) else ast.Call(tree, [], []))
     except (SyntaxError, ValueError) as error:
-        raise ConfigError(f'{path} = "{text}": must be a name, or as in {example} ({error})') from None
+        reason = f" ({error})" if type(error) is ValueError else ""  # Python's own text helps nobody
+        raise ConfigError(f'--{path} "{text}": must be a name, or as in {example}{reason}') from None
     if code:
         spec["name"] = f"{module}:{spec['name']}"
-    return build(spec, namespace, path, allow_code)
+    try:
+        return build(spec, namespace, path, allow_code)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(f"config.{path}", f"--{path}", 1)) from error
 
 
 def _spec(call: ast.Call) -> dict[str, Any]:
     """Name(a=1, b=Other()) as dict(name="Name", a=1, b=dict(name="Other")). Raises ValueError."""
     if call.args:
         raise ValueError("name the arguments")
-    values = {str(k.arg): _spec(k.value) if isinstance(k.value, ast.Call) else k.value for k in call.keywords}
-    plain = {key: v if isinstance(v, dict) else ast.literal_eval(v) for key, v in values.items()}
-    return {"name": ast.unparse(call.func), **plain}
+    return {"name": ast.unparse(call.func)} | {str(k.arg): _value(k.value) for k in call.keywords}
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call):
+        return _spec(node)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"{ast.unparse(node)} is no number; put text in quotes") from None

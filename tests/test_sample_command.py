@@ -177,7 +177,7 @@ def test_words_that_no_flag_takes_are_refused(command, workdir):
         ({"labels": ["12"]}, "error: labels contain 12: must be from 0 to 9"),
         ({"labels": ["three"]}, "error: --labels three: give whole numbers"),
         ({"num_samples": 0}, "error: --num_samples 0"),
-        ({"sampler": "DIMM"}, 'error: config.sampler.name = "DIMM"'),
+        ({"sampler": "DIMM"}, 'error: --sampler.name = "DIMM"'),
         ({"out": "x.gif"}, "error: --out x.gif: the ending must be"),
         ({"labels": ["none"], "guidance": 2.0}, "error: guidance = 2.0: needs labels"),
         ({"batch_size": 0}, "error: batch_size = 0"),

@@ -11,7 +11,7 @@ from oracles import SCHEDULES, quick_jit, verified
 
 from diffusion_jax import verify
 from diffusion_jax.process import forward
-from diffusion_jax.process.schedules import Cosine, Schedule
+from diffusion_jax.process.schedules import Cosine, Discrete, Schedule
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.sampling.samplers.base import noise
 from diffusion_jax.verify import certificate, extras, guidance, pictures
@@ -47,17 +47,16 @@ class Wrong(Sampler):
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         x0, eps = denoise(x_t, t)
         before = t - 1e-3 if self.mistake == "one-step posterior" else s
+        if self.mistake == "mean of the batch":
+            x0 = jnp.where(s > 0, x0 + 1e-3 * x0.mean(axis=0), x0)
         variance = self.eta**2 * forward.posterior(schedule, x_t, x0, t, before)[1]
         if self.mistake == "noise at the end":
             variance = jnp.maximum(variance, 1e-4)
         shrunk = jnp.maximum(schedule.sigma(s) ** 2 - variance, 0.0)
         direction = schedule.sigma(s) if self.mistake == "direction not shrunk" else jnp.sqrt(shrunk)
-        z = (
-            noise(keys[:1], x_t.shape[1:])
-            if self.mistake == "noise of one picture"
-            else noise(keys, x_t.shape[1:])
-        )
-        z = 0.0 if self.mistake == "noise left out" else z
+        amounts = {"noise left out": 0.0, "a tenth too much": 1.1, "a tenth too little": 0.9}
+        whose = keys[:1] if self.mistake == "noise of one picture" else keys
+        z = amounts.get(self.mistake, 1.0) * noise(whose, x_t.shape[1:])
         return schedule.alpha(s) * x0 + direction * eps + jnp.sqrt(variance) * z, memory
 
 
@@ -94,12 +93,57 @@ class Overstated(DDIM):
     order: ClassVar[int] = 2
 
 
+@dataclasses.dataclass(frozen=True)
+class Unlucky(DDIM):
+    def __post_init__(self):
+        raise KeyError("no such thing")
+
+
+class Unfinished(Schedule):
+    def log_snr(self, t):
+        return 9.0 - 18.0 * jnp.asarray(t)
+
+
+@dataclasses.dataclass(frozen=True)
+class Told(Discrete):
+    """Betas that are none."""
+
+    fault: str = ""
+
+    def betas(self):
+        if self.fault == "raises":
+            raise RuntimeError("oh\nin two lines")
+        return np.linspace(1e-4, 1.5, 500) if self.fault == "too large" else np.full((500, 2), 0.01)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line(Schedule):
+    """log-SNR from 9 to -9 in a straight line, with one fault."""
+
+    fault: str = ""
+
+    def log_snr(self, t):
+        if self.fault == "raises":
+            raise ValueError("oh")
+        t = jnp.asarray(t, jnp.float32)
+        line = 9.0 - 18.0 * t
+        wrong = {"nan": line * jnp.nan, "scalar": 9.0, "rises": -line, "late": line - 8.0}
+        return wrong.get(self.fault, line)
+
+    def time(self, log_snr):
+        t = (9.0 - jnp.asarray(log_snr, jnp.float32)) / 18.0
+        return jnp.clip(t - 8 / 18, 0, 1) if self.fault == "late" else 1 + t if self.fault == "outside" else t
+
+
 MISTAKES = {
     "one-step posterior": {"point mass"},
     "noise at the end": {"point mass"},
     "direction not shrunk": {"gaussian"},
     "noise left out": {"gaussian"},
     "noise of one picture": {"batch"},
+    "mean of the batch": {"batch"},
+    "a tenth too much": {"limit"},
+    "a tenth too little": {"limit"},
 }
 
 
@@ -148,6 +192,28 @@ def test_the_command_certifies_a_sampler_of_ones_own(capsys):
         (["--schedule", "Cosine(steps=-1)"], "steps = -1"),
         (["extra"], '"extra": is no flag'),
         (["--sampler", "RK45"], "RK45.*chooses its own steps"),
+        (["--sampler", "SelfConditioned(sampler=RK45())"], "SelfConditioned.*chooses its own steps"),
+        (
+            ["--sampler", "DDIM(eta=x)"],
+            r'--sampler "DDIM\(eta=x\)": .*\(x is no number; put text in quotes\)',
+        ),
+        (["--sampler", "DDIM("], r'--sampler "DDIM\(": must be a name, or as in DDIM\(eta=0.5\)$'),
+        (["--sampler", "DDIM(eta=1.2)"], "--sampler: eta = 1.2: must be in"),
+        (["--sampler", "test_verify:Unlucky"], "--sampler: Unlucky fails with KeyError: 'no such thing'"),
+        (["--schedule", "test_verify:Unfinished"], "still lacks time"),
+        (["--schedule", "Cosine(steps=100)"], "has 100 steps; .*needs a whole number, 500 or more"),
+        (["--schedule", "test_verify:Told(fault='raises')"], r"betas\(\) fails with RuntimeError: oh$"),
+        (["--schedule", "test_verify:Told(fault='too large')"], "betas are .* to 1.5, must be .* in .0, 1"),
+        (["--schedule", "test_verify:Told(fault='two columns')"], r"betas are float64\[500, 2\]"),
+        (["--schedule", "test_verify:Line(fault='raises')"], r"alpha\(\) fails with ValueError: oh$"),
+        (["--schedule", "test_verify:Line(fault='nan')"], r"alpha\(\) is NaN"),
+        (["--schedule", "test_verify:Line(fault='scalar')"], r"alpha\(\) of \[9\] is \[\], must be alike"),
+        (
+            ["--schedule", "test_verify:Line(fault='rises')"],
+            "log_snr must fall strictly.* goes -9, -4.5, -0, 4.5, 9",
+        ),
+        (["--schedule", "test_verify:Line(fault='outside')"], r"leaves \[0, 1\]: 1, 1.2"),
+        (["--schedule", "test_verify:Line(fault='late')"], "20 steps of log-SNR from 6 down meet"),
         (["--sampler", "test_verify:Broken(fault='raises')"], "step fails with KeyError: 'out of luck'"),
         (["--sampler", "test_verify:Broken(fault='no order')"], "has no order; declare it"),
         (["--sampler", "test_verify:Broken(fault='untraceable')"], "fails with TracerBoolConversionError"),
@@ -187,6 +253,9 @@ def test_the_table_names_the_worst_and_what_failed():
     assert "FAILED order: Heun(), karras: 1.20, must be >= 1.70" in text
     assert text.endswith("3 cases, 1 failed")
     assert table(rows[2:]).endswith("1 cases, all pass")
+    many = table([rows[1]] * 23)
+    assert many.count("FAILED order") == 20
+    assert "and 3 more that FAILED; --full shows all" in many
 
 
 @pytest.mark.parametrize(

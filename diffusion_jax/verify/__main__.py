@@ -50,7 +50,7 @@ def chosen(text, build):
 
 def prove(samplers, schedules, full: bool) -> list[verify.Row]:
     start = time.perf_counter()
-    with tqdm.tqdm(bar_format="{elapsed} {desc}", leave=False) as bar:
+    with tqdm.tqdm(bar_format="{elapsed} {desc}", leave=False, delay=1) as bar:
         rows = verify.run(samplers, schedules, lambda part: bar.set_description(f"{part}: done"))
     if full:
         print("\n".join(f"{'pass' if row.passed else 'FAIL'}  {verify.full(row)}" for row in rows))

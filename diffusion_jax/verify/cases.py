@@ -11,6 +11,9 @@ from diffusion_jax.sampling import samplers
 from diffusion_jax.sampling.samplers import Sampler
 from diffusion_jax.verify import chain
 
+# A sampling error of five standard errors comes once in two million draws.
+SIGMAS = 5.0
+
 SCHEDULES: dict[str, Schedule] = {
     "linear": schedules.LinearBeta(),
     "cosine": schedules.Cosine(),

@@ -50,8 +50,8 @@ def run(
         done(part)
         return rows
 
-    for schedule in walked.values():
-        marched.check_steps(schedule)
+    for where, schedule in walked.items():
+        contract.check_schedule(where, schedule)
     for name, sampler in samplers.items():
         contract.check_sampler(name, sampler)
     # Compiling is what takes the time, and it lets the other threads go on.

@@ -1,12 +1,19 @@
-"""Whether a sampler keeps to the contract of `Sampler`, before anything is compiled."""
+"""Whether samplers and schedules keep to their contracts, before anything is compiled."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.process.predictions import Denoised
-from diffusion_jax.process.schedules import RectifiedFlow
+from diffusion_jax.process.schedules import Discrete, RectifiedFlow, Schedule
 from diffusion_jax.sampling.sample import picture_keys
-from diffusion_jax.sampling.samplers import RK45, Sampler
+from diffusion_jax.sampling.samplers import Sampler
+from diffusion_jax.verify.marched import ORDER_STEPS, alternating
+
+_FEWEST = 500
 
 
 def check_sampler(name: str, sampler: Sampler) -> None:
@@ -14,7 +21,7 @@ def check_sampler(name: str, sampler: Sampler) -> None:
 
     Raises ValueError, in one line, for one that fails or gives back something else.
     """
-    if isinstance(sampler, RK45):
+    if sampler.adaptive:
         raise ValueError(
             f"{name}: chooses its own steps, so it has no order in ours; the full verify has its row"
         )
@@ -27,11 +34,8 @@ def check_sampler(name: str, sampler: Sampler) -> None:
         memory = sampler.init(x_t)
         return memory, sampler.step(keys, _denoise, RectifiedFlow(), x_t, t, s, memory)
 
-    try:
-        memory, made = jax.eval_shape(step, sampler, x, jnp.float32(0.5), jnp.float32(0.25))
-    except Exception as error:  # it is somebody's code: anything may come
-        reason = next(iter(str(error).splitlines()), "")
-        raise ValueError(f"{name}: its step fails with {type(error).__name__}: {reason}") from error
+    at = x, jnp.float32(0.5), jnp.float32(0.25)
+    memory, made = _asked(f"{name}: its step", lambda: jax.eval_shape(step, sampler, *at))
     if not (isinstance(made, tuple) and len(made) == 2):
         raise ValueError(f"{name}: step returns {type(made).__name__}, must return (x_s, memory)")
     x_s, after = made
@@ -41,6 +45,59 @@ def check_sampler(name: str, sampler: Sampler) -> None:
         raise ValueError(
             f"{name}: step makes memory of {_shapes(after)}, must be like that of init, {_shapes(memory)}"
         )
+
+
+def check_schedule(name: str, schedule: Schedule) -> None:
+    """Asks each of the schedule's functions at a few times.
+
+    Raises ValueError, in one line, for one that fails, or answers with what is no schedule at all; and for a
+    table that is too coarse to tell the orders of samplers apart on.
+    """
+    if isinstance(schedule, Discrete):
+        betas = np.asarray(_asked(f"{name}: betas()", schedule.betas))
+        if betas.ndim != 1 or not np.all((betas >= 0) & (betas <= 1)):
+            found = f"{betas.dtype}{list(betas.shape)} from {np.min(betas):.3g} to {np.max(betas):.3g}"
+            raise ValueError(f"{name}: its betas are {found}, must be float64 [T], each in [0, 1]")
+    steps = schedule.steps
+    if steps is not None and not (isinstance(steps, int) and steps >= _FEWEST):
+        raise ValueError(
+            f"{name}: has {steps} steps; to measure samplers on it needs a whole number, {_FEWEST} or more"
+        )
+    t = np.linspace(0, 1, 9, dtype=np.float32)
+    alpha, sigma, log_snr = (_numbers(name, schedule, part, t) for part in ("alpha", "sigma", "log_snr"))
+    if not (np.isfinite([alpha, sigma]).all() and alpha.min() >= 0 and sigma.min() >= 0):
+        raise ValueError(f"{name}: alpha or sigma is negative or infinite within t = 0 .. 1")
+    if not (np.diff(log_snr) < 0).all():
+        raise ValueError(f"{name}: log_snr must fall strictly from t = 0 to 1; here it goes {_few(log_snr)}")
+    time = _numbers(name, schedule, "time", log_snr)
+    if time.min() < 0 or time.max() > 1:
+        raise ValueError(f"{name}: time, the inverse of log_snr, leaves [0, 1]: {_few(time)}")
+    for count in ORDER_STEPS:
+        if not (np.diff(alternating(schedule, count)) < 0).all():
+            raise ValueError(f"{name}: {count} steps of log-SNR from 6 down meet; no order shows on so few")
+
+
+def _numbers(name: str, schedule: Schedule, part: str, at: np.ndarray) -> np.ndarray:
+    """schedule.part(at) as float64. Raises ValueError where it fails, has another shape, or is NaN."""
+    found = np.asarray(_asked(f"{name}: {part}()", lambda: getattr(schedule, part)(at)))
+    if found.shape != at.shape:
+        raise ValueError(f"{name}: {part}() of {list(at.shape)} is {list(found.shape)}, must be alike")
+    if np.isnan(found).any():
+        raise ValueError(f"{name}: {part}() is NaN from {_few(at)}: {_few(found)}")
+    return found.astype(np.float64)
+
+
+def _few(x: np.ndarray) -> str:
+    return ", ".join(f"{value:.4g}" for value in x[:: len(x) // 4])
+
+
+def _asked(what: str, ask: Callable[[], Any]) -> Any:
+    """ask(). Raises ValueError of one line for whatever it raises: it is somebody's code."""
+    try:
+        return ask()
+    except Exception as error:
+        reason = "".join(f": {line}" for line in str(error).splitlines()[:1])
+        raise ValueError(f"{what} fails with {type(error).__name__}{reason}") from error
 
 
 def _denoise(x_t: jax.Array, t: jax.Array, **given) -> Denoised:

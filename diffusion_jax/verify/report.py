@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+_SHOWN = 20
+
 
 class Row(NamedTuple):
     """One figure beside its limit: at most so much, or `at_least` so much."""
@@ -43,8 +45,10 @@ def table(rows: Sequence[Row]) -> str:
     parts += [_list(others)] if others else []
     failed = [row for row in rows if not row.passed]
     verdict = f"{len(rows)} cases, {len(failed)} failed" if failed else f"{len(rows)} cases, all pass"
-    worst_of_all = "\n".join(f"FAILED {full(row)}" for row in failed[:20])
-    return "\n\n".join([*parts, *([worst_of_all] if failed else []), verdict])
+    shown = [f"FAILED {full(row)}" for row in failed[:_SHOWN]]
+    if len(failed) > _SHOWN:
+        shown.append(f"and {len(failed) - _SHOWN} more that FAILED; --full shows all")
+    return "\n\n".join([*parts, *(["\n".join(shown)] if failed else []), verdict])
 
 
 def full(row: Row) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from diffusion_jax.sampling.samplers import Sampler
-from diffusion_jax.verify import chain
-from diffusion_jax.verify.cases import EQUAL, LAWS
+from diffusion_jax.verify import chain, limit
+from diffusion_jax.verify.cases import EQUAL, LAWS, SIGMAS
 from diffusion_jax.verify.marched import (
     CORRELATED,
     GAUSSIAN,
@@ -18,8 +18,6 @@ from diffusion_jax.verify.marched import (
 )
 from diffusion_jax.verify.report import Row
 
-# A sampling error of five standard errors comes once in two million draws.
-SIGMAS = 5.0
 # How far the mean and deviation of 40 steps and more may be from the data's: any first order method keeps it.
 BIAS = 0.1
 MANY_STEPS = 40
@@ -28,6 +26,9 @@ MANY_STEPS = 40
 def check(marched: Marched, samplers: dict[str, Sampler], where: str) -> list[Row]:
     """Every check of every sampler on one schedule, called `where` in the rows."""
     rows = [*equivalences(marched, where)]
+    alone = {name: one for name, one in samplers.items() if EQUAL.get(name) not in samplers}
+    drawing = {name: one for name, one in alone.items() if not marched.deterministic(name)}
+    rows += limit.check(marched.schedule, drawing, where)
     for name, sampler in samplers.items():
         rows += point_mass(marched, name, where)
         rows.append(by_itself(marched, name, where))
@@ -57,8 +58,8 @@ def point_mass(marched: Marched, sampler: str, where: str) -> Iterator[Row]:
 
 def by_itself(marched: Marched, sampler: str, where: str) -> Row:
     """A picture depends on its own index: not on its place in the batch, nor on the others."""
-    one, other = marched.reversed(sampler)
-    return Row("batch", f"{where}, in reverse", np.abs(one - other).max(), 1e-5, subject=sampler)
+    one, other = marched.in_company(sampler)
+    return Row("batch", f"{where}, other company", np.abs(one - other).max(), 1e-5, subject=sampler)
 
 
 def order(marched: Marched, name: str, sampler: Sampler, where: str) -> Iterator[Row]:

@@ -49,6 +49,7 @@ class Sampler:
     """
 
     order: ClassVar[int]
+    adaptive: ClassVar[bool] = False  # chooses steps of its own between t and s
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

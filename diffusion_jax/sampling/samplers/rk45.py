@@ -29,6 +29,7 @@ class RK45(Sampler):
     """
 
     order: ClassVar[int] = 5
+    adaptive: ClassVar[bool] = True
     rtol: float = 1e-4
     atol: float = 1e-4
     last: float = 1e-3

@@ -27,6 +27,10 @@ class SelfConditioned(Sampler):
     def order(self) -> int:  # type: ignore[override]  # that of the sampler inside
         return self.sampler.order
 
+    @property
+    def adaptive(self) -> bool:  # type: ignore[override]
+        return self.sampler.adaptive
+
     def init(self, x):
         return jnp.zeros_like(x), self.sampler.init(x)
 
