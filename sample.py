@@ -56,7 +56,7 @@ _SAMPLER = flags.DEFINE_string(
 _GRID = flags.DEFINE_string(
     "grid",
     None,
-    "At which times: Uniform, UniformLogSNR, Karras, Leading, with arguments as in Karras(rho=5.0).",
+    "At which times: Uniform, UniformLogSNR, Karras, Leading, with arguments as in UniformLogSNR(last=0.01).",
 )
 flags.DEFINE_bool("clip", None, "Clip x0 to [-1, 1] at each step; the config's unless given.")
 flags.DEFINE_float(

@@ -228,8 +228,8 @@ def sampler_from_text(text: str, allow_code: bool = False) -> samplers.Sampler:
 
 
 def grid_from_text(text: str) -> grids.Grid:
-    """A grid from "Leading" or "Karras(rho=5.0)", as a command line has it."""
-    return _from_text(text, _GRIDS, "grid", "Karras(rho=5.0)")
+    """A grid from "Leading" or "UniformLogSNR(last=0.01)", as a command line has it."""
+    return _from_text(text, _GRIDS, "grid", "UniformLogSNR(last=0.01)")
 
 
 def schedule_from_text(text: str, allow_code: bool = False) -> schedules.Schedule:

@@ -169,7 +169,10 @@ def test_a_picture_depends_on_its_own_mask_and_index_and_on_no_unknown_pixel():
     [
         ({"mask": np.ones((2, 3))}, r"mask has shape \(2, 3\): need \[2, 3, 1 or 2\], or one a picture"),
         ({"mask": np.ones((3, 2, 3, 1))}, r"mask has shape \(3, 2, 3, 1\)"),
-        ({"mask": np.full((2, 3, 1), 0.5)}, "mask has values between 0 and 1: give 1 where a pixel is known"),
+        (
+            {"mask": np.full((2, 3, 1), 0.5)},
+            "mask has other values than 0 and 1: give 1 where a pixel is known",
+        ),
         ({"resamples": 0}, "resamples = 0: must be at least 1"),
         ({"jump_length": 0}, "jump_length = 0: must be at least 1"),
         ({"resamples": 2, "jump_length": 6, "steps": 10}, "jump_length = 6: 10 steps allow 5 at most"),

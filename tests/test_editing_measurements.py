@@ -94,6 +94,8 @@ def test_measurements_go_through_jit_and_another_mask_does_not_recompile():
     ("measure", "message"),
     [
         (lambda: Downsample(0), "factor = 0: must be a whole number"),
+        (lambda: Mask(KNOWN[:1]).forward(np.ones((1, 4, 6, 3))), "mask has shape"),
+        (lambda: Mask(0.5 * KNOWN).forward(np.ones((1, 4, 6, 3))), "mask has other values than 0 and 1"),
         (lambda: Downsample(2.0), "factor = 2.0: must be a whole number"),
         (lambda: Downsample(4).forward(np.ones((1, 4, 6, 3))), "factor = 4: does not divide pictures of 4x6"),
         (lambda: Grayscale().forward(np.ones((1, 4, 4, 1))), r"pictures have 1 channel\(s\)"),

@@ -26,7 +26,19 @@ EDITS = {
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_levels_and_single_pictures_are_refused(edit):
-    with pytest.raises(ValueError, match="images are uint8: give floats in"):
+    with pytest.raises(ValueError, match="(images|latents) are uint8: give floats in"):
         edit(np.zeros((2, 4, 4, 1), np.uint8))
-    with pytest.raises(ValueError, match=r"images have shape \(4, 4, 1\)"):
+    with pytest.raises(ValueError, match=r"(images|latents) have shape \(4, 4, 1\)"):
         edit(jnp.zeros((4, 4, 1)))
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_what_is_not_finite_is_refused(edit):
+    with pytest.raises(ValueError, match="(images|latents): holds numbers that are not finite"):
+        edit(np.full((2, 4, 4, 1), np.nan))
+
+
+@pytest.mark.parametrize("name", [name for name in EDITS if name != "decode"])
+def test_the_range_of_bytes_is_refused(name):
+    with pytest.raises(ValueError, match=r"images are from 0 to 255: give floats in \[-1, 1\]"):
+        EDITS[name](np.linspace(0, 255, 32).reshape(2, 4, 4, 1))

@@ -369,9 +369,31 @@ def test_every_wrapper_hands_on_what_it_is_given_and_keeps_the_fraction():
             lambda: dj.guidance.interval(2.0, SCHEDULE, 3.0, 0.3),
             "low = 3.0, high = 0.3: need 0 <= low < high",
         ),
-        (lambda: dj.guidance.interval(2.0, SCHEDULE, -1, 1), "low = -1, high = 1"),
+        (lambda: dj.guidance.interval(2.0, SCHEDULE, -1, 1), "low = -1.0: must be at least 0"),
         (lambda: dj.guidance.interval(2.0, SCHEDULE, float("nan"), 1.0), "low = nan"),
+        (lambda: dj.guidance.interval(2.0, SCHEDULE, np.float64(3.0), 0.3), "low = 3.0, high = 0.3"),
+        (lambda: dj.guidance.interval("2", SCHEDULE, 0.0, 1.0), "scale = '2': must be a number"),
+        (lambda: dj.guidance.classifier_free(COND, COND, float("nan")), "scale = nan: must be finite"),
+        (lambda: dj.guidance.autoguidance(COND, COND, [1.0, float("inf")]), "scale = inf: must be finite"),
+        (lambda: dj.guidance.classifier(COND, None, SCHEDULE, "1"), "scale = '1': must be a number"),
+        (lambda: dj.guidance.rescale(COND, COND, SCHEDULE, np.float32(2)), "factor = 2.0: must be in"),
         (lambda: dj.guidance.rescale(COND, COND, SCHEDULE, 1.5), r"factor = 1.5: must be in \[0, 1\]"),
+        (
+            lambda: dj.guidance.classifier_free(COND, UNCOND, np.ones(4))(X_T, 0.5),
+            r"scale has shape \(4,\): give one number, or 6, one a picture",
+        ),
+        (
+            lambda: dj.guidance.classifier_free(COND, UNCOND, np.ones((6, 1)))(X_T, 0.5),
+            r"scale has shape \(6, 1\)",
+        ),
+        (
+            lambda: dj.guidance.classifier(COND, lambda x, time: x.sum((1, 2, 3)), SCHEDULE, [1.0])(X_T, 0.5),
+            r"scale has shape \(1,\)",
+        ),
+        (
+            lambda: dj.guidance.rescale(COND, UNCOND, SCHEDULE, np.ones(5))(X_T, 0.5),
+            r"factor has shape \(5,\)",
+        ),
         (
             lambda: dj.guidance.classifier(COND, lambda x, time: x, SCHEDULE)(X_T, 0.5),
             r"log_probability gives \(6, 4, 4, 3\): need one number a picture, \(6,\)",

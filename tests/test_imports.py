@@ -15,6 +15,7 @@ PACKAGE = "diffusion_jax"
 # over components.
 LAYERS = [
     "version",
+    "arguments",
     "process",
     "runtime",
     "data",
@@ -35,7 +36,7 @@ LAYERS = [
     "configs",
     "scripts",
 ]
-IMPORTS_NOTHING_OF_OURS = {"version", "components", "commands", "configs"}
+IMPORTS_NOTHING_OF_OURS = {"version", "arguments", "components", "commands", "configs"}
 # A third-party package -> the only folder or file that may import it.
 CONFINED = {
     "flax": f"{PACKAGE}/models/",

@@ -346,7 +346,7 @@ def _all(way, x0=LEVELS[:2], **kwargs):
     ("way", "given", "message"),
     [
         (likelihood.by_vlb, {"variance": "medium"}, 'variance = "medium"'),
-        (likelihood.by_vlb, {"steps": 1}, "steps = 1: a likelihood needs at least two"),
+        (likelihood.by_vlb, {"steps": 1}, "steps = 1: must be at least 2"),
         (likelihood.by_vlb, {"steps": 2000}, "steps = 2000: the schedule has only 1000"),
         (likelihood.by_vlb, {"grid": dj.grids.Leading(), "steps": 10}, "grid Leading starts at t = 0.901"),
         (likelihood.by_ode, {"grid": dj.grids.Leading(), "steps": 10}, "grid Leading starts at t = 0.901"),
@@ -354,9 +354,12 @@ def _all(way, x0=LEVELS[:2], **kwargs):
         (likelihood.by_ode, {"x0": LEVELS[:2] * 1.5}, "x0 contains -1.5"),
         (likelihood.by_ode, {"x0": LEVELS[:2] * np.nan}, "x0 contains nan"),
         (likelihood.by_ode, {"x0": np.zeros((2, 1, 1, 1), np.uint8)}, "x0 is uint8: give pictures in"),
-        (likelihood.by_ode, {"probes": 1}, "probes = 1: must be a whole number of at least 2"),
-        (likelihood.by_ode, {"probes": "all"}, "probes = all: must be a whole number"),
-        (likelihood.by_sampled_vlb, {"draws": 1}, "draws = 1: must be a whole number of at least 2"),
+        (likelihood.by_ode, {"x0": LEVELS[0, 0, 0, 0]}, r"x0 has shape \(\): need a batch"),
+        (likelihood.log_density, {"x0": np.full((2, 1, 1, 1), np.inf)}, "x: holds numbers that are not fin"),
+        (likelihood.log_density, {"x0": np.zeros(3)}, r"x has shape \(3,\): need a batch"),
+        (likelihood.by_ode, {"probes": 1}, "probes = 1: must be at least 2"),
+        (likelihood.by_ode, {"probes": "all"}, "probes = 'all': must be a whole number"),
+        (likelihood.by_sampled_vlb, {"draws": 1}, "draws = 1: must be at least 2"),
         (likelihood.by_ode, {"indices": [0, 1, 2]}, r"indices have shape \(3,\)"),
         (likelihood.by_vlb, {"indices": [0.0, 1.0], "steps": 2}, "float32: need one integer"),
     ],
@@ -364,3 +367,10 @@ def _all(way, x0=LEVELS[:2], **kwargs):
 def test_what_cannot_be_is_refused(way, given, message):
     with pytest.raises(ValueError, match=message):
         _all(way, **given)
+
+
+@pytest.mark.parametrize("edges", [(4.0, 0.0), (0.0, 0.0), ((0.0, 1.0),), (0.0, float("nan"))])
+def test_edges_that_do_not_rise_are_refused(edges):
+    bound = likelihood.Bound(*[np.zeros((1, 2))] * 4, np.array([1.0, 0.5]))
+    with pytest.raises(ValueError, match="^edges = "):
+        likelihood.by_log_snr(bound, COSINE, edges)

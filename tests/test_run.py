@@ -328,7 +328,7 @@ def test_given_noise_depends_on_neither_batch_nor_devices(devices):
 
 
 def test_noise_of_no_pictures_is_refused(devices):
-    with pytest.raises(ValueError, match="n = 0: draw at least one picture"):
+    with pytest.raises(ValueError, match="n = 0: must be at least 1"):
         affine_run(devices[:1]).noise(jax.random.key(0), 0)
 
 
@@ -358,9 +358,24 @@ def test_pictures_are_in_range(devices):
         ({"guidance_interval": (0.3, 3.0)}, r"guidance_interval = \(0.3, 3.0\): nothing is guided; give lab"),
         ({"guidance_rescale": 0.5, "labels": [1, 2]}, "guidance_rescale = 0.5: nothing is guided"),
         ({"guidance_rescale": 1.5}, r"guidance_rescale = 1.5: must be in \[0, 1\]"),
-        ({"threshold": -0.5}, r"threshold = -0.5: must be in \[0, 1\]; 0 leaves it out"),
+        ({"threshold": -0.5}, r"threshold = -0.5: must be in \[0, 1\]"),
         ({"batch_size": 0}, "batch_size = 0"),
-        ({"steps": 0}, "steps = 0: sampling takes at least one step"),
+        ({"batch_size": 2.0}, "batch_size = 2.0: must be a whole number"),
+        ({"n": "2"}, "n = '2': must be a whole number"),
+        ({"key": 0}, r"key = 0: give one such as jax.random.key\(0\)"),
+        ({"key": jax.random.split(jax.random.key(0), 2)}, r"key has shape \(2,\): give one key"),
+        ({"sampler": "DDIM"}, r"sampler = 'DDIM': must be of type Sampler, such as DDIM\(\)"),
+        ({"sampler": dj.samplers.DDIM}, "sampler = .*DDIM.*: must be of type Sampler"),
+        ({"grid": "Uniform"}, "grid = 'Uniform': must be of type Grid"),
+        ({"steps": 4.0}, "steps = 4.0: must be a whole number"),
+        ({"clip": "no"}, "clip = 'no': must be of type bool, such as True"),
+        ({"threshold": "0.9"}, "threshold = '0.9': must be a number"),
+        ({"guidance_interval": 0.5}, r"guidance_interval = \(0.5,\): give two"),
+        ({"guidance_interval": ("a", 1.0)}, "guidance_interval = 'a': must be a number"),
+        ({"guidance": "2", "labels": [1, 2]}, "guidance = '2': must be a number"),
+        ({"weaker": "runs/small", "guidance": 2.0}, "weaker = 'runs/small': must be of type Run"),
+        ({"keep": "all"}, "keep = 'all': must be a whole number"),
+        ({"steps": 0}, "steps = 0: must be at least 1"),
         ({"steps": 51}, "steps = 51: the schedule has only 50 times"),
         ({"keep": 1}, "keep = 1"),
         ({"noise": np.zeros((3, 4, 4, 1))}, r"noise has shape \(3, 4, 4, 1\): need \(2, 4, 4, 1\)"),

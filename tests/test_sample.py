@@ -303,6 +303,14 @@ def test_the_callers_jit_gives_the_same_pictures_as_none():
         ({"indices": np.zeros((4, 1), int)}, "indices have shape"),
         ({"noise": np.zeros((4, 3, 2))}, r"noise has shape \(4, 3, 2\): the pictures have \(4, 3, 2, 1\)"),
         ({"noise": np.zeros((1, 3, 2, 1))}, r"noise has shape \(1, 3, 2, 1\)"),
+        ({"noise": np.full((4, 3, 2, 1), np.nan)}, "noise: holds numbers that are not finite"),
+        ({"sampler": "DDIM"}, r"sampler = 'DDIM': must be of type Sampler, such as DDIM\(\)"),
+        ({"sampler": DDPM}, "sampler = .*: must be of type Sampler"),
+        ({"grid": dj.grids.Uniform}, "grid = .*: must be of type Grid"),
+        ({"steps": None}, "steps = None: must be a whole number"),
+        ({"steps": float("nan")}, "steps = nan: must be a whole number"),
+        ({"shape": (4, 3.0, 2, 1)}, "shape = 3.0: must be a whole number"),
+        ({"keep": 2.0}, "keep = 2.0: must be a whole number"),
         ({"times": [1.0]}, "times"),
         ({"times": [[1.0, 0.0]]}, "times"),
         ({"times": [0.0, 1.0]}, "times must decrease"),
@@ -315,6 +323,18 @@ def test_the_callers_jit_gives_the_same_pictures_as_none():
 def test_a_wrong_argument_is_refused_by_name(kwargs, words):
     with pytest.raises(ValueError, match=words):
         _pictures(4, **kwargs)
+
+
+@pytest.mark.parametrize("part", ["x0", "eps"])
+def test_a_denoiser_of_another_batch_is_refused(part):
+    """One picture for four would broadcast."""
+
+    def denoise(x_t, t):
+        return dj.Denoised(x_t, x_t)._replace(**{part: x_t[:1]})
+
+    words = r"denoise makes \(1, 3, 2, 1\) of x_t \(4, 3, 2, 1\): need the same shape"
+    with pytest.raises(ValueError, match=words):
+        dj.sample(jax.random.key(0), denoise, COSINE, (4, 3, 2, 1))
 
 
 @pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])

@@ -172,7 +172,7 @@ def test_words_that_no_flag_takes_are_refused(command, workdir):
     [
         ({"num_samples": 2, "labels": ["1", "2", "3"]}, "error: --labels 1,2,3: 3 classes for 2 pictures"),
         ({"workdir": "nowhere"}, "error: no checkpoint in nowhere; train first"),
-        ({"steps": 0}, "error: steps = 0: sampling takes at least one step"),
+        ({"steps": 0}, "error: steps = 0: must be at least 1"),
         ({"steps": 101}, "error: steps = 101: the schedule has only 100 times"),
         ({"labels": ["12"]}, "error: labels contain 12: must be from 0 to 9"),
         ({"labels": ["three"]}, "error: --labels three: give whole numbers"),

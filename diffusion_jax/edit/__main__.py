@@ -11,7 +11,7 @@
 divided by --factor). --out out.png is a table, a row a picture, input and result; --out with no ending is a
 folder with a PNG for each result. How it is drawn is as in the run's config unless given, but that
 super_resolve and colorise clip; without --labels pictures are of no particular class.
-Transparent pixels are laid on white.
+Transparent pixels are laid on white, and --resize crops, unless the run's own folder of pictures says else.
 """
 
 import sys
@@ -61,7 +61,7 @@ def _flags() -> flags.FlagValues:
     define(flags.DEFINE_bool, "clip", None, "Clip x0 to [-1, 1] at each step.")
     define(flags.DEFINE_integer, "steps", None, "Steps from noise to data.", lower_bound=1)
     define(flags.DEFINE_string, "sampler", None, "DDPM, DDIM, Heun, ..., with arguments as in DDIM(eta=0.5).")
-    define(flags.DEFINE_string, "grid", None, "At which times, such as Uniform or Karras(rho=5.0).")
+    define(flags.DEFINE_string, "grid", None, "At which times, such as Uniform or UniformLogSNR.")
     define(flags.DEFINE_bool, "resize", False, "Crop and resize pictures of another size.")
     define(flags.DEFINE_float, "strength", None, "image_to_image: from this time on, in (0, 1].")
     define(flags.DEFINE_list, "mask", None, "inpaint: pictures, white where the picture is kept.")
@@ -90,8 +90,11 @@ def edit(name: str, options: flags.FlagValues) -> None:
     given = commands.given({flag: options[flag].value for flag in _PER_TASK}, task.flags, name)
     paths = options.image
     for flag in ("workdir", "image", *["mask"] * ("mask" in task.flags)):
-        if not options[flag].value:
+        value = options[flag].value
+        if not value:
             raise ValueError(f"--{flag}: give it; --help says what is needed")
+        if isinstance(value, list) and "" in value:
+            raise ValueError(f"--{flag} {','.join(value)}: has a comma and no name beside it")
     out = commands.free_path(options.out, (".png", ""))
     if "sampler" in given:
         given["sampler"] = sampler_from_text(given["sampler"], options.allow_code)
@@ -104,7 +107,7 @@ def edit(name: str, options: flags.FlagValues) -> None:
     make_writable(out.parent if out.suffix else out)
     edited = task.run(run, jax.random.key(options.seed), paths, Options(resize=options.resize, **given))
     _write(edited, out)
-    print(f"{name}: {len(paths)} picture(s) in, {out} out")
+    print(f"{name}: {len(paths)} picture(s) in, {out} out{edited.remark}")
 
 
 def _write(edited: Edited, out: Path) -> None:

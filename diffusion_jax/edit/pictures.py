@@ -25,19 +25,21 @@ class _Exact(Decoder):
         return super()._box(width, height)
 
 
-def read(paths: Sequence[str], size: tuple[int, int], channels: int, resize: bool) -> np.ndarray:
+def read(
+    paths: Sequence[str],
+    size: tuple[int, int],
+    channels: int,
+    resize: bool,
+    crop: str = "center",
+    background: str = "white",
+) -> np.ndarray:
     """PNG, JPEG or WebP files as float32 [N, *size, channels] in [-1, 1].
 
-    With `resize`, the largest centred part that has the shape of `size` is brought to it. Raises
-    ValueError, naming the file, where one cannot be read or is of another size.
+    With `resize` pictures of another size are brought to it, `crop` and `background` as in `sources.Folder`.
+    Raises ValueError, naming the file, where one cannot be read or is of another size.
     """
-    decoder = (Decoder if resize else _Exact)(size, channels, "center", "white", _MAX_PIXELS)
+    decoder = (Decoder if resize else _Exact)(size, channels, crop, background, _MAX_PIXELS)
     return np.asarray(to_float(jnp.stack([_decoded(decoder, path) for path in paths])))
-
-
-def read_masks(paths: Sequence[str], size: tuple[int, int], resize: bool) -> np.ndarray:
-    """Masks as bool [N, *size, 1]: true where a picture is nearer to white than to black."""
-    return read(paths, size, 1, resize) > 0
 
 
 def _decoded(decoder: Decoder, path: str) -> np.ndarray:

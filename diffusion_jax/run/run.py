@@ -10,6 +10,7 @@ import tqdm
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
+from diffusion_jax.arguments import check_kind, check_number, check_whole
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.run.batch import Pictures, Settings, draw, network_denoiser
@@ -18,7 +19,7 @@ from diffusion_jax.run.sampling import Sampling
 from diffusion_jax.runtime.mesh import batch_sharding, replicated
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.grids import Grid
-from diffusion_jax.sampling.sample import first_noise
+from diffusion_jax.sampling.sample import check_key, first_noise
 from diffusion_jax.sampling.samplers import Sampler
 
 
@@ -96,7 +97,8 @@ class Run:
             weaker run that does not fit, a sampler that asks for a variance that the network did not learn,
             noise of another shape, and pictures that are not finite.
         """
-        _check_n(n)
+        check_whole("n", n)
+        check_key(key)
         limits = {"guidance_interval": guidance_interval, "guidance_rescale": guidance_rescale}
         others = {"steps": steps, "sampler": sampler, "grid": grid, "clip": clip, "threshold": threshold}
         chosen = self._chosen(**limits, **others)
@@ -105,6 +107,7 @@ class Run:
         start = None if noise is None else self.network.noise(n, noise)
         size = self._batch_size(n, batch_size)
         settings = self._traced(chosen)
+        chosen.grid(self.schedule, chosen.steps)  # what it refuses, before there is a progress bar
         weaker_params = None if weaker is None else jax.device_put(weaker.params, replicated(self.mesh))
         parts = []
         for first in tqdm.trange(0, n, size, unit="batch", disable=not progress):
@@ -131,7 +134,7 @@ class Run:
 
     def noise(self, key: jax.Array, n: int) -> np.ndarray:
         """The noise from which `sample(key, n)` starts: standard normal float32 [n, H, W, C]."""
-        _check_n(n)
+        check_whole("n", n)
         return np.asarray(_first_noise(key, np.arange(n), self.network.image_shape))
 
     def denoiser(
@@ -147,7 +150,7 @@ class Run:
 
         What is not given is as in the run's config; the arguments and errors are those of `sample`.
         """
-        _check_n(n)
+        check_whole("n", n)
         chosen = self._chosen(clip=clip, threshold=threshold)
         rows = jnp.asarray(self.network.labels(n, labels))
         scale = self._scale(n, guidance, labels is not None, None, {})
@@ -172,20 +175,21 @@ class Run:
     ) -> np.ndarray | None:
         """The scale of guidance of each picture, float32 [n]; None where none is guided."""
         if weaker is not None:
+            check_kind("weaker", weaker, Run, 'dj.load("runs/weaker")')
             self.network.check_weaker(weaker.network)
             if not labelled and weaker.network.num_classes and not weaker.network.unlabelled:
                 raise ValueError(f"weaker: was never trained without labels; give {n}, one a picture")
             if guidance is None:
                 raise ValueError("weaker: give the scale of guidance with it, such as guidance=2.0")
-        scale = np.asarray(self.sampling.guidance if guidance is None else guidance, np.float64)
+        wanted = self.sampling.guidance if guidance is None else guidance
+        check_number("guidance", wanted)
+        scale = np.asarray(wanted, np.float64)
         if scale.shape not in ((), (n,)):
             raise ValueError(f"guidance has shape {scale.shape}: give one number, or {n}, one a picture")
-        if not np.isfinite(scale).all():
-            raise ValueError(f"guidance = {scale[~np.isfinite(scale)][0]}: must be finite")
         acting = scale[scale != 1]
         if not labelled and weaker is None:
             if guidance is not None and acting.size:
-                raise ValueError(f"guidance = {acting[0]}: needs labels to guide towards, or a weaker run")
+                raise ValueError(f"guidance = {acting[0]}: needs labels to guide towards")
             acting = acting[:0]
         if guidance is None and not acting.size:
             for name, value in limits.items():
@@ -199,8 +203,8 @@ class Run:
         return np.broadcast_to(scale.astype(np.float32), (n,)) if acting.size else None
 
     def _batch_size(self, n: int, batch_size: int | None) -> int:
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size = {batch_size}: must be at least 1")
+        if batch_size is not None:
+            check_whole("batch_size", batch_size)
         size = min(n, 256) if batch_size is None else batch_size
         # The devices share it evenly, and none gets a single picture: the compiler drops a dimension
         # of 1, and then rounds differently.
@@ -208,11 +212,6 @@ class Run:
 
 
 _first_noise = jax.jit(first_noise, static_argnums=2)
-
-
-def _check_n(n: int) -> None:
-    if n < 1:
-        raise ValueError(f"n = {n}: draw at least one picture")
 
 
 def _check_finite(drawn: Any, first: int, scale: np.ndarray | None) -> None:

@@ -1,9 +1,9 @@
 """The settings of sampling."""
 
 import dataclasses
+import math
 
-import numpy as np
-
+from diffusion_jax.arguments import check_kind, check_number, check_whole
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 
@@ -35,13 +35,18 @@ class Sampling:
     threshold: float = 0.0
 
     def __post_init__(self):
-        if not np.isfinite(self.guidance):
-            raise ValueError(f"guidance = {self.guidance}: must be finite")
-        levels = tuple(self.guidance_interval)
+        check_kind("sampler", self.sampler, Sampler, "DDIM()")
+        check_kind("grid", self.grid, Grid, "Uniform()")
+        check_kind("clip", self.clip, bool, "True")
+        check_whole("steps", self.steps)
+        check_number("guidance", self.guidance)
+        levels = self.guidance_interval
+        levels = tuple(levels) if isinstance(levels, tuple | list) else (levels,)
+        for level in levels:
+            check_number("guidance_interval", level, 0, math.inf)
         if levels and not (len(levels) == 2 and 0 <= levels[0] < levels[1]):
             raise ValueError(
                 f"guidance_interval = {levels}: give two noise levels, low < high, such as (0.3, 3.0)"
             )
         for name in ("guidance_rescale", "threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be in [0, 1]; 0 leaves it out")
+            check_number(name, getattr(self, name), 0, 1)

@@ -10,6 +10,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from diffusion_jax.arguments import check_number, check_whole
 from diffusion_jax.process.schedules import Schedule
 
 
@@ -23,10 +24,7 @@ class Grid:
 
     def __call__(self, schedule: Schedule, steps: int) -> np.ndarray:
         """Times for `steps` steps. Raises ValueError for steps < 1 or more than the schedule has."""
-        if steps != int(steps):
-            raise ValueError(f"steps = {steps}: must be a whole number")
-        if steps < 1:
-            raise ValueError(f"steps = {steps}: sampling takes at least one step")
+        check_whole("steps", steps)
         if schedule.steps is not None and steps > schedule.steps:
             raise ValueError(
                 f"steps = {steps}: the schedule has only {schedule.steps} times; use at most so many"
@@ -115,6 +113,7 @@ class Karras(Grid):
 
     def __post_init__(self):
         _check_last(self.last)
+        check_number("rho", self.rho)
         if not self.rho > 0:
             raise ValueError(f"rho = {self.rho}: must be positive")
 
@@ -187,5 +186,6 @@ def _onto_table(times: np.ndarray, table_steps: int) -> np.ndarray:
 
 
 def _check_last(last: float) -> None:
+    check_number("last", last)
     if not 0 < last < 0.5:
         raise ValueError(f"last = {last}: the smallest time before 0 must be in (0, 0.5)")

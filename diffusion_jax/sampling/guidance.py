@@ -6,12 +6,15 @@ before overdoes. All keep alpha x0 + sigma eps = x_t. They guide x0 and eps, all
 network learns its variance too, the fraction is the conditional model's, as it stands.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
+from diffusion_jax.arguments import check_number
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
@@ -28,7 +31,11 @@ def classifier_free(cond: Denoise, uncond: Denoise, scale: ArrayLike | ScaleOfTi
     for bit; above 1 the class is exaggerated. A scalar or one a picture, [B]; traced, so that
     another scale never recompiles. Or a function of the time that gives these, such as `interval`: at
     times where it is 1 for all pictures, `uncond` is not called.
+
+    Raises ValueError for a scale that is not finite, and, when called, for one of another shape.
     """
+    if not callable(scale):
+        check_number("scale", scale)
 
     def denoise(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
         c = cond(x_t, t, **given)
@@ -41,7 +48,7 @@ def classifier_free(cond: Denoise, uncond: Denoise, scale: ArrayLike | ScaleOfTi
             u = jax.lax.cond(jnp.any(w != 1), other, lambda: Denoised(*c))
         else:
             w, u = jnp.asarray(scale, jnp.float32), other()
-        w = expand(w, x_t)
+        w = _one_each("scale", w, x_t)
         # Not u + w (c - u), which rounds away from c at w = 1.
         return c.moved(w * c.x0 + (1 - w) * u.x0, w * c.eps + (1 - w) * u.eps)
 
@@ -56,9 +63,13 @@ def interval(scale: ArrayLike, schedule: Schedule, low: ArrayLike, high: ArrayLi
     the conditional model bit for bit and costs one call. `scale`, a scalar or [B], `low` and `high` are
     traced.
 
-    Raises ValueError unless 0 <= low < high.
+    Raises ValueError unless 0 <= low < high, and for a scale that is not finite.
     """
-    if isinstance(low, int | float) and isinstance(high, int | float) and not 0 <= low < high:
+    check_number("scale", scale)
+    check_number("low", low, 0, math.inf)
+    check_number("high", high, 0, math.inf)
+    traced = isinstance(low, jax.core.Tracer) or isinstance(high, jax.core.Tracer)
+    if not traced and not np.all(np.asarray(low) < np.asarray(high)):
         raise ValueError(f"low = {low}, high = {high}: need 0 <= low < high, noise levels sigma/alpha")
 
     def scale_at(t: ArrayLike) -> jax.Array:
@@ -91,17 +102,24 @@ def rescale(guided: Denoise, cond: Denoise, schedule: Schedule, factor: ArrayLik
 
     Raises ValueError for a factor that is not in [0, 1].
     """
-    if isinstance(factor, int | float) and not 0 <= factor <= 1:
-        raise ValueError(f"factor = {factor}: must be in [0, 1]")
+    check_number("factor", factor, 0, 1)
 
     def denoise(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
         here, wanted = guided(x_t, t, **given), _deviation(cond(x_t, t, **given).x0)
         found = _deviation(here.x0)
         ratio = jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1.0), 1.0)
-        gain = 1 + jnp.asarray(factor, jnp.float32) * (ratio - 1)  # exactly 1 where nothing was guided
-        return with_x0(here, expand(gain, x_t) * here.x0, schedule, t)
+        part = _one_each("factor", jnp.asarray(factor, jnp.float32), x_t)
+        gain = 1 + part * (expand(ratio, x_t) - 1)  # exactly 1 where nothing was guided
+        return with_x0(here, gain * here.x0, schedule, t)
 
     return denoise
+
+
+def _one_each(name: str, value: jax.Array, x_t: jax.Array) -> jax.Array:
+    """A number, or one a picture, shaped to multiply x_t. Raises ValueError for another shape."""
+    if value.shape not in ((), x_t.shape[:1]):
+        raise ValueError(f"{name} has shape {value.shape}: give one number, or {len(x_t)}, one a picture")
+    return expand(value, x_t)
 
 
 def _deviation(x: jax.Array) -> jax.Array:
@@ -128,8 +146,10 @@ def classifier(
         schedule trains on (k/T where it is discrete).
       scale: 0 does not guide; a scalar or one a picture, [B]; traced.
 
-    Raises ValueError where log_probability gives anything but one number a picture.
+    Raises ValueError for a scale that is not finite, and, when called, where it or what log_probability gives
+    is anything but one number a picture.
     """
+    check_number("scale", scale)
     scale = jnp.asarray(scale, jnp.float32)
 
     def total(x_t: jax.Array, time: jax.Array) -> jax.Array:
@@ -143,7 +163,7 @@ def classifier(
     def guided(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
         here = denoise(x_t, t, **given)
         time = jnp.broadcast_to(schedule.round(t), x_t.shape[:1])
-        push = expand(scale, x_t) * jax.grad(total)(x_t, time)
+        push = _one_each("scale", scale, x_t) * jax.grad(total)(x_t, time)
         alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
         push = jnp.where(alpha > 0, push, 0.0)
         gain = sigma**2 / jnp.where(alpha > 0, alpha, 1.0)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffusion_jax.arguments import check_finite, check_kind, check_whole
+from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.grids import Grid, Uniform
@@ -64,11 +66,17 @@ def sample(
       x float32 [B, H, W, C], or (x, Frames) when `keep` is asked for.
 
     Raises:
-      ValueError: for bad steps, times, keep, indices, noise, start or a key that is not threefry.
+      ValueError: for a bad shape, sampler, steps, grid, times, keep, indices, noise or start, a key that is
+        not one of threefry, and a denoiser that makes another shape of x_t.
     """
+    check_kind("sampler", sampler, Sampler, "DDIM()")
+    check_kind("grid", grid, Grid, "Uniform()")
+    for size in shape:
+        check_whole("shape", size)
     times = grid(schedule, steps) if times is None else _checked(times)
     indices = picture_indices(indices, shape[0])
     keys = picture_keys(key, indices)
+    check_whole("keep", keep, 0)
     if keep and not 2 <= keep <= len(times):
         raise ValueError(f"keep = {keep}: must be 0 or from 2 to steps + 1 = {len(times)}")
     kept = np.round(np.linspace(0, len(times) - 1, keep)).astype(int)
@@ -105,11 +113,18 @@ def march(
     `kept` on the way, [len(kept), B, H, W, C].
     """
 
+    def alike(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
+        here = denoise(x_t, t, **given)
+        for made in (here.x0, here.eps):
+            if jnp.shape(made) != x_t.shape:  # it would broadcast
+                raise ValueError(f"denoise makes {jnp.shape(made)} of x_t {x_t.shape}: need the same shape")
+        return here
+
     def body(carry, i):
         x, memory, frames = carry
         frames = _record(frames, kept, i, x)
         step_keys = fold(keys, i + 1)
-        x, memory = sampler.step(step_keys, denoise, schedule, x, times[i], times[i + 1], memory)
+        x, memory = sampler.step(step_keys, alike, schedule, x, times[i], times[i + 1], memory)
         return (x, memory, frames), None
 
     last = len(times) - 1
@@ -136,7 +151,7 @@ def picture_indices(indices: ArrayLike | None, n: int) -> jax.Array:
 
 def picture_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
     """A stream of its own for each of the pictures `indices` of a threefry key, [B]."""
-    _check_key(key)
+    check_key(key)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
@@ -146,7 +161,8 @@ def fold(keys: jax.Array, i: ArrayLike) -> jax.Array:
 
 
 def shaped(name: str, x: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """x as float32. Raises ValueError where it has not the `shape` of the pictures."""
+    """x as float32. Raises ValueError where it has not the `shape` of the pictures, or is not finite."""
+    check_finite(name, x)
     x = jnp.asarray(x, jnp.float32)
     if x.shape != tuple(shape):
         raise ValueError(f"{name} has shape {x.shape}: the pictures have {tuple(shape)}")
@@ -180,9 +196,13 @@ def _checked(times: ArrayLike) -> np.ndarray:
     return times
 
 
-def _check_key(key: jax.Array) -> None:
-    if not hasattr(key, "dtype"):
+def check_key(key: jax.Array) -> None:
+    """Raises ValueError for what is not one key of threefry."""
+    typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and not (getattr(key, "dtype", None) == jnp.uint32 and key.shape == (2,)):
         raise ValueError(f"key = {key!r}: give one such as jax.random.key(0)")
+    if typed and key.shape:
+        raise ValueError(f"key has shape {key.shape}: give one key; every picture has its own part of it")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         impl = str(jax.random.key_impl(key))
         if "threefry" not in impl and impl != "fry":

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
+from diffusion_jax.arguments import check_number, check_whole
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
@@ -47,15 +47,14 @@ def conditioned(
       noise_std: standard deviation of the noise on y; traced. A scalar or one a picture, [B].
       lowest_snr: 0 for an exact denoiser; traced.
 
-    Raises ValueError for a negative noise_std or lowest_snr, iterations below 1, and y of another shape when
-    it is called.
+    Raises ValueError for a negative noise_std or lowest_snr, iterations below 1, y that is not finite, and,
+    when called, y of another shape.
     """
+    check_whole("iterations", iterations)
+    check_number("y", y)
+    check_number("noise_std", noise_std, 0)
+    check_number("lowest_snr", lowest_snr, 0)
     y, noise_std = jnp.asarray(y, jnp.float32), jnp.asarray(noise_std, jnp.float32)
-    if iterations < 1:
-        raise ValueError(f"iterations = {iterations}: must be at least 1")
-    for name, value in (("noise_std", noise_std), ("lowest_snr", lowest_snr)):
-        if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= 0):
-            raise ValueError(f"{name} = {value}: must not be negative")
 
     if noise_std.shape not in ((), y.shape[:1]):
         raise ValueError(f"noise_std has shape {noise_std.shape}: give a number, or {len(y)}, one a picture")

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffusion_jax.arguments import check_number
 from diffusion_jax.process.forward import diffuse
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
@@ -57,8 +58,7 @@ def from_strength(times: np.ndarray, strength: float) -> np.ndarray:
 
     A time that a float32 of the strength would reach counts as reached. Raises ValueError.
     """
-    if not 0 < strength <= 1:
-        raise ValueError(f"strength = {strength}: must be above 0, and 1 at most")
+    check_number("strength", strength, 0, 1)
     kept = times[times <= strength * (1 + 1e-6)]
     if len(kept) < 2:
         raise ValueError(

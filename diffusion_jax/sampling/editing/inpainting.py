@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffusion_jax.arguments import check_whole
 from diffusion_jax.process import forward
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.sampling.editing.pictures import checked_pictures
+from diffusion_jax.sampling.editing.pictures import checked_pictures, known_pixels
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.sample import first_noise, fold, march, picture_indices, picture_keys, shaped
 from diffusion_jax.sampling.samplers import DDIM, Sampler
@@ -108,8 +109,7 @@ def resampled(times: np.ndarray, jump_length: int, resamples: int) -> np.ndarray
     """
     steps = len(times) - 1
     for name, value in (("resamples", resamples), ("jump_length", jump_length)):
-        if value < 1:
-            raise ValueError(f"{name} = {value}: must be at least 1")
+        check_whole(name, value)
     if resamples > 1 and 2 * jump_length > steps:
         raise ValueError(
             f"jump_length = {jump_length}: {steps} steps allow {steps // 2} at most; use more steps, or "
@@ -121,18 +121,3 @@ def resampled(times: np.ndarray, jump_length: int, resamples: int) -> np.ndarray
         if k % jump_length == 0 and 0 < k <= steps - jump_length:
             left += list(range(k + jump_length, k - 1, -1)) * (resamples - 1)
     return times[steps - np.asarray(left)]
-
-
-def known_pixels(mask: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """The mask as bool, [H, W, 1 or C] or [B, H, W, 1 or C]. Raises ValueError for any other."""
-    mask = jnp.asarray(mask)
-    batch, *picture = shape
-    if mask.shape not in [(*lead, *picture[:-1], c) for lead in ((), (batch,)) for c in (1, picture[-1])]:
-        height, width, channels = picture
-        raise ValueError(
-            f"mask has shape {mask.shape}: need [{height}, {width}, 1 or {channels}], or one a picture, "
-            f"[{batch}, {height}, {width}, 1 or {channels}]"
-        )
-    if not isinstance(mask, jax.core.Tracer) and not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("mask has values between 0 and 1: give 1 where a pixel is known, 0 where it is not")
-    return mask.astype(bool)

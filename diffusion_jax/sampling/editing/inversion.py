@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from diffusion_jax.arguments import check_whole
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.sampling.editing.pictures import checked_pictures
+from diffusion_jax.sampling.editing.pictures import checked_pictures, checked_states
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.sample import march, picture_indices, picture_keys, sample
 from diffusion_jax.sampling.samplers import DDIM, Sampler
@@ -32,8 +33,7 @@ class Inversion(Sampler):
     iterations: int = 2
 
     def __post_init__(self):
-        if self.iterations < 1:
-            raise ValueError(f"iterations = {self.iterations}: must be at least 1")
+        check_whole("iterations", self.iterations)
 
     def init(self, x):
         return Denoised(x, jnp.zeros_like(x))  # what is known of data
@@ -79,7 +79,7 @@ def decode(
     denoise: Denoise, schedule: Schedule, latents: ArrayLike, *, steps: int = 100, grid: Grid = Uniform()
 ) -> jax.Array:
     """Pictures of states at the grid's first time, as `invert` gives them, by DDIM without noise."""
-    latents = checked_pictures(latents)
+    latents = checked_states("latents", latents)
     key = jax.random.key(0)  # nothing is drawn
     return sample(
         key, denoise, schedule, latents.shape, sampler=DDIM(), steps=steps, grid=grid, start=latents

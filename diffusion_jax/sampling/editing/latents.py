@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from diffusion_jax.arguments import check_number
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
@@ -33,7 +34,9 @@ def interpolate(
 
     Raises ValueError where a and b are not pictures of one shape, or weights not a row of numbers.
     """
-    a, b, weights = checked_pictures(a), checked_pictures(b), jnp.asarray(weights, jnp.float32)
+    a, b = checked_pictures(a), checked_pictures(b)
+    check_number("weights", weights)
+    weights = jnp.asarray(weights, jnp.float32)
     if a.shape != b.shape:
         raise ValueError(f"a and b have shapes {a.shape} and {b.shape}: need the same [N, H, W, C]")
     if weights.ndim != 1 or not weights.size:

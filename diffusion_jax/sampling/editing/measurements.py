@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from diffusion_jax.sampling.editing.pictures import known_pixels
+
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601: what Pillow's "L" is
 
 
@@ -34,6 +36,10 @@ class Measurement:
     def pinv(self, y: jax.Array) -> jax.Array:
         """The picture of the smallest norm that measures as y: A^T (A A^T)^-1 y."""
         return self.adjoint(y) / self.gain
+
+    def project(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """The picture nearest to x that measures as y: x + A^T (A A^T)^-1 (y - A x)."""
+        return x + self.pinv(y - self.forward(x))
 
 
 @jax.tree_util.register_static
@@ -85,12 +91,15 @@ class Grayscale(Measurement):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mask(Measurement):
-    """The known pixels, 0 elsewhere: y shaped like x. `known`, [H, W, 1 or C] or [B, ...], is 1 there."""
+    """The known pixels, 0 elsewhere: y shaped like x. `known`, [H, W, 1 or C] or [B, ...], is 1 there.
+
+    Raises ValueError, when it is used, for another shape and for values other than 0 and 1.
+    """
 
     known: ArrayLike
 
     def forward(self, x):
-        return jnp.where(jnp.asarray(self.known, bool), x, 0.0)
+        return jnp.where(known_pixels(self.known, x.shape), x, 0.0)
 
     def adjoint(self, y):
         return self.forward(y)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffusion_jax.arguments import check_whole
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.grids import Grid
 from diffusion_jax.sampling.sample import picture_indices, picture_keys
@@ -30,6 +31,7 @@ def mean_of(draws: jax.Array) -> Estimate:
 def checked_pictures(x0: ArrayLike) -> jax.Array:
     """x0 as float32. Raises ValueError where it is not made of the 256 levels, unless it is traced."""
     x0 = jnp.asarray(x0)
+    check_batch("x0", x0)
     if not jnp.issubdtype(x0.dtype, jnp.floating):
         raise ValueError(f"x0 is {x0.dtype}: give pictures in [-1, 1], as losses.to_float makes them")
     if not isinstance(x0, jax.core.Tracer):
@@ -45,8 +47,7 @@ def checked_pictures(x0: ArrayLike) -> jax.Array:
 
 def checked_times(schedule: Schedule, grid: Grid, steps: int) -> np.ndarray:
     """grid(schedule, steps), float64 [steps + 1], from 1 to 0. Raises ValueError where it is not that."""
-    if steps < 2:
-        raise ValueError(f"steps = {steps}: a likelihood needs at least two times before 0")
+    check_whole("steps", steps, 2)
     times = grid(schedule, steps)
     if times[0] != 1:
         raise ValueError(
@@ -56,10 +57,10 @@ def checked_times(schedule: Schedule, grid: Grid, steps: int) -> np.ndarray:
     return times
 
 
-def at_least_two(name: str, number: int) -> None:
-    """Raises ValueError where a standard error could not be had."""
-    if not isinstance(number, int | np.integer) or number < 2:
-        raise ValueError(f"{name} = {number}: must be a whole number of at least 2, for a standard error")
+def check_batch(name: str, x: jax.Array) -> None:
+    """Raises ValueError unless x is [B, ...], one row a picture."""
+    if x.ndim < 2:
+        raise ValueError(f"{name} has shape {x.shape}: need a batch, [B, ...]")
 
 
 def keys_of(key: jax.Array, n: int, indices: ArrayLike | None) -> jax.Array:

@@ -4,8 +4,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
+from diffusion_jax.arguments import check_number, check_whole
 from diffusion_jax.process import forward, vlb
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
@@ -84,7 +86,7 @@ def by_sampled_vlb(
     mean of independent draws is an unbiased estimate of the bound, with their standard error. The
     arguments and errors are `by_vlb`'s; `draws` must be at least 2.
     """
-    base.at_least_two("draws", draws)
+    check_whole("draws", draws, 2)  # for a standard error
     x0, times = base.checked_pictures(x0), _times(schedule, grid, steps)
     keys, last = base.keys_of(key, len(x0), indices), len(times) - 2
 
@@ -104,7 +106,12 @@ def by_log_snr(bound: Bound, schedule: Schedule, edges: ArrayLike) -> jax.Array:
 
     `edges` rise, as `training.evaluate.LOG_SNR_EDGES` do; the outer two of the len(edges) + 1 bins are open.
     The bins' sum, the prior and the decoder's term are the total.
+
+    Raises ValueError for edges that do not rise.
     """
+    check_number("edges", edges)
+    if not isinstance(edges, jax.core.Tracer) and (np.ndim(edges) != 1 or not (np.diff(edges) > 0).all()):
+        raise ValueError(f"edges = {edges}: must be a row of numbers that rise")
     edges = jnp.asarray(edges, jnp.float32)
     bins = jnp.digitize(schedule.log_snr(bound.times[:-1]), edges)
     return jax.ops.segment_sum(bound.diffusion, bins, len(edges) + 1)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffusion_jax.arguments import check_finite, check_whole
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.grids import Grid, UniformLogSNR
@@ -90,11 +91,13 @@ def log_density(
       indices: int [B], which stream of noise of this key is each picture's; 0..B-1 unless given.
 
     Returns log p [B] and its standard error over the probes, 0 where "exact". Raises ValueError for a bad
-    steps, grid, probes or indices.
+    steps, grid, probes or indices, and x that is not finite.
     """
     if probes != "exact":
-        base.at_least_two("probes", probes)
+        check_whole("probes", probes, 2)  # for a standard error
+    check_finite("x", x)
     x, path = jnp.asarray(x, jnp.float32), _path(schedule, grid, steps)
+    base.check_batch("x", x)
     keys = base.keys_of(key, len(x), indices)
 
     def body(carry: tuple[jax.Array, jax.Array], node: tuple) -> tuple[tuple[jax.Array, jax.Array], None]:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffusion_jax import arguments
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 
@@ -74,13 +75,13 @@ class Sampler:
 
 
 def check_number(sampler: Sampler, name: str, low: float, high: float = math.inf) -> None:
-    """Makes the field a float in [low, high], but where jit traces it."""
+    """Makes the field a float in [low, high], but where jit traces it. Raises ValueError for another."""
     value = getattr(sampler, name)
-    if isinstance(value, int | float | np.number):
+    arguments.check_number(name, value, low, high)
+    if np.ndim(value):
+        raise ValueError(f"{name} has shape {np.shape(value)}: give one number for all pictures")
+    if not isinstance(value, jax.core.Tracer):
         object.__setattr__(sampler, name, float(value))
-        if not low <= value <= high:
-            limits = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"at least {low:g}"
-            raise ValueError(f"{name} = {float(value)}: must be {limits}")
 
 
 def check_eta(sampler: Sampler) -> None:

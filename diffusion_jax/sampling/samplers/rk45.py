@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.arguments import check_whole
 from diffusion_jax.process.schedules import RectifiedFlow, Schedule
 from diffusion_jax.sampling.samplers.base import Sampler, check_number
 
@@ -40,8 +41,7 @@ class RK45(Sampler):
         check_number(self, "rtol", 0)
         check_number(self, "atol", 1e-6)  # float32 holds no less
         check_number(self, "last", 1e-6, 0.5)
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps = {self.max_steps}: must be at least 1")
+        check_whole("max_steps", self.max_steps)
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         def slope(u: jax.Array, y: jax.Array, _: Any = None) -> jax.Array:

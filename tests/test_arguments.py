@@ -1,0 +1,97 @@
+"""What is refused of what callers hand in, what is not, and in which words."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion_jax.arguments import check_finite, check_kind, check_number, check_whole
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("value", [1, 7, np.int32(1), np.uint8(200)])
+def test_whole_numbers_pass(value):
+    check_whole("n", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "message"),
+    [
+        (0, 1, "^n = 0: must be at least 1$"),
+        (-1, 0, "^n = -1: must be at least 0$"),
+        (2.0, 1, "^n = 2.0: must be a whole number$"),
+        (NAN, 1, "^n = nan: must be a whole number$"),
+        (True, 1, "^n = True: must be a whole number$"),
+        ("2", 1, "^n = '2': must be a whole number$"),
+        (None, 1, "^n = None: must be a whole number$"),
+    ],
+)
+def test_what_is_no_whole_number_is_refused(value, low, message):
+    with pytest.raises(ValueError, match=message):
+        check_whole("n", value, low)
+
+
+@pytest.mark.parametrize(
+    ("value", "limits"),
+    [
+        (0, (0, 1)),
+        (1.0, (0, 1)),
+        ([0.0, 1.0], (0, 1)),
+        (np.float64(1e30), ()),
+        (INF, (0, INF)),
+        (jnp.bfloat16(0.5), (0, 1)),
+        (jnp.ones((2, 3)), (0, 1)),
+    ],
+)
+def test_numbers_within_their_limits_pass(value, limits):
+    check_number("w", value, *limits)
+
+
+@pytest.mark.parametrize(
+    ("value", "limits", "message"),
+    [
+        (1.5, (0, 1), r"^w = 1.5: must be in \[0, 1\]$"),
+        (NAN, (0, 1), r"^w = nan: must be in \[0, 1\]$"),
+        (-1, (0,), "^w = -1.0: must be at least 0$"),
+        (NAN, (0, INF), "^w = nan: must be at least 0$"),
+        (INF, (), "^w = inf: must be finite$"),
+        (np.array([1.0, NAN]), (), "^w = nan: must be finite$"),
+        (jnp.array([0.5, 2.0]), (0, 1), "^w = 2.0: must be in"),
+        ("1", (), "^w = '1': must be a number$"),
+        (None, (), "^w = None: must be a number$"),
+        (True, (), "^w = True: must be a number$"),
+        (1j, (), "must be a number$"),
+        ([[1.0], [1.0, 2.0]], (), "must be a number$"),
+    ],
+)
+def test_other_numbers_are_refused(value, limits, message):
+    with pytest.raises(ValueError, match=message):
+        check_number("w", value, *limits)
+
+
+def test_an_object_of_the_class_passes_and_the_class_itself_does_not():
+    check_kind("grid", 3, int, "3")
+    with pytest.raises(ValueError, match="^grid = <class 'int'>: must be of type int, such as 3$"):
+        check_kind("grid", int, int, "3")
+
+
+def test_arrays_with_nan_are_refused():
+    check_finite("x", np.ones(3))
+    with pytest.raises(ValueError, match="^x: holds numbers that are not finite$"):
+        check_finite("x", jnp.array([1.0, INF]))
+
+
+def test_what_is_traced_passes():
+    """It has no value yet; and values at hand are looked at under jit too."""
+
+    @jax.jit
+    def traced(x):
+        check_number("w", x, 0, 1)
+        check_finite("x", x)
+        return x
+
+    traced(jnp.float32(NAN))
+    known = jnp.array([2.0])
+    with pytest.raises(ValueError, match=r"w = 2.0: must be in \[0, 1\]"):
+        jax.jit(lambda: check_number("w", known, 0, 1))()
