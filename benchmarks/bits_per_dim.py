@@ -19,6 +19,7 @@ import numpy as np
 from absl import app, flags, logging
 
 import diffusion_jax as dj
+from diffusion_jax.commands import no_more
 from diffusion_jax.data.pipeline import in_order
 from diffusion_jax.experiment import open_dataset_section
 from diffusion_jax.process.schedules import Schedule
@@ -40,9 +41,10 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of all noise.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are, in place of the run's own.")
 
 
-def main(_: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     try:
+        no_more(arguments[1:])
         measure()
     except (ValueError, OSError, CheckpointError) as error:
         sys.exit(f"error: {error}")

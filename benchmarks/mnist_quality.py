@@ -19,6 +19,7 @@ from absl import app, flags, logging
 from classifier import classifier, pictures
 
 import diffusion_jax as dj
+from diffusion_jax.commands import no_more
 from diffusion_jax.evaluation.metrics import frechet_distance
 from diffusion_jax.experiment import open_dataset_section, sampler_from_text
 from diffusion_jax.runtime.checkpoint import CheckpointError
@@ -33,9 +34,10 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are, in place 
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "The CNN's weights; WORKDIR/classifier.npz by default.")
 
 
-def main(_: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     try:
+        no_more(arguments[1:])
         measure()
     except (ValueError, OSError, CheckpointError) as error:
         sys.exit(f"error: {error}")

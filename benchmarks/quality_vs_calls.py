@@ -21,6 +21,7 @@ from absl import app, flags, logging
 from classifier import classifier, pictures
 
 import diffusion_jax as dj
+from diffusion_jax.commands import no_more
 from diffusion_jax.evaluation.metrics import frechet_distance
 from diffusion_jax.experiment import grid_from_text, open_dataset_section, sampler_from_text
 from diffusion_jax.runtime.checkpoint import CheckpointError
@@ -45,14 +46,16 @@ _GRID = flags.DEFINE_string("grid", None, "A grid of times, in place of the run'
 _CALLS = flags.DEFINE_list("calls", ["5", "10", "20", "50", "100", "250"], "Network calls a picture.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "How many pictures.", lower_bound=100)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0)
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds from --seed on; mean +- its error.", lower_bound=1)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are, in place of the run's own.")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "The CNN's weights; WORKDIR/classifier.npz by default.")
 _PLOT = flags.DEFINE_string("plot", None, "A .png for the plot.")
 
 
-def main(_: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     try:
+        no_more(arguments[1:])
         measure()
     except (ValueError, OSError, CheckpointError) as error:
         sys.exit(f"error: {error}")
@@ -84,18 +87,25 @@ def measure() -> None:
     for text, sampler in samplers.items():
         start = time.perf_counter()
         drawn = draw(run, sampler, grid or run.sampling.grid, n, calls)
-        rows[text] = [frechet_distance(read(dj.images.to_uint8(x))[1], features) for x in drawn]
-        print(f"| {text} | " + " | ".join(f"{d:.2f}" for d in rows[text]) + " |", flush=True)
+        found = [[frechet_distance(read(dj.images.to_uint8(x))[1], features) for x in each] for each in drawn]
+        rows[text] = [float(np.mean(distances)) for distances in found]
+        print(f"| {text} | " + " | ".join(map(cell, found)) + " |", flush=True)
         print(f"{text}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     if _PLOT.value:
         # So few held-out pictures are far from any set by their number alone.
         plot(rows, calls, real if len(some) == n else None, _PLOT.value)
 
 
+def cell(distances: list[float]) -> str:
+    """Their mean, with its standard error where there are several."""
+    error = f" +- {np.std(distances, ddof=1) / np.sqrt(len(distances)):.2f}" if len(distances) > 1 else ""
+    return f"{np.mean(distances):.2f}{error}"
+
+
 def draw(
     run: dj.Run, sampler: dj.samplers.Sampler, grid: dj.grids.Grid, n: int, calls: list[int]
-) -> list[np.ndarray]:
-    """n pictures at each number of calls.
+) -> list[list[np.ndarray]]:
+    """n pictures of each seed, at each number of calls.
 
     What `run.sample` does with `clip` as the run has it and without guidance, but for the loop, which is
     Python's here: one compiled step serves all numbers of steps.
@@ -103,23 +113,25 @@ def draw(
     schedule, shape = run.schedule, run.network.image_shape
     indices = jnp.arange(n)
     labels = jnp.asarray(np.arange(n) % run.network.num_classes)
-    keys = picture_keys(jax.random.key(_SEED.value), indices)
+    seeds = range(_SEED.value, _SEED.value + _SEEDS.value)
 
     @jax.jit
-    def step(params, i, x, t, s, memory):
+    def step(params, keys, i, x, t, s, memory):
         denoise = dj.denoiser(
             run.network.model.apply, params, schedule, run.prediction, labels, clip=bool(run.sampling.clip)
         )
         return sampler.step(fold(keys, i + 1), denoise, schedule, x, t, s, memory)
 
-    drawn = []
+    drawn: list[list[np.ndarray]] = []
     for number in calls:
         times = grid(schedule, steps_for(sampler, schedule, number)).astype(np.float32)
-        x = schedule.sigma(times[0]) * first_noise(jax.random.key(_SEED.value), indices, shape)
-        memory = sampler.init(x)
-        for i, (t, s) in enumerate(pairwise(times)):
-            x, memory = step(run.params, i, x, t, s, memory)
-        drawn.append(np.clip(np.asarray(x), -1, 1))
+        drawn.append([])
+        for key in map(jax.random.key, seeds):
+            x = schedule.sigma(times[0]) * first_noise(key, indices, shape)
+            keys, memory = picture_keys(key, indices), sampler.init(x)
+            for i, (t, s) in enumerate(pairwise(times)):
+                x, memory = step(run.params, keys, i, x, t, s, memory)
+            drawn[-1].append(np.clip(np.asarray(x), -1, 1))
     return drawn
 
 

@@ -105,7 +105,9 @@ class UniformLogSNR(Grid):
 class Karras(Grid):
     """(sigma/alpha)^(1/rho) in equal steps from t = 1 to `last`, then t = 0 (Karras et al. 2022, Eq. 5).
 
-    On `schedules.Karras`, with `last` as it stands, these are EDM's own steps: sigma_max .. sigma_min, 0.
+    On `schedules.Karras`, with `last` as it stands, these are EDM's own steps: sigma_max .. sigma_min, 0. On
+    schedules that end at a very low SNR, such as the cosine, few steps leave long gaps of log-SNR at first
+    and the pictures noisy: use `UniformLogSNR` there.
     """
 
     rho: float = 7.0

@@ -47,7 +47,7 @@ def inpaint(
     tends to the law given the known pixels; jumps of many steps leave out the last of them, where the bias
     stays. Of two pixels of correlation 0.88, one being known to lie 0.7 above its mean, the other one's mean
     should rise by 0.56; with 50 steps of DDPM, replacement alone is 0.18 short of it, 10 resamples 0.02.
-    `conditioned(..., Mask(mask))` has no such bias, but needs gradients of the network.
+    `conditioned(..., Mask(mask))` of an exact denoiser has no such bias, but needs gradients of the network.
 
     Args:
       images: float32 [B, H, W, C] in [-1, 1]; what stands where nothing is known does not matter.
