@@ -164,7 +164,7 @@ def _check_model(model: Any, spec: Mapping, image_shape: tuple[int, int, int], n
 def _check_options(model: Any, loss: losses.Loss) -> None:
     """What a network makes or is shown beside the prediction is trained by the loss, and nothing else is.
 
-    A network of the user's that does not say is taken at the loss's word.
+    A network of the user's that does not say whether it learns a variance is taken at the loss's word.
     """
     if not isinstance(loss, losses.Noised):
         return
@@ -174,6 +174,11 @@ def _check_options(model: Any, loss: losses.Loss) -> None:
         does = "trains" if trained else "does not train"
         raise ConfigError(f"config.model.learn_variance = {not trained}: {name} {does} a variance; {remedy}")
     shown = loss.self_condition > 0
+    if shown and not hasattr(model, "self_condition"):
+        raise ConfigError(
+            f"config.model: {type(model).__name__} has no attribute self_condition; give it one, True, so "
+            "that sampling shows it its guesses too, or set config.loss.self_condition to 0"
+        )
     if getattr(model, "self_condition", shown) != shown:
         remedy = "set it to True" if shown else "set that to 0.5"
         raise ConfigError(

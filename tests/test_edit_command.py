@@ -164,6 +164,11 @@ def test_what_is_restored_measures_as_what_was_given(folder, tmp_path):
     np.testing.assert_allclose(made.reshape(4, 2, 4, 2).mean(axis=(1, 3)), DIGIT[:4, :4], atol=1)
 
 
+def test_a_word_that_no_flag_takes_is_refused(folder):
+    with pytest.raises(SystemExit, match='error: "false": is no flag; write --flag=value'):
+        command.main(["edit", "reconstruct", "--workdir", str(folder / "grey"), "--clip", "false"])
+
+
 def test_help_names_every_task(capsys):
     command.main(["edit", "--help"])
     shown = capsys.readouterr().out

@@ -131,8 +131,13 @@ def test_a_network_s_variance_and_guesses_are_trained_by_its_loss():
     assert experiment.loss.times == dj.losses.LossSecondMomentTimes(history=5)
     assert experiment.network.model.self_condition
     # A network that does not say what it makes is taken at the loss's word.
-    config = with_options() | {"model": tiny.AFFINE}
-    build(config)
+    build(with_options(loss=LEARNING | {"self_condition": 0.0}) | {"model": tiny.AFFINE})
+
+
+def test_a_network_that_does_not_say_that_it_takes_guesses_is_refused():
+    """Training would show it some, sampling none."""
+    with pytest.raises(ConfigError, match=r"config\.model: Affine has no attribute self_condition; give it"):
+        build(with_options() | {"model": tiny.AFFINE})
 
 
 @pytest.mark.parametrize(
