@@ -43,6 +43,7 @@ _SAMPLERS = [
 _WORKDIR = flags.DEFINE_string("workdir", "runs/digits", "A trained run with classes.")
 _SAMPLER = flags.DEFINE_multi_string("sampler", _SAMPLERS, "A sampler; may be given several times.")
 _GRID = flags.DEFINE_string("grid", None, "A grid of times, in place of the run's own.")
+_CLIP = flags.DEFINE_bool("clip", None, "Clip x0 to [-1, 1] at each step; as the run does, unless given.")
 _CALLS = flags.DEFINE_list("calls", ["5", "10", "20", "50", "100", "250"], "Network calls a picture.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "How many pictures.", lower_bound=100)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0)
@@ -107,19 +108,18 @@ def draw(
 ) -> list[list[np.ndarray]]:
     """n pictures of each seed, at each number of calls.
 
-    What `run.sample` does with `clip` as the run has it and without guidance, but for the loop, which is
+    What `run.sample` does without guidance, but for the loop, which is
     Python's here: one compiled step serves all numbers of steps.
     """
     schedule, shape = run.schedule, run.network.image_shape
     indices = jnp.arange(n)
     labels = jnp.asarray(np.arange(n) % run.network.num_classes)
+    clip = run.sampling.clip if _CLIP.value is None else _CLIP.value
     seeds = range(_SEED.value, _SEED.value + _SEEDS.value)
 
     @jax.jit
     def step(params, keys, i, x, t, s, memory):
-        denoise = dj.denoiser(
-            run.network.model.apply, params, schedule, run.prediction, labels, clip=bool(run.sampling.clip)
-        )
+        denoise = dj.denoiser(run.network.model.apply, params, schedule, run.prediction, labels, clip=clip)
         return sampler.step(fold(keys, i + 1), denoise, schedule, x, t, s, memory)
 
     drawn: list[list[np.ndarray]] = []
