@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.arguments import check_finite, check_kind, check_number, check_whole
+from diffusion_jax.arguments import check_floats, check_kind, check_number, check_whole, one_number, shown
 
 NAN, INF = float("nan"), float("inf")
 
@@ -39,7 +39,6 @@ def test_what_is_no_whole_number_is_refused(value, low, message):
         (1.0, (0, 1)),
         ([0.0, 1.0], (0, 1)),
         (np.float64(1e30), ()),
-        (INF, (0, INF)),
         (jnp.bfloat16(0.5), (0, 1)),
         (jnp.ones((2, 3)), (0, 1)),
     ],
@@ -53,8 +52,10 @@ def test_numbers_within_their_limits_pass(value, limits):
     [
         (1.5, (0, 1), r"^w = 1.5: must be in \[0, 1\]$"),
         (NAN, (0, 1), r"^w = nan: must be in \[0, 1\]$"),
-        (-1, (0,), "^w = -1.0: must be at least 0$"),
-        (NAN, (0, INF), "^w = nan: must be at least 0$"),
+        (-1, (0,), "^w = -1.0: must be at least 0 and finite$"),
+        (NAN, (0,), "^w = nan: must be at least 0 and finite$"),
+        (INF, (0,), "^w = inf: must be at least 0 and finite$"),
+        (1e39, (), "^w = 1e\\+39: must be finite$"),
         (INF, (), "^w = inf: must be finite$"),
         (np.array([1.0, NAN]), (), "^w = nan: must be finite$"),
         (jnp.array([0.5, 2.0]), (0, 1), "^w = 2.0: must be in"),
@@ -62,7 +63,8 @@ def test_numbers_within_their_limits_pass(value, limits):
         (None, (), "^w = None: must be a number$"),
         (True, (), "^w = True: must be a number$"),
         (1j, (), "must be a number$"),
-        ([[1.0], [1.0, 2.0]], (), "must be a number$"),
+        ([[1.0], [1.0, 2.0]], (), "must be numbers in rows of one length$"),
+        (np.full((50, 50), "x"), (), r"^w = an array <U1\[50, 50\]: must be a number$"),
     ],
 )
 def test_other_numbers_are_refused(value, limits, message):
@@ -76,10 +78,38 @@ def test_an_object_of_the_class_passes_and_the_class_itself_does_not():
         check_kind("grid", int, int, "3")
 
 
-def test_arrays_with_nan_are_refused():
-    check_finite("x", np.ones(3))
-    with pytest.raises(ValueError, match="^x: holds numbers that are not finite$"):
-        check_finite("x", jnp.array([1.0, INF]))
+def test_infinity_passes_where_it_may():
+    check_number("w", INF, 0, infinite=True)
+    with pytest.raises(ValueError, match="^w = nan: must be at least 0$"):
+        check_number("w", NAN, 0, infinite=True)
+
+
+def test_one_number_becomes_a_float_and_an_array_is_refused():
+    assert isinstance(one_number("w", np.float32(0.5)), float)
+    with pytest.raises(ValueError, match=r"^w has shape \(1,\): give one number$"):
+        one_number("w", [0.5])
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (jnp.array([1.0, INF]), "^x: holds numbers that are not finite$"),
+        (np.zeros(3, np.uint8), "^x: of type uint8; give floats, pictures in"),
+        (np.zeros(3, np.complex64), "^x: of type complex64; give floats"),
+        (["a", "b"], "^x: of type <U1; give floats"),
+        ([[1.0], []], r"^x = \[\[1.0\], \[\]\]: must be numbers in rows of one length$"),
+    ],
+)
+def test_what_is_no_array_of_finite_floats_is_refused(x, message):
+    check_floats("x", np.ones(3))
+    with pytest.raises(ValueError, match=message):
+        check_floats("x", x)
+
+
+def test_messages_are_one_short_line():
+    assert shown("a\nb") == "'a\\nb'"
+    assert len(shown(list(range(1000)))) == 60
+    assert shown(jnp.zeros((2, 3))) == "an array float32[2, 3]"
 
 
 def test_what_is_traced_passes():
@@ -88,10 +118,13 @@ def test_what_is_traced_passes():
     @jax.jit
     def traced(x):
         check_number("w", x, 0, 1)
-        check_finite("x", x)
+        check_number("w", [x, 0.5], 0, 1)
+        check_floats("x", [x, x])
         return x
 
     traced(jnp.float32(NAN))
+    with pytest.raises(ValueError, match="x: of type int32"):  # the type is known
+        jax.jit(lambda x: check_floats("x", x))(1)
     known = jnp.array([2.0])
     with pytest.raises(ValueError, match=r"w = 2.0: must be in \[0, 1\]"):
         jax.jit(lambda: check_number("w", known, 0, 1))()

@@ -198,7 +198,7 @@ def test_help_names_every_task(capsys):
         ("colorise", {}, "error: pictures have 1 channel(s)"),
         ("interpolate", {}, "error: --image: 1 pictures; give pairs"),
         ("interpolate", {"image": "a.png,b.png", "frames": 1}, "error: --frames 1: show at least two"),
-        ("image_to_image", {"strength": 1.5}, "error: strength = 1.5: must be in [0, 1]"),
+        ("image_to_image", {"strength": 1.5}, "error: strength = 1.5: must be above 0, and 1 at most"),
         ("image_to_image", {"strength": 0.1}, "error: strength = 0.1: the smallest time of the grid is 0.25"),
         (
             "image_to_image",

@@ -155,8 +155,8 @@ def test_pictures_do_not_hear_of_each_other_and_what_else_is_known_goes_through(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"noise_std": -0.1}, "noise_std = -0.1: must be at least 0"),
-        ({"lowest_snr": -1.0}, "lowest_snr = -1.0: must be at least 0"),
+        ({"noise_std": -0.1}, "noise_std = -0.1: must be at least 0 and finite"),
+        ({"lowest_snr": -1.0}, "lowest_snr = -1.0: must be at least 0 and finite"),
         ({"iterations": 0}, "iterations = 0: must be at least 1"),
         ({"y": np.ones((2, 1, 1, 3))}, r"y has shape \(2, 1, 1, 3\): the pictures measure as \(1, 1, 1, 3\)"),
     ],

@@ -88,7 +88,7 @@ def test_the_times_are_those_not_above_the_strength(strength, expected):
 
 @pytest.mark.parametrize("strength", [0.0, -0.1, 1.01, float("nan"), "a"])
 def test_a_strength_that_is_no_part_of_the_way_is_refused(strength):
-    with pytest.raises(ValueError, match=f"strength = {strength!r}: "):
+    with pytest.raises(ValueError, match=f"strength = {strength!r}: must be "):
         edit("cosine", strength=strength)
 
 

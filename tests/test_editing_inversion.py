@@ -118,9 +118,9 @@ def test_latents_are_decoded_from_where_the_grid_begins():
     [
         (
             lambda d, s: invert(d, s, np.ones((3, 2, 1))),
-            r"images have shape \(3, 2, 1\): need \[B, H, W, C\]",
+            r"images has shape \(3, 2, 1\): need \[B, H, W, C\]",
         ),
-        (lambda d, s: decode(d, s, np.ones((3, 2, 1))), r"latents have shape \(3, 2, 1\)"),
+        (lambda d, s: decode(d, s, np.ones((3, 2, 1))), r"latents has shape \(3, 2, 1\)"),
         (lambda d, s: invert(d, s, images(), iterations=0), "iterations = 0: must be at least 1"),
         (lambda d, s: reconstruct(d, s, images(), steps=0), "steps = 0"),
         (lambda d, s: interpolate(d, s, images(), images()[:1], [0.5]), "a and b have shapes"),

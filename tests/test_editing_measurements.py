@@ -93,7 +93,7 @@ def test_measurements_go_through_jit_and_another_mask_does_not_recompile():
 @pytest.mark.parametrize(
     ("measure", "message"),
     [
-        (lambda: Downsample(0), "factor = 0: must be a whole number"),
+        (lambda: Downsample(0), "factor = 0: must be at least 1"),
         (lambda: Mask(KNOWN[:1]).forward(np.ones((1, 4, 6, 3))), "mask has shape"),
         (lambda: Mask(0.5 * KNOWN).forward(np.ones((1, 4, 6, 3))), "mask has other values than 0 and 1"),
         (lambda: Downsample(2.0), "factor = 2.0: must be a whole number"),

@@ -26,9 +26,9 @@ EDITS = {
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_levels_and_single_pictures_are_refused(edit):
-    with pytest.raises(ValueError, match="(images|latents) are uint8: give floats in"):
+    with pytest.raises(ValueError, match="(images|latents): of type uint8; give floats"):
         edit(np.zeros((2, 4, 4, 1), np.uint8))
-    with pytest.raises(ValueError, match=r"(images|latents) have shape \(4, 4, 1\)"):
+    with pytest.raises(ValueError, match=r"(images|latents) has shape \(4, 4, 1\)"):
         edit(jnp.zeros((4, 4, 1)))
 
 

@@ -369,7 +369,7 @@ def test_every_wrapper_hands_on_what_it_is_given_and_keeps_the_fraction():
             lambda: dj.guidance.interval(2.0, SCHEDULE, 3.0, 0.3),
             "low = 3.0, high = 0.3: need 0 <= low < high",
         ),
-        (lambda: dj.guidance.interval(2.0, SCHEDULE, -1, 1), "low = -1.0: must be at least 0"),
+        (lambda: dj.guidance.interval(2.0, SCHEDULE, -1, 1), "low = -1.0: must be at least 0 and finite"),
         (lambda: dj.guidance.interval(2.0, SCHEDULE, float("nan"), 1.0), "low = nan"),
         (lambda: dj.guidance.interval(2.0, SCHEDULE, np.float64(3.0), 0.3), "low = 3.0, high = 0.3"),
         (lambda: dj.guidance.interval("2", SCHEDULE, 0.0, 1.0), "scale = '2': must be a number"),

@@ -98,6 +98,7 @@ class Run:
             noise of another shape, and pictures that are not finite.
         """
         check_whole("n", n)
+        check_whole("keep", keep, 0)
         check_key(key)
         limits = {"guidance_interval": guidance_interval, "guidance_rescale": guidance_rescale}
         others = {"steps": steps, "sampler": sampler, "grid": grid, "clip": clip, "threshold": threshold}

@@ -1,9 +1,10 @@
 """The settings of sampling."""
 
 import dataclasses
-import math
 
-from diffusion_jax.arguments import check_kind, check_number, check_whole
+import numpy as np
+
+from diffusion_jax.arguments import check_kind, check_number, check_whole, one_number
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 
@@ -40,13 +41,12 @@ class Sampling:
         check_kind("clip", self.clip, bool, "True")
         check_whole("steps", self.steps)
         check_number("guidance", self.guidance)
-        levels = self.guidance_interval
-        levels = tuple(levels) if isinstance(levels, tuple | list) else (levels,)
-        for level in levels:
-            check_number("guidance_interval", level, 0, math.inf)
+        check_number("guidance_interval", self.guidance_interval, 0, infinite=True)
+        levels = tuple(np.ravel(self.guidance_interval).tolist())
+        object.__setattr__(self, "guidance_interval", levels)
         if levels and not (len(levels) == 2 and 0 <= levels[0] < levels[1]):
             raise ValueError(
                 f"guidance_interval = {levels}: give two noise levels, low < high, such as (0.3, 3.0)"
             )
         for name in ("guidance_rescale", "threshold"):
-            check_number(name, getattr(self, name), 0, 1)
+            object.__setattr__(self, name, one_number(name, getattr(self, name), 0, 1))

@@ -6,11 +6,12 @@ ones that its network was trained on. To add one, subclass `Grid` and give `spre
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
 
-from diffusion_jax.arguments import check_number, check_whole
+from diffusion_jax.arguments import check_kind, check_whole, one_number
 from diffusion_jax.process.schedules import Schedule
 
 
@@ -31,6 +32,13 @@ class Grid:
             )
         times = self.spread(schedule, steps)
         return times if schedule.steps is None else _onto_table(times, schedule.steps)
+
+
+def times_of(grid: Grid, schedule: Schedule, steps: int) -> np.ndarray:
+    """grid(schedule, steps). Raises ValueError for what is no grid, and for bad steps."""
+    check_kind("grid", grid, Grid, "Uniform()")
+    check_kind("schedule", schedule, Schedule, "Cosine()")
+    return grid(schedule, steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +102,7 @@ class UniformLogSNR(Grid):
     last: float = 1e-3
 
     def __post_init__(self):
-        _check_last(self.last)
+        object.__setattr__(self, "last", _last(self.last))
 
     def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
         first, last = _log_snr_range(schedule, self.last)
@@ -114,8 +122,8 @@ class Karras(Grid):
     last: float = 1e-3
 
     def __post_init__(self):
-        _check_last(self.last)
-        check_number("rho", self.rho)
+        object.__setattr__(self, "last", _last(self.last))
+        object.__setattr__(self, "rho", one_number("rho", self.rho))
         if not self.rho > 0:
             raise ValueError(f"rho = {self.rho}: must be positive")
 
@@ -187,7 +195,8 @@ def _onto_table(times: np.ndarray, table_steps: int) -> np.ndarray:
     return k / table_steps
 
 
-def _check_last(last: float) -> None:
-    check_number("last", last)
+def _last(last: Any) -> float:
+    last = one_number("last", last)
     if not 0 < last < 0.5:
         raise ValueError(f"last = {last}: the smallest time before 0 must be in (0, 0.5)")
+    return last

@@ -6,15 +6,13 @@ before overdoes. All keep alpha x0 + sigma eps = x_t. They guide x0 and eps, all
 network learns its variance too, the fraction is the conditional model's, as it stands.
 """
 
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_number
+from diffusion_jax.arguments import check_number, one_number
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
@@ -66,10 +64,8 @@ def interval(scale: ArrayLike, schedule: Schedule, low: ArrayLike, high: ArrayLi
     Raises ValueError unless 0 <= low < high, and for a scale that is not finite.
     """
     check_number("scale", scale)
-    check_number("low", low, 0, math.inf)
-    check_number("high", high, 0, math.inf)
-    traced = isinstance(low, jax.core.Tracer) or isinstance(high, jax.core.Tracer)
-    if not traced and not np.all(np.asarray(low) < np.asarray(high)):
+    low, high = one_number("low", low, 0), one_number("high", high, 0, infinite=True)
+    if isinstance(low, float) and isinstance(high, float) and not low < high:
         raise ValueError(f"low = {low}, high = {high}: need 0 <= low < high, noise levels sigma/alpha")
 
     def scale_at(t: ArrayLike) -> jax.Array:

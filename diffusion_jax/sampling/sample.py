@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_finite, check_kind, check_whole
+from diffusion_jax.arguments import check_floats, check_kind, check_whole, concrete, shown
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.sampling.grids import Grid, Uniform
+from diffusion_jax.sampling.grids import Grid, Uniform, times_of
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.sampling.samplers.base import noise as normal
 
@@ -69,11 +69,11 @@ def sample(
       ValueError: for a bad shape, sampler, steps, grid, times, keep, indices, noise or start, a key that is
         not one of threefry, and a denoiser that makes another shape of x_t.
     """
-    check_kind("sampler", sampler, Sampler, "DDIM()")
-    check_kind("grid", grid, Grid, "Uniform()")
+    if not isinstance(shape, tuple | list) or len(shape) < 2:
+        raise ValueError(f"shape = {shown(shape)}: give [B, H, W, C]")
     for size in shape:
         check_whole("shape", size)
-    times = grid(schedule, steps) if times is None else _checked(times)
+    times = times_of(grid, schedule, steps) if times is None else _checked(times)
     indices = picture_indices(indices, shape[0])
     keys = picture_keys(key, indices)
     check_whole("keep", keep, 0)
@@ -113,8 +113,13 @@ def march(
     `kept` on the way, [len(kept), B, H, W, C].
     """
 
+    check_kind("sampler", sampler, Sampler, "DDIM()")
+    check_kind("schedule", schedule, Schedule, "Cosine()")
+
     def alike(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
         here = denoise(x_t, t, **given)
+        if not isinstance(here, tuple) or not hasattr(here, "eps"):
+            raise ValueError(f"denoise makes {type(here).__name__}: must make Denoised(x0, eps)")
         for made in (here.x0, here.eps):
             if jnp.shape(made) != x_t.shape:  # it would broadcast
                 raise ValueError(f"denoise makes {jnp.shape(made)} of x_t {x_t.shape}: need the same shape")
@@ -140,7 +145,14 @@ def first_noise(key: jax.Array, indices: ArrayLike, shape: tuple[int, ...]) -> j
 
 def picture_indices(indices: ArrayLike | None, n: int) -> jax.Array:
     """Integers [n], 0..n-1 unless given. Raises ValueError for others."""
-    indices = jnp.arange(n) if indices is None else jnp.asarray(indices)
+    if indices is None:
+        return jnp.arange(n)
+    found = concrete("indices", indices)
+    if found is not None and found.dtype.kind not in "iuf":
+        raise ValueError(f"indices = {shown(indices)}: need one integer for each of {n} pictures")
+    if found is not None and found.size and not -(2**31) <= found.min() <= found.max() < 2**32:
+        raise ValueError(f"indices are from {found.min()} to {found.max()}: need 32 bits each")
+    indices = jnp.asarray(indices)
     if indices.shape != (n,) or not jnp.issubdtype(indices.dtype, jnp.integer):
         raise ValueError(
             f"indices have shape {indices.shape} of {indices.dtype}: "
@@ -161,8 +173,8 @@ def fold(keys: jax.Array, i: ArrayLike) -> jax.Array:
 
 
 def shaped(name: str, x: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """x as float32. Raises ValueError where it has not the `shape` of the pictures, or is not finite."""
-    check_finite(name, x)
+    """x as float32. Raises ValueError where it has not the `shape` of the pictures, or is no finite float."""
+    check_floats(name, x)
     x = jnp.asarray(x, jnp.float32)
     if x.shape != tuple(shape):
         raise ValueError(f"{name} has shape {x.shape}: the pictures have {tuple(shape)}")
@@ -200,7 +212,7 @@ def check_key(key: jax.Array) -> None:
     """Raises ValueError for what is not one key of threefry."""
     typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not typed and not (getattr(key, "dtype", None) == jnp.uint32 and key.shape == (2,)):
-        raise ValueError(f"key = {key!r}: give one such as jax.random.key(0)")
+        raise ValueError(f"key = {shown(key)}: give one such as jax.random.key(0)")
     if typed and key.shape:
         raise ValueError(f"key has shape {key.shape}: give one key; every picture has its own part of it")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):

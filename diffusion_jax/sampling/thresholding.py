@@ -2,10 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_number
+from diffusion_jax.arguments import one_number
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
@@ -21,8 +20,8 @@ def dynamic_threshold(denoise: Denoise, schedule: Schedule, quantile: ArrayLike 
 
     Raises ValueError for a quantile that is not in (0, 1].
     """
-    check_number("quantile", quantile, 0, 1)
-    if not isinstance(quantile, jax.core.Tracer) and not np.all(np.asarray(quantile) > 0):
+    quantile = one_number("quantile", quantile, 0, 1)
+    if isinstance(quantile, float) and not quantile > 0:
         raise ValueError(f"quantile = {quantile}: must be above 0, such as 0.995")
 
     def denoise_and_threshold(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_number, check_whole
+from diffusion_jax.arguments import check_floats, check_number, check_whole, one_number
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
@@ -51,10 +51,12 @@ def conditioned(
     when called, y of another shape.
     """
     check_whole("iterations", iterations)
-    check_number("y", y)
+    check_floats("y", y)
+    lowest_snr = one_number("lowest_snr", lowest_snr, 0)
     check_number("noise_std", noise_std, 0)
-    check_number("lowest_snr", lowest_snr, 0)
     y, noise_std = jnp.asarray(y, jnp.float32), jnp.asarray(noise_std, jnp.float32)
+    if y.ndim < 2:
+        raise ValueError(f"y has shape {y.shape}: need [B, ...], a measurement of each picture")
 
     if noise_std.shape not in ((), y.shape[:1]):
         raise ValueError(f"noise_std has shape {noise_std.shape}: give a number, or {len(y)}, one a picture")

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_number
+from diffusion_jax.arguments import one_number
 from diffusion_jax.process.forward import diffuse
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.editing.pictures import checked_pictures
-from diffusion_jax.sampling.grids import Grid, Uniform
+from diffusion_jax.sampling.grids import Grid, Uniform, times_of
 from diffusion_jax.sampling.sample import first_noise, picture_indices, sample, shaped
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 
@@ -42,7 +42,7 @@ def image_to_image(
     Returns float32 [B, H, W, C]. Raises ValueError for a strength outside of (0, 1] or below the last time
     before 0, and for what `sample` refuses.
     """
-    times = from_strength(grid(schedule, steps), strength)
+    times = from_strength(times_of(grid, schedule, steps), strength)
     images = checked_pictures(images)
     indices = picture_indices(indices, len(images))
     if noise is None:
@@ -58,7 +58,9 @@ def from_strength(times: np.ndarray, strength: float) -> np.ndarray:
 
     A time that a float32 of the strength would reach counts as reached. Raises ValueError.
     """
-    check_number("strength", strength, 0, 1)
+    strength = one_number("strength", strength)
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength = {strength}: must be above 0, and 1 at most")
     kept = times[times <= strength * (1 + 1e-6)]
     if len(kept) < 2:
         raise ValueError(

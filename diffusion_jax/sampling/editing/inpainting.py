@@ -12,8 +12,8 @@ from diffusion_jax.arguments import check_whole
 from diffusion_jax.process import forward
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.sampling.editing.pictures import checked_pictures, known_pixels
-from diffusion_jax.sampling.grids import Grid, Uniform
+from diffusion_jax.sampling.editing.pictures import known_part
+from diffusion_jax.sampling.grids import Grid, Uniform, times_of
 from diffusion_jax.sampling.sample import first_noise, fold, march, picture_indices, picture_keys, shaped
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.sampling.samplers.base import noise as normal
@@ -57,16 +57,13 @@ def inpaint(
     Returns float32 [B, H, W, C]. Raises ValueError for a mask of another shape or with values other than 0
     and 1, resamples or jump_length below 1, jumps longer than half of the steps, and what `sample` refuses.
     """
-    images = checked_pictures(images)
-    known = known_pixels(mask, images.shape)
-    times = resampled(grid(schedule, steps), jump_length, resamples)
+    images, known = known_part(images, mask)
+    times = resampled(times_of(grid, schedule, steps), jump_length, resamples)
     indices = picture_indices(indices, len(images))
     keys = picture_keys(key, indices)
     if noise is None:
         noise = first_noise(key, indices, images.shape[1:])
-    # Nothing of an unknown pixel goes into its noise, not even what alpha lets through.
-    noise = shaped("noise", noise, images.shape)
-    x = forward.diffuse(schedule, jnp.where(known, images, 0), jnp.float32(times[0]), noise)
+    x = forward.diffuse(schedule, images, jnp.float32(times[0]), shaped("noise", noise, images.shape))
     replacing = Replacing(sampler, images, known)
     x, _ = march(keys, denoise, schedule, replacing, x, jnp.asarray(times, jnp.float32))
     return jnp.where(known, images, x)

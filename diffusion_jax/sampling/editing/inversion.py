@@ -12,7 +12,7 @@ from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.editing.pictures import checked_pictures, checked_states
-from diffusion_jax.sampling.grids import Grid, Uniform
+from diffusion_jax.sampling.grids import Grid, Uniform, times_of
 from diffusion_jax.sampling.sample import march, picture_indices, picture_keys, sample
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 
@@ -71,7 +71,7 @@ def invert(
     Raises ValueError for images of another shape, and for steps and iterations below 1.
     """
     images = checked_pictures(images)
-    times = jnp.asarray(grid(schedule, steps)[::-1].copy(), jnp.float32)
+    times = jnp.asarray(times_of(grid, schedule, steps)[::-1].copy(), jnp.float32)
     return march(_no_keys(len(images)), denoise, schedule, Inversion(iterations), images, times)[0]
 
 

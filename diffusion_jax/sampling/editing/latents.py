@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_number
+from diffusion_jax.arguments import check_floats, check_number
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
@@ -63,6 +63,9 @@ def slerp(a: ArrayLike, b: ArrayLike, weight: ArrayLike) -> jax.Array:
 
     Returns float32 [N, H, W, C]. Raises ValueError for other shapes.
     """
+    check_floats("a", a)
+    check_floats("b", b)
+    check_number("weight", weight)
     a, b, weight = (jnp.asarray(value, jnp.float32) for value in (a, b, weight))
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"a and b have shapes {a.shape} and {b.shape}: need the same [N, ...]")

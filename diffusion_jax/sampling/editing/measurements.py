@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from diffusion_jax.arguments import check_whole
 from diffusion_jax.sampling.editing.pictures import known_pixels
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601: what Pillow's "L" is
@@ -50,8 +51,7 @@ class Downsample(Measurement):
     factor: int = 2
 
     def __post_init__(self):
-        if not isinstance(self.factor, int) or self.factor < 1:
-            raise ValueError(f"factor = {self.factor}: must be a whole number, 1 or more")
+        check_whole("factor", self.factor)
 
     def forward(self, x):
         if x.shape[1] % self.factor or x.shape[2] % self.factor:

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.arguments import check_whole
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.grids import Grid
+from diffusion_jax.sampling.grids import Grid, times_of
 from diffusion_jax.sampling.sample import picture_indices, picture_keys
 
 # float32 pictures in [-1, 1] miss their level by some 1e-5 of it.
@@ -48,7 +48,7 @@ def checked_pictures(x0: ArrayLike) -> jax.Array:
 def checked_times(schedule: Schedule, grid: Grid, steps: int) -> np.ndarray:
     """grid(schedule, steps), float64 [steps + 1], from 1 to 0. Raises ValueError where it is not that."""
     check_whole("steps", steps, 2)
-    times = grid(schedule, steps)
+    times = times_of(grid, schedule, steps)
     if times[0] != 1:
         raise ValueError(
             f"grid {type(grid).__name__} starts at t = {times[0]:g}: a likelihood needs times from 1 to 0; "

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_number, check_whole
+from diffusion_jax.arguments import check_number, check_whole, concrete
 from diffusion_jax.process import forward, vlb
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
@@ -110,7 +110,8 @@ def by_log_snr(bound: Bound, schedule: Schedule, edges: ArrayLike) -> jax.Array:
     Raises ValueError for edges that do not rise.
     """
     check_number("edges", edges)
-    if not isinstance(edges, jax.core.Tracer) and (np.ndim(edges) != 1 or not (np.diff(edges) > 0).all()):
+    found = concrete("edges", edges)
+    if found is not None and (found.ndim != 1 or not (np.diff(found) > 0).all()):
         raise ValueError(f"edges = {edges}: must be a row of numbers that rise")
     edges = jnp.asarray(edges, jnp.float32)
     bins = jnp.digitize(schedule.log_snr(bound.times[:-1]), edges)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_finite, check_whole
+from diffusion_jax.arguments import check_floats, shown
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.grids import Grid, UniformLogSNR
@@ -93,9 +93,12 @@ def log_density(
     Returns log p [B] and its standard error over the probes, 0 where "exact". Raises ValueError for a bad
     steps, grid, probes or indices, and x that is not finite.
     """
-    if probes != "exact":
-        check_whole("probes", probes, 2)  # for a standard error
-    check_finite("x", x)
+    whole = isinstance(probes, int | np.integer) and not isinstance(probes, bool)
+    if probes != "exact" and not (whole and probes >= 2):
+        raise ValueError(
+            f'probes = {shown(probes)}: must be "exact", or a whole number of at least 2 for a standard error'
+        )
+    check_floats("x", x)
     x, path = jnp.asarray(x, jnp.float32), _path(schedule, grid, steps)
     base.check_batch("x", x)
     keys = base.keys_of(key, len(x), indices)

@@ -15,10 +15,9 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax import arguments
+from diffusion_jax.arguments import one_number
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 
@@ -76,12 +75,7 @@ class Sampler:
 
 def check_number(sampler: Sampler, name: str, low: float, high: float = math.inf) -> None:
     """Makes the field a float in [low, high], but where jit traces it. Raises ValueError for another."""
-    value = getattr(sampler, name)
-    arguments.check_number(name, value, low, high)
-    if np.ndim(value):
-        raise ValueError(f"{name} has shape {np.shape(value)}: give one number for all pictures")
-    if not isinstance(value, jax.core.Tracer):
-        object.__setattr__(sampler, name, float(value))
+    object.__setattr__(sampler, name, one_number(name, getattr(sampler, name), low, high))
 
 
 def check_eta(sampler: Sampler) -> None:

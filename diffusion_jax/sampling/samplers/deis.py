@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from diffusion_jax.arguments import check_kind
+from diffusion_jax.arguments import check_whole
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.sampling.samplers.exponential import Past, lean, weights
 
@@ -26,7 +26,7 @@ class DEIS(Sampler):
     order: int = 2  # type: ignore[misc]  # a choice here, not a constant
 
     def __post_init__(self):
-        check_kind("order", self.order, int, "2")
+        check_whole("order", self.order, None)
         if self.order not in (2, 3):
             raise ValueError(f"order = {self.order}: must be 2 or 3; order 1 is DDIM")
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.arguments import check_kind
+from diffusion_jax.arguments import check_whole
 from diffusion_jax.sampling.samplers.base import Sampler, check_eta, nearest, noise
 from diffusion_jax.sampling.samplers.exponential import Past, lean, transfer, weights
 
@@ -33,7 +33,7 @@ class DPMSolverPP(Sampler):
     eta: float = 0.0
 
     def __post_init__(self):
-        check_kind("order", self.order, int, "2")
+        check_whole("order", self.order, None)
         if self.order not in (1, 2, 3):
             raise ValueError(f"order = {self.order}: must be 1, 2 or 3")
         check_eta(self)

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from diffusion_jax.arguments import check_kind
+from diffusion_jax.arguments import check_whole
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.sampling.samplers.exponential import Past, lean, transfer, weights
 
@@ -30,7 +30,7 @@ class UniPC(Sampler):
     variant: str = "bh2"
 
     def __post_init__(self):
-        check_kind("order", self.order, int, "2")
+        check_whole("order", self.order, None)
         if self.order not in (1, 2, 3):
             raise ValueError(f"order = {self.order}: must be 1, 2 or 3")
         if self.variant not in ("bh1", "bh2"):
