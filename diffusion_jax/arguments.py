@@ -32,7 +32,7 @@ def check_number(
     found = concrete(name, value)
     if found is None:
         return
-    if found.dtype.kind not in "iu" and found.dtype not in _FLOATS:
+    if isinstance(value, bool) or (found.dtype.kind not in "iub" and found.dtype not in _FLOATS):
         raise ValueError(f"{name} = {shown(value)}: must be a number")
     found = found.astype(np.float64)
     within = (low <= found) & (found <= high)

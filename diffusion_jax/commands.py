@@ -51,6 +51,13 @@ def free_path(out: str, endings: Sequence[str]) -> Path:
     return path
 
 
+def spared(out: Path, inputs: Iterable[str]) -> None:
+    """Raises ValueError where --out is one of the files that are read."""
+    for path in inputs:
+        if out.exists() and Path(path).exists() and out.samefile(path):
+            raise ValueError(f"--out {out}: is one of the pictures given; name another file")
+
+
 def classes(texts: Sequence[str], names: Sequence[str], n: int) -> np.ndarray | None:
     """One class a picture, int [n], from --labels, numbers or `names`, in turn; None for "none"."""
     if [text.lower() for text in texts] == ["none"]:

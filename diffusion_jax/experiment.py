@@ -247,6 +247,8 @@ def schedule_from_text(text: str, allow_code: bool = False) -> schedules.Schedul
 def _from_text(text: str, namespace: Namespace, path: str, example: str, allow_code: bool = False) -> Any:
     module, colon, rest = text.strip().partition(":")  # "pkg.module:Mine(x=1)" is no Python
     code = colon and module.replace(".", "").isidentifier()
+    if code and not allow_code:
+        raise ConfigError(f'--{path} "{text}": is code of your own; give --allow_code to import it')
     try:
         tree = ast.parse(rest if code else text.strip(), mode="eval").body
         spec = _spec(tree if isinstance(tree, ast.Call) else ast.Call(tree, [], []))
@@ -265,6 +267,10 @@ def _spec(call: ast.Call) -> dict[str, Any]:
     """Name(a=1, b=Other()) as dict(name="Name", a=1, b=dict(name="Other")). Raises ValueError."""
     if call.args:
         raise ValueError("name the arguments")
+    names = [str(k.arg) for k in call.keywords]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is given twice")
     return {"name": ast.unparse(call.func)} | {str(k.arg): _value(k.value) for k in call.keywords}
 
 
@@ -274,4 +280,4 @@ def _value(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError:
-        raise ValueError(f"{ast.unparse(node)} is no number; put text in quotes") from None
+        raise ValueError(f"{ast.unparse(node)} is no number; put text in quotes, () behind a name") from None

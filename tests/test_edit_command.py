@@ -164,6 +164,15 @@ def test_what_is_restored_measures_as_what_was_given(folder, tmp_path):
     np.testing.assert_allclose(made.reshape(4, 2, 4, 2).mean(axis=(1, 3)), DIGIT[:4, :4], atol=1)
 
 
+@pytest.mark.parametrize(("task", "name"), [("reconstruct", "a.png"), ("inpaint", "mask.png")])
+def test_a_picture_that_is_read_is_not_written_over(task, name, folder):
+    before = (folder / name).read_bytes()
+    mask = {"mask": "mask.png"} if task == "inpaint" else {}
+    with pytest.raises(SystemExit, match=f"error: --out .*{name}: is one of the pictures given"):
+        run(folder, task, folder / "grey" / ".." / name, **mask)
+    assert (folder / name).read_bytes() == before
+
+
 def test_a_word_that_no_flag_takes_is_refused(folder):
     with pytest.raises(SystemExit, match='error: "false": is no flag; write --flag=value'):
         command.main(["edit", "reconstruct", "--workdir", str(folder / "grey"), "--clip", "false"])
@@ -191,6 +200,12 @@ def test_help_names_every_task(capsys):
             "error: {folder}/wide.png is 24x16, not 8x8 pixels; resize it",
         ),
         ("reconstruct", {"image": "broken.png"}, "error: {folder}/broken.png is no PNG, JPEG or WebP"),
+        ("reconstruct", {"image": "."}, "error: {folder} is a folder"),
+        (
+            "image_to_image",
+            {"sampler": "mine:Own", "allow_code": False},
+            'error: --sampler "mine:Own": is code',
+        ),
         ("reconstruct", {"image": "none.png"}, "error: {folder}/none.png is not there"),
         ("super_resolve", {}, "error: {folder}/a.png is 8x8, not 4x4 pixels"),
         ("super_resolve", {"factor": 3}, "error: factor = 3: does not divide pictures of 8x8 pixels"),

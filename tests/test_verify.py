@@ -113,7 +113,13 @@ class Told(Discrete):
     def betas(self):
         if self.fault == "raises":
             raise RuntimeError("oh\nin two lines")
-        return np.linspace(1e-4, 1.5, 500) if self.fault == "too large" else np.full((500, 2), 0.01)
+        return {
+            "too large": np.linspace(1e-4, 1.5, 500),
+            "two columns": np.full((500, 2), 0.01),
+            "a list": [0.01] * 500,
+            "float32": np.full(500, 0.01, np.float32),
+            "none": None,
+        }[self.fault]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +131,18 @@ class Line(Schedule):
     def log_snr(self, t):
         if self.fault == "raises":
             raise ValueError("oh")
+        if self.fault == "if" and t > 2:
+            return t
+        if self.fault == "numpy":
+            t = np.minimum(t, 1.0)
         t = jnp.asarray(t, jnp.float32)
         line = 9.0 - 18.0 * t
         wrong = {"nan": line * jnp.nan, "scalar": 9.0, "rises": -line, "late": line - 8.0}
         return wrong.get(self.fault, line)
+
+    def alpha(self, t):
+        wrong = {"text": "no number", "negative": -super().alpha(t)}
+        return wrong[self.fault] if self.fault in wrong else super().alpha(t)
 
     def time(self, log_snr):
         t = (9.0 - jnp.asarray(log_snr, jnp.float32)) / 18.0
@@ -195,25 +209,14 @@ def test_the_command_certifies_a_sampler_of_ones_own(capsys):
         (["--sampler", "SelfConditioned(sampler=RK45())"], "SelfConditioned.*chooses its own steps"),
         (
             ["--sampler", "DDIM(eta=x)"],
-            r'--sampler "DDIM\(eta=x\)": .*\(x is no number; put text in quotes\)',
+            r'--sampler "DDIM\(eta=x\)": .*\(x is no number; put text in quotes, \(\) behind',
         ),
+        (["--sampler", "DDIM(eta=0.1, eta=0.2)"], r"\(eta is given twice\)"),
         (["--sampler", "DDIM("], r'--sampler "DDIM\(": must be a name, or as in DDIM\(eta=0.5\)$'),
         (["--sampler", "DDIM(eta=1.2)"], "--sampler: eta = 1.2: must be in"),
         (["--sampler", "test_verify:Unlucky"], "--sampler: Unlucky fails with KeyError: 'no such thing'"),
         (["--schedule", "test_verify:Unfinished"], "still lacks time"),
         (["--schedule", "Cosine(steps=100)"], "has 100 steps; .*needs a whole number, 500 or more"),
-        (["--schedule", "test_verify:Told(fault='raises')"], r"betas\(\) fails with RuntimeError: oh$"),
-        (["--schedule", "test_verify:Told(fault='too large')"], "betas are .* to 1.5, must be .* in .0, 1"),
-        (["--schedule", "test_verify:Told(fault='two columns')"], r"betas are float64\[500, 2\]"),
-        (["--schedule", "test_verify:Line(fault='raises')"], r"alpha\(\) fails with ValueError: oh$"),
-        (["--schedule", "test_verify:Line(fault='nan')"], r"alpha\(\) is NaN"),
-        (["--schedule", "test_verify:Line(fault='scalar')"], r"alpha\(\) of \[9\] is \[\], must be alike"),
-        (
-            ["--schedule", "test_verify:Line(fault='rises')"],
-            "log_snr must fall strictly.* goes -9, -4.5, -0, 4.5, 9",
-        ),
-        (["--schedule", "test_verify:Line(fault='outside')"], r"leaves \[0, 1\]: 1, 1.2"),
-        (["--schedule", "test_verify:Line(fault='late')"], "20 steps of log-SNR from 6 down meet"),
         (["--sampler", "test_verify:Broken(fault='raises')"], "step fails with KeyError: 'out of luck'"),
         (["--sampler", "test_verify:Broken(fault='no order')"], "has no order; declare it"),
         (["--sampler", "test_verify:Broken(fault='untraceable')"], "fails with TracerBoolConversionError"),
@@ -229,6 +232,33 @@ def test_the_command_certifies_a_sampler_of_ones_own(capsys):
 def test_a_mistake_on_the_command_line_is_one_line(arguments, words):
     with pytest.raises(SystemExit, match=words) as failure:
         main(["verify", *arguments])
+    assert "\n" not in str(failure.value)
+
+
+FAULTS = {
+    "Told(fault='raises')": r"betas\(\) fails with RuntimeError: oh$",
+    "Told(fault='too large')": r"betas\(\) goes from 0.0001 to 1.5, must be in \[0, 1\]$",
+    "Told(fault='two columns')": r"betas\(\) makes an array float64\[500, 2\], must make a NumPy array",
+    "Told(fault='a list')": r"betas\(\) makes \[0.01.*\.\.\., must make a NumPy array",
+    "Told(fault='float32')": r"betas\(\) makes an array float32\[500\], must make",
+    "Told(fault='none')": r"betas\(\) makes None, must make",
+    "Line(fault='numpy')": r"alpha\(\) under jit, .* fails with TracerArrayConversionError",
+    "Line(fault='if')": r"alpha\(\) under jit, .* fails with TracerBoolConversionError",
+    "Line(fault='text')": r"alpha\(\) under jit, .* fails with",
+    "Line(fault='raises')": r"alpha\(\) under jit, .* fails with ValueError: oh$",
+    "Line(fault='negative')": r"alpha\(\) is negative.*; clip it at 0",
+    "Line(fault='nan')": r"alpha\(\) is NaN",
+    "Line(fault='scalar')": r"alpha\(\) of \[9\] is \[\], must be alike",
+    "Line(fault='rises')": "log_snr must fall strictly.* goes -9, -4.5, -0, 4.5, 9",
+    "Line(fault='outside')": r"leaves \[0, 1\]: 1, 1.2",
+    "Line(fault='late')": "20 steps of log-SNR from 6 down meet",
+}
+
+
+@pytest.mark.parametrize("schedule", FAULTS)
+def test_what_is_no_schedule_is_one_line(schedule):
+    with pytest.raises(SystemExit, match=FAULTS[schedule]) as failure:
+        main(["verify", "--schedule", f"test_verify:{schedule}"])
     assert "\n" not in str(failure.value)
 
 

@@ -96,6 +96,7 @@ def edit(name: str, options: flags.FlagValues) -> None:
         if isinstance(value, list) and "" in value:
             raise ValueError(f"--{flag} {','.join(value)}: has a comma and no name beside it")
     out = commands.free_path(options.out, (".png", ""))
+    commands.spared(out, [*paths, *(given.get("mask") or [])])
     if "sampler" in given:
         given["sampler"] = sampler_from_text(given["sampler"], options.allow_code)
     if "grid" in given:

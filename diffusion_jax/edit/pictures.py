@@ -45,5 +45,7 @@ def read(
 def _decoded(decoder: Decoder, path: str) -> np.ndarray:
     try:
         return decoder(Path(path))
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder; name pictures") from None
     except PictureError as error:
         raise ValueError(f"{path} {error}") from None

@@ -1,12 +1,14 @@
 """Whether samplers and schedules keep to their contracts, before anything is compiled."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.arguments import shown
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Discrete, RectifiedFlow, Schedule
 from diffusion_jax.sampling.sample import picture_keys
@@ -25,7 +27,7 @@ def check_sampler(name: str, sampler: Sampler) -> None:
         raise ValueError(
             f"{name}: chooses its own steps, so it has no order in ours; the full verify has its row"
         )
-    if not isinstance(getattr(sampler, "order", None), int | float):
+    if not isinstance(_asked(f"{name}: its order", lambda: getattr(sampler, "order", None)), int | float):
         raise ValueError(f"{name}: has no order; declare it, order: ClassVar[int] = 1")
     x = jnp.zeros((2, 1, 1, 3))
 
@@ -54,32 +56,45 @@ def check_schedule(name: str, schedule: Schedule) -> None:
     table that is too coarse to tell the orders of samplers apart on.
     """
     if isinstance(schedule, Discrete):
-        betas = np.asarray(_asked(f"{name}: betas()", schedule.betas))
-        if betas.ndim != 1 or not np.all((betas >= 0) & (betas <= 1)):
-            found = f"{betas.dtype}{list(betas.shape)} from {np.min(betas):.3g} to {np.max(betas):.3g}"
-            raise ValueError(f"{name}: its betas are {found}, must be float64 [T], each in [0, 1]")
-    steps = schedule.steps
-    if steps is not None and not (isinstance(steps, int) and steps >= _FEWEST):
+        _check_betas(name, _asked(f"{name}: betas()", schedule.betas))
+    steps = _asked(f"{name}: its steps", lambda: schedule.steps)
+    if steps is not None and not (isinstance(steps, int | np.integer) and steps >= _FEWEST):
         raise ValueError(
             f"{name}: has {steps} steps; to measure samplers on it needs a whole number, {_FEWEST} or more"
         )
+    for part in ("alpha", "sigma", "log_snr", "time", "round", "scales"):
+        what = f"{name}: {part}() under jit, where NumPy and Python's if cannot see values,"
+        _asked(what, partial(jax.eval_shape, getattr(schedule, part), jnp.float32(0.5)))
     t = np.linspace(0, 1, 9, dtype=np.float32)
     alpha, sigma, log_snr = (_numbers(name, schedule, part, t) for part in ("alpha", "sigma", "log_snr"))
-    if not (np.isfinite([alpha, sigma]).all() and alpha.min() >= 0 and sigma.min() >= 0):
-        raise ValueError(f"{name}: alpha or sigma is negative or infinite within t = 0 .. 1")
+    for part, found in (("alpha", alpha), ("sigma", sigma)):
+        if not (np.isfinite(found).all() and found.min() >= 0):
+            raise ValueError(f"{name}: {part}() is negative or infinite: {_few(found)}; clip it at 0")
     if not (np.diff(log_snr) < 0).all():
         raise ValueError(f"{name}: log_snr must fall strictly from t = 0 to 1; here it goes {_few(log_snr)}")
     time = _numbers(name, schedule, "time", log_snr)
     if time.min() < 0 or time.max() > 1:
         raise ValueError(f"{name}: time, the inverse of log_snr, leaves [0, 1]: {_few(time)}")
     for count in ORDER_STEPS:
-        if not (np.diff(alternating(schedule, count)) < 0).all():
+        times = _asked(f"{name}: log_snr(), time() and round()", partial(alternating, schedule, count))
+        if not (np.diff(times) < 0).all():
             raise ValueError(f"{name}: {count} steps of log-SNR from 6 down meet; no order shows on so few")
+
+
+def _check_betas(name: str, betas: Any) -> None:
+    if not isinstance(betas, np.ndarray) or betas.dtype != np.float64 or betas.ndim != 1:
+        raise ValueError(f"{name}: betas() makes {shown(betas)}, must make a NumPy array, float64 [T]")
+    if not np.all((betas >= 0) & (betas <= 1)):
+        raise ValueError(
+            f"{name}: betas() goes from {betas.min():.3g} to {betas.max():.3g}, must be in [0, 1]"
+        )
 
 
 def _numbers(name: str, schedule: Schedule, part: str, at: np.ndarray) -> np.ndarray:
     """schedule.part(at) as float64. Raises ValueError where it fails, has another shape, or is NaN."""
     found = np.asarray(_asked(f"{name}: {part}()", lambda: getattr(schedule, part)(at)))
+    if found.dtype.kind not in "fiu":
+        raise ValueError(f"{name}: {part}() makes {found.dtype}, must make float32")
     if found.shape != at.shape:
         raise ValueError(f"{name}: {part}() of {list(at.shape)} is {list(found.shape)}, must be alike")
     if np.isnan(found).any():
@@ -106,4 +121,4 @@ def _denoise(x_t: jax.Array, t: jax.Array, **given) -> Denoised:
 
 def _shapes(tree) -> str:
     """The tree with, in place of each array, its dtype and shape."""
-    return str(jax.tree.map(lambda x: f"{jnp.dtype(x.dtype).name}{list(x.shape)}", tree)).replace("'", "")
+    return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)).replace("'", "")
