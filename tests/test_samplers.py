@@ -50,9 +50,10 @@ LAWS = {
 @pytest.mark.parametrize("schedule", verified())
 def test_every_sampler_keeps_its_promises_on_every_prediction_grid_and_data(schedule):
     """What `python -m diffusion_jax.verify` prints: order, law, point mass, batch, guidance."""
-    rows = verify.sampling.check(
-        verify.marched.run(SCHEDULES[schedule], verify.cases.SAMPLERS), verify.cases.SAMPLERS, schedule
-    )
+    found = verify.marched.run(SCHEDULES[schedule], verify.cases.SAMPLERS)
+    rows = verify.sampling.check(found, verify.cases.SAMPLERS, schedule)
+    if schedule in verify.cases.KINDS:
+        rows += verify.limit.check(found, verify.cases.SAMPLERS, schedule)
     assert {row.subject for row in rows} >= set(verify.cases.SAMPLERS)
     failed = [verify.full(row) for row in rows if not row.passed]
     assert not failed, "\n".join(failed)

@@ -163,7 +163,8 @@ MISTAKES = {
 
 def test_every_mistake_is_found_and_nothing_else_is():
     own = {name: Wrong(name) for name in (*MISTAKES, "none")} | {"overstated": Overstated()}
-    rows = verify.sampling.check(verify.marched.run(Cosine(), own), own, "cosine")
+    found = verify.marched.run(Cosine(), own)
+    rows = [*verify.sampling.check(found, own, "cosine"), *verify.limit.check(found, own, "cosine")]
     failed = {name: {row.check for row in rows if row.subject == name and not row.passed} for name in own}
     assert failed["none"] == set()
     assert failed["overstated"] == {"order", "to data"}

@@ -26,6 +26,9 @@ SCHEDULES: dict[str, Schedule] = {
     "shifted_rectified": schedules.Shifted(schedules.RectifiedFlow(), resolution=32),
 }
 
+# One of each kind, for what takes long: a table, straight lines, a variance that grows without end.
+KINDS = ("linear", "rectified", "karras")
+
 PREDICTIONS: dict[str, Prediction] = {
     "eps": predictions.Eps(),
     "x0": predictions.X0(),

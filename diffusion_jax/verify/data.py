@@ -138,12 +138,13 @@ def exact_denoiser(data: Data, schedule: Schedule, prediction: Prediction) -> De
 
 
 def side_by_side(denoisers: list[Denoise], pixels: list[int]) -> Denoise:
-    """Each denoiser on its own number of pixels: many cases for the price of one compile."""
+    """Each denoiser on its own number of a picture's pixels: many cases for the price of one compile."""
     edges = np.cumsum(pixels)[:-1]
 
     def denoise(x_t, t, **given):
-        parts = [f(x, t, **given) for f, x in zip(denoisers, jnp.split(x_t, edges, axis=-1), strict=True)]
-        x0, eps = (jnp.concatenate([part[i] for part in parts], -1) for i in (0, 1))
+        row = x_t.reshape(len(x_t), 1, 1, -1)
+        parts = [f(x, t, **given) for f, x in zip(denoisers, jnp.split(row, edges, axis=-1), strict=True)]
+        x0, eps = (jnp.concatenate([part[i] for part in parts], -1).reshape(x_t.shape) for i in (0, 1))
         return Denoised(x0, eps)
 
     return denoise

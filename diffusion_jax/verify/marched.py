@@ -26,7 +26,7 @@ from diffusion_jax.verify.cases import predictions_for
 from diffusion_jax.verify.data import Correlated, Gaussian, Mixture, exact_denoiser, side_by_side
 
 # Compiling is most of what this costs, and little of it is needed at these sizes.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 GAUSSIAN, POINT = Gaussian(0.3, 0.5), Gaussian(-0.4, 0.0)
 BOTH = Gaussian((GAUSSIAN.mean, POINT.mean), (GAUSSIAN.std, POINT.std))
@@ -39,7 +39,7 @@ DATA = (BOTH, GUIDED, MIXTURE, CORRELATED)
 # A list of times as people publish them, drawn out to any number of steps.
 ALIGNED = grids.Explicit((1.0, 0.85, 0.7, 0.5, 0.3, 0.15, 0.05, 0.0), interpolate=True)
 
-MOST_STEPS = 50
+FEW_STEPS, MANY_STEPS = range(1, 21), range(40, 51)
 PICTURES = 32
 _HALF = PICTURES // 2
 ORDER_STEPS = (20, 40)
@@ -52,8 +52,8 @@ class Marched:
     """Where every sampler came from and where it went, on every grid of a schedule.
 
     `start` is [row, picture, pixel]; `end` has the same for each sampler. A row is a grid: uniform ones
-    of 1 .. 50 steps, the other grids, two for the order, and uniform 20 steps again twice: with other keys
-    for the steps, and with the first half of the pictures in reverse, among others.
+    of FEW_STEPS and MANY_STEPS, the other grids, two for the order, and uniform 20 steps again twice: with
+    other keys for the steps, and with the first half of the pictures in reverse, among others.
     """
 
     schedule: Schedule
@@ -76,6 +76,11 @@ class Marched:
     def drawing(self) -> range:
         """The rows from t = 1, or near, to data."""
         return range(len(self.rows) - 4)
+
+    @property
+    def many_steps(self) -> slice:
+        """The rows of MANY_STEPS uniform steps."""
+        return slice(len(FEW_STEPS), len(FEW_STEPS) + len(MANY_STEPS))
 
     @property
     def order(self) -> tuple[int, int]:
@@ -170,7 +175,7 @@ def run(schedule: Schedule, samplers: dict[str, Sampler]) -> Marched:
     denoise = jax.jit(denoise)  # traced once, not once for each sampler
 
     def one_row(start_key: jax.Array, step_key: jax.Array, indices: jax.Array, times: jax.Array):
-        normal = noise(picture_keys(start_key, indices), (1, 1, pixels))
+        normal = noise(picture_keys(start_key, indices), (2, 2, pixels // 4))
         start = schedule.sigma(times[0]) * normal
         keys = picture_keys(step_key, indices)
         together = Together(tuple(samplers.values()))
@@ -190,19 +195,31 @@ def run(schedule: Schedule, samplers: dict[str, Sampler]) -> Marched:
     times = jnp.asarray(padded([times for _, times in rows]), jnp.float32)
     with jax.debug_key_reuse(False):  # samplers that are compared draw the same noise
         states = quick_jit(jax.vmap(one_row))(*keys, indices, times)
-    start, end = jax.tree.map(lambda x: np.asarray(x, np.float64)[:, :, 0, 0], states)
+    start, end = jax.tree.map(lambda x: np.asarray(x, np.float64).reshape(n, PICTURES, pixels), states)
     return Marched(schedule, rows, start, end)
 
 
-def _denoise(schedule: Schedule):
-    """The exact denoiser of all data, and how many pixels that is."""
-    networks = [exact_denoiser(BOTH, schedule, p) for p in predictions_for(schedule).values()]
+def _denoise(schedule: Schedule) -> tuple[Denoise, int]:
+    """The exact denoiser of all data, laid over pictures [B, 2, 2, C], and how many pixels that is.
+
+    Over all three axes, so that a sampler which mixes up any shows it.
+    """
+    pixels = [2] * len(predictions_for(schedule)) + [1, 1, 2]
+    pixels += [-sum(pixels) % 4]  # a picture is full
+
+    def denoise(x_t: jax.Array, t: jax.Array, **given: jax.Array) -> Denoised:
+        return side_by_side(_denoisers(_known_at(schedule, t), schedule), pixels)(x_t, t, **given)
+
+    return denoise, sum(pixels)
+
+
+def _denoisers(here: Schedule, schedule: Schedule) -> list[Denoise]:
+    """Those of all data; `here` is the schedule with its answers at hand."""
+    networks = [exact_denoiser(BOTH, here, p) for p in predictions_for(schedule).values()]
     cond, uncond, mixture, correlated = (
-        exact_denoiser(data, schedule, V()) for data in (COND, UNCOND, MIXTURE, CORRELATED)
+        exact_denoiser(data, here, V()) for data in (COND, UNCOND, MIXTURE, CORRELATED)
     )
-    guided = classifier_free(cond, uncond, SCALE)
-    pixels = [2] * len(networks) + [1, 1, 2]
-    return side_by_side([*networks, guided, mixture, correlated], pixels), sum(pixels)
+    return [*networks, classifier_free(cond, uncond, SCALE), mixture, correlated, cond]
 
 
 def padded(rows: list[np.ndarray]) -> np.ndarray:
@@ -212,7 +229,7 @@ def padded(rows: list[np.ndarray]) -> np.ndarray:
 
 
 def _rows(schedule: Schedule) -> list[tuple[str, np.ndarray]]:
-    uniform = [_row(grids.Uniform(), schedule, steps) for steps in range(1, MOST_STEPS + 1)]
+    uniform = [_row(grids.Uniform(), schedule, steps) for steps in (*FEW_STEPS, *MANY_STEPS)]
     others = [_row(grid, schedule, n) for grid in other_grids(schedule) for n in _OTHER_STEPS]
     order = [(f"order, {n} steps", alternating(schedule, n)) for n in ORDER_STEPS]
     return [*uniform, *others, *order, uniform[_TWENTY], uniform[_TWENTY]]

@@ -40,6 +40,9 @@ def _log_snr(schedule: Schedule, where: str) -> Iterator[Row]:
     inside = alpha > 0
     error = np.abs(log_snr - 2 * np.log(np.where(inside, alpha, 1) / sigma))[inside].max()
     yield Row("log_snr = 2 log(alpha/sigma)", where, error, 2e-4)
+    again, finite = schedule.scales(log_snr), np.isfinite(log_snr)
+    error = max(np.abs(np.asarray(a) - b)[finite].max() for a, b in zip(again, (alpha, sigma), strict=True))
+    yield Row("scales(log_snr(t)) = alpha, sigma", where, error / sigma.max(), 1e-4)
     back = np.asarray(schedule.time(log_snr), np.float64)
     yield Row("time(log_snr(t)) = t", where, np.abs(back - t).max(), 1e-4)
     wide = np.linspace(-20, 20, 81)
