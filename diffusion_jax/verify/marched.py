@@ -39,12 +39,12 @@ DATA = (BOTH, GUIDED, MIXTURE, CORRELATED)
 # A list of times as people publish them, drawn out to any number of steps.
 ALIGNED = grids.Explicit((1.0, 0.85, 0.7, 0.5, 0.3, 0.15, 0.05, 0.0), interpolate=True)
 
-FEW_STEPS, MANY_STEPS = range(1, 21), range(40, 51)
-PICTURES = 32
+FEW_STEPS, MANY_STEPS = (*range(1, 11), 20), range(40, 51)
+PICTURES = 24
 _HALF = PICTURES // 2
 ORDER_STEPS = (20, 40)
 _OTHER_STEPS = (3, 20, 50)
-_TWENTY = 19  # the row of 20 uniform steps
+_TWENTY = FEW_STEPS.index(20)  # the row of 20 uniform steps
 
 
 @dataclasses.dataclass(frozen=True)
