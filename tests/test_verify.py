@@ -11,7 +11,7 @@ from oracles import SCHEDULES, quick_jit, verified
 
 from diffusion_jax import verify
 from diffusion_jax.process import forward
-from diffusion_jax.process.schedules import Cosine, Discrete, Schedule
+from diffusion_jax.process.schedules import Cosine, Discrete, RectifiedFlow, Schedule
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.sampling.samplers.base import noise
 from diffusion_jax.verify import certificate, extras, guidance, pictures
@@ -47,6 +47,8 @@ class Wrong(Sampler):
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         x0, eps = denoise(x_t, t)
         before = t - 1e-3 if self.mistake == "one-step posterior" else s
+        if self.mistake == "axes swapped":
+            x0 = x0.swapaxes(1, 2)
         if self.mistake == "mean of the batch":
             x0 = jnp.where(s > 0, x0 + 1e-3 * x0.mean(axis=0), x0)
         variance = self.eta**2 * forward.posterior(schedule, x_t, x0, t, before)[1]
@@ -156,6 +158,7 @@ MISTAKES = {
     "noise left out": {"gaussian"},
     "noise of one picture": {"batch"},
     "mean of the batch": {"batch"},
+    "axes swapped": {"point mass"},
     "a tenth too much": {"limit"},
     "a tenth too little": {"limit"},
 }
@@ -187,6 +190,24 @@ def test_a_wrong_schedule_fails_by_name():
     rows = verify.process.check_schedule(Late(), "late")
     failed = {row.check for row in rows if not row.passed}
     assert failed == {"t = 0 is data: alpha = 1, sigma = 0", "time(log_snr(t)) = t"}
+
+
+class Unscaled(RectifiedFlow):
+    """The straight line, with the scales of another schedule."""
+
+    def scales(self, log_snr):
+        return Schedule.scales(self, log_snr)
+
+    def alpha(self, t):
+        return 1.0 - jnp.asarray(t, jnp.float32)
+
+    def sigma(self, t):
+        return jnp.asarray(t, jnp.float32)
+
+
+def test_scales_of_another_schedule_fail_by_name():
+    rows = verify.process.check_schedule(Unscaled(), "unscaled")
+    assert "scales(log_snr(t)) = alpha, sigma" in {row.check for row in rows if not row.passed}
 
 
 def test_the_command_certifies_a_sampler_of_ones_own(capsys):
