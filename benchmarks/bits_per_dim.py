@@ -10,20 +10,18 @@ With the EMA weights and, where the run has classes, the pictures' labels; no gu
 it. That of the trace alone is beside it. Data of fewer levels take fewer bits: their number is printed.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
+import command
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
 import diffusion_jax as dj
-from diffusion_jax.commands import no_more
 from diffusion_jax.data.pipeline import in_order
 from diffusion_jax.experiment import open_dataset_section
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.runtime.checkpoint import CheckpointError
 from diffusion_jax.sampling import likelihood
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.training.evaluate import LOG_SNR_EDGES
@@ -39,15 +37,6 @@ _LABELS = flags.DEFINE_bool("labels", True, "Tell the network the pictures' clas
 _CLIP = flags.DEFINE_bool("clip", False, "Clip x0-hat to [-1, 1].")
 _SEED = flags.DEFINE_integer("seed", 0, "Of all noise.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are, in place of the run's own.")
-
-
-def main(arguments: list[str]) -> None:
-    logging.set_verbosity(logging.ERROR)
-    try:
-        no_more(arguments[1:])
-        measure()
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
 
 
 def measure() -> None:
@@ -132,4 +121,4 @@ def with_error(bits: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(measure)

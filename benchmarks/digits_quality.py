@@ -7,32 +7,21 @@ Draws 1 000 class-conditional samples, 100 a class, with the run's own sampler a
   that of 1 000 real training digits (drawn without replacement, seed 0).
 """
 
-import sys
 import time
 
+import command
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from sklearn.svm import SVC
 
 import diffusion_jax as dj
-from diffusion_jax.commands import no_more
 from diffusion_jax.evaluation.metrics import frechet_distance
-from diffusion_jax.runtime.checkpoint import CheckpointError
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/digits", "A trained run of configs/digits.py.")
 _GUIDANCE = flags.DEFINE_float("guidance", None, "In place of the run's own.")
 _STEPS = flags.DEFINE_integer("steps", None, "In place of the run's own.")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Number of batches of 1 000 samples, a line each.")
-
-
-def main(arguments: list[str]) -> None:
-    logging.set_verbosity(logging.ERROR)
-    try:
-        no_more(arguments[1:])
-        measure()
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
 
 
 def measure() -> None:
@@ -72,4 +61,4 @@ def pictures(source: dj.sources.Source) -> tuple[np.ndarray, np.ndarray]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(measure)

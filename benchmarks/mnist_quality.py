@@ -9,20 +9,18 @@ with the labels in turn, and prints
 - seconds a sample; those of the first seed include the compile.
 """
 
-import sys
 import time
 from pathlib import Path
 
+import command
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from classifier import classifier, pictures
 
 import diffusion_jax as dj
-from diffusion_jax.commands import no_more
 from diffusion_jax.evaluation.metrics import frechet_distance
 from diffusion_jax.experiment import open_dataset_section, sampler_from_text
-from diffusion_jax.runtime.checkpoint import CheckpointError
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/mnist", "A trained run with classes.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "How many samples a seed.")
@@ -32,15 +30,6 @@ _SAMPLER = flags.DEFINE_string("sampler", None, "In place of the run's own, as i
 _GUIDANCE = flags.DEFINE_float("guidance", None, "In place of the run's own.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are, in place of the run's own.")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "The CNN's weights; WORKDIR/classifier.npz by default.")
-
-
-def main(arguments: list[str]) -> None:
-    logging.set_verbosity(logging.ERROR)
-    try:
-        no_more(arguments[1:])
-        measure()
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
 
 
 def measure() -> None:
@@ -87,4 +76,4 @@ def measure() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(measure)

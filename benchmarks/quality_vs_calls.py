@@ -14,17 +14,16 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from classifier import classifier, pictures
 
 import diffusion_jax as dj
-from diffusion_jax.commands import no_more
 from diffusion_jax.evaluation.metrics import frechet_distance
 from diffusion_jax.experiment import grid_from_text, open_dataset_section, sampler_from_text
-from diffusion_jax.runtime.checkpoint import CheckpointError
 from diffusion_jax.sampling.sample import first_noise, fold, picture_keys
 
 _SAMPLERS = [
@@ -51,15 +50,6 @@ _SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds from --seed on; mean +- its err
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are, in place of the run's own.")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "The CNN's weights; WORKDIR/classifier.npz by default.")
 _PLOT = flags.DEFINE_string("plot", None, "A .png for the plot.")
-
-
-def main(arguments: list[str]) -> None:
-    logging.set_verbosity(logging.ERROR)
-    try:
-        no_more(arguments[1:])
-        measure()
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
 
 
 def measure() -> None:
@@ -167,4 +157,4 @@ def plot(rows: dict[str, list[float]], calls: list[int], real: float | None, pat
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(measure)

@@ -208,16 +208,16 @@ def _denoise(schedule: Schedule) -> tuple[Denoise, int]:
     pixels += [-sum(pixels) % 4]  # a picture is full
 
     def denoise(x_t: jax.Array, t: jax.Array, **given: jax.Array) -> Denoised:
-        return side_by_side(_denoisers(_known_at(schedule, t), schedule), pixels)(x_t, t, **given)
+        return side_by_side(_denoisers(_known_at(schedule, t)), pixels)(x_t, t, **given)
 
     return denoise, sum(pixels)
 
 
-def _denoisers(here: Schedule, schedule: Schedule) -> list[Denoise]:
-    """Those of all data; `here` is the schedule with its answers at hand."""
-    networks = [exact_denoiser(BOTH, here, p) for p in predictions_for(schedule).values()]
+def _denoisers(schedule: Schedule) -> list[Denoise]:
+    """Those of all data, in the order of their pixels, and one for what is left of a picture."""
+    networks = [exact_denoiser(BOTH, schedule, p) for p in predictions_for(schedule).values()]
     cond, uncond, mixture, correlated = (
-        exact_denoiser(data, here, V()) for data in (COND, UNCOND, MIXTURE, CORRELATED)
+        exact_denoiser(data, schedule, V()) for data in (COND, UNCOND, MIXTURE, CORRELATED)
     )
     return [*networks, classifier_free(cond, uncond, SCALE), mixture, correlated, cond]
 
