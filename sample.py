@@ -59,16 +59,12 @@ _GRID = flags.DEFINE_string(
     "At which times: Uniform, UniformLogSNR, Karras, Leading, with arguments as in UniformLogSNR(last=0.01).",
 )
 flags.DEFINE_bool("clip", None, "Clip x0 to [-1, 1] at each step; the config's unless given.")
-flags.DEFINE_float(
-    "threshold", None, "Dynamic thresholding at this quantile of |x0|, such as 0.995; 0 for none."
-)
+flags.DEFINE_float("threshold", None, "Dynamic thresholding at this quantile of |x0|, such as 0.995; 0 for none.")
 flags.DEFINE_float("guidance", None, "Classifier-free scale; the config's unless given.")
 _INTERVAL = flags.DEFINE_list(
     "guidance_interval", None, "Two noise levels sigma/alpha between which guidance acts, such as 0.3,3."
 )
-flags.DEFINE_float(
-    "guidance_rescale", None, "How far guidance keeps the contrast, 0 to 1; the config's unless given."
-)
+flags.DEFINE_float("guidance_rescale", None, "How far guidance keeps the contrast, 0 to 1; the config's unless given.")
 _WEAKER = flags.DEFINE_string(
     "weaker", None, "Folder of a worse run, from which guidance leads away in place of no class."
 )
@@ -112,8 +108,7 @@ def draw() -> None:
     out = checked_out(show)
     given = settings()
     run, key = dj.load(_WORKDIR.value, allow_code=_ALLOW_CODE.value), jax.random.key(_SEED.value)
-    if _WEAKER.value is not None:
-        given["weaker"] = dj.load(_WEAKER.value, allow_code=_ALLOW_CODE.value)
+    given |= guidance(run, given)
     make_writable(out.parent if out.suffix else out)
     if show == "guidance":
         rows = None if _LABELS.value is None else class_row(len(_LABELS.value), run)
@@ -131,7 +126,7 @@ def draw() -> None:
 
 def draw_samples(show: str, run: Any, key: Any, n: int, out: Path, **given: Any) -> None:
     """The figures of n samples of the run."""
-    from diffusion_jax import figures, images
+    from diffusion_jax import figures, images, pixels
 
     names = None if given["labels"] is None else [run.class_name(label) for label in given["labels"]]
     if show == "strip":
@@ -144,7 +139,7 @@ def draw_samples(show: str, run: Any, key: Any, n: int, out: Path, **given: Any)
         images.save_grid(run.sample(key, n, **given), out, labels=names)
     elif out.suffix.lower() == ".npz":
         arrays = {} if names is None else {"label": given["labels"]}
-        np.savez(out, image=images.to_uint8(run.sample(key, n, **given)), **arrays)
+        np.savez(out, image=pixels.to_uint8(run.sample(key, n, **given)), **arrays)
     else:
         images.save_folder(run.sample(key, n, **given), out, names)
 
@@ -152,19 +147,37 @@ def draw_samples(show: str, run: Any, key: Any, n: int, out: Path, **given: Any)
 def settings() -> dict[str, Any]:
     """The flags that are handed on, as far as they are given."""
     from diffusion_jax.commands import numbers
-    from diffusion_jax.experiment import grid_from_text, sampler_from_text
+    from diffusion_jax.config.text import grid_from_text, sampler_from_text
 
-    names = ("steps", "guidance", "guidance_rescale", "clip", "threshold", "batch_size", "frames")
+    names = ("steps", "guidance", "clip", "threshold", "batch_size", "frames")
     given = {name: flags.FLAGS[name].value for name in names if flags.FLAGS[name].value is not None}
     if _SAMPLER.value:
         given["sampler"] = sampler_from_text(_SAMPLER.value, _ALLOW_CODE.value)
     if _GRID.value:
         given["grid"] = grid_from_text(_GRID.value)
-    if _INTERVAL.value is not None:
-        given["guidance_interval"] = tuple(numbers("guidance_interval", _INTERVAL.value, float))
     if _SCALES.value is not None:
         given["scales"] = numbers("scales", _SCALES.value, float)
     return given
+
+
+def guidance(run: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The run's guidance with the flags in place of its parts, if any is given."""
+    import diffusion_jax as dj
+    from diffusion_jax.commands import numbers
+
+    parts: dict[str, Any] = {}
+    if _INTERVAL.value is not None:
+        parts["interval"] = tuple(numbers("guidance_interval", _INTERVAL.value, float))
+    if flags.FLAGS.guidance_rescale is not None:
+        parts["rescale"] = flags.FLAGS.guidance_rescale
+    if _WEAKER.value is not None:
+        parts["weaker"] = dj.load(_WEAKER.value, allow_code=_ALLOW_CODE.value)
+    if not parts:
+        return {}
+    if "guidance" not in given and ("weaker" in parts or run.sampling.guidance.scale == 1):
+        raise ValueError(f"{next(iter(parts))}: give the scale of guidance with it, such as --guidance 2")
+    scale = given.get("guidance", run.sampling.guidance.scale)
+    return {"guidance": dataclasses.replace(run.sampling.guidance, scale=scale, **parts)}
 
 
 def check_flags(show: str, n: int) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 from absl import flags
 
 import diffusion_jax as dj
+from diffusion_jax.config.experiment import build_dataset
 from diffusion_jax.data.pipeline import in_order
-from diffusion_jax.experiment import open_dataset_section
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling import likelihood
 from diffusion_jax.sampling.denoiser import Denoise
@@ -42,7 +42,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are, in place 
 def measure() -> None:
     run = dj.load(_WORKDIR.value)
     moved = {"data_dir": _DATA_DIR.value} if _DATA_DIR.value else {}
-    _, held_out = open_dataset_section(run.config | {"data": run.config["data"] | moved}, False).open()
+    _, held_out = build_dataset(run.config | {"data": run.config["data"] | moved}, False).open()
     describe(run, held_out)
     print_bound(*over(held_out, run, by_vlb))
     print_flow(*over(held_out, run, by_ode))
@@ -73,7 +73,7 @@ def over(source: dj.sources.Source, run: dj.Run, way: Callable[..., Any]) -> Any
     for i, (rows, _) in enumerate(in_order(source, size, n)):
         labels = rows["label"] if labelled(run) else None
         indices = np.arange(i * size, (i + 1) * size)
-        parts.append(jax.device_get(batch(run.params, dj.losses.to_float(rows["image"]), labels, indices)))
+        parts.append(jax.device_get(batch(run.params, dj.pixels.to_float(rows["image"]), labels, indices)))
     # The last batch is filled up with pictures that do not count.
     return jax.tree.map(lambda *parts: np.concatenate(parts, -1)[..., :n], *parts)
 

@@ -54,7 +54,7 @@ def classifier(training: dj.sources.Source, path: Path) -> Read:
 
     @jax.jit
     def apply(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x = dj.losses.to_float(images)
+        x = dj.pixels.to_float(images)
         logits, features = jax.lax.map(lambda one: cnn.apply(params, one[None]), x, batch_size=500)
         return jnp.argmax(logits[:, 0], axis=-1), features[:, 0]
 
@@ -89,9 +89,7 @@ def train(cnn: CNN, training: dj.sources.Source, epochs: int = 4, batch_size: in
     @jax.jit
     def step(params: Any, state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
         shift_key, dropout_key = jax.random.split(key)
-        x = jnp.roll(
-            dj.losses.to_float(batch["image"]), jax.random.randint(shift_key, (2,), -most, most + 1), (1, 2)
-        )
+        x = jnp.roll(dj.pixels.to_float(batch["image"]), jax.random.randint(shift_key, (2,), -most, most + 1), (1, 2))
 
         def loss(params: Any) -> jax.Array:
             logits, _ = cnn.apply(params, x, train=True, rngs={"dropout": dropout_key})

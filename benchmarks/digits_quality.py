@@ -45,7 +45,7 @@ def measure() -> None:
         )
         seconds = time.perf_counter() - start
         # The samples as files would have them: whole levels of uint8.
-        flat = np.asarray(dj.losses.to_float(dj.images.to_uint8(x))).reshape(1000, -1)
+        flat = np.asarray(dj.pixels.to_float(dj.pixels.to_uint8(x))).reshape(1000, -1)
         distance = frechet_distance(flat, held_out[0])
         print(
             f"seed {seed}: read as asked {svm.score(flat, labels):.1%}; Frechet distance {distance:.3f}, "
@@ -56,7 +56,7 @@ def measure() -> None:
 def pictures(source: dj.sources.Source) -> tuple[np.ndarray, np.ndarray]:
     """All of a source: pixels in [-1, 1], [N, 64], and labels."""
     rows = [source.rows[i] for i in range(len(source))]
-    images = np.asarray(dj.losses.to_float(np.stack([row["image"] for row in rows])))
+    images = np.asarray(dj.pixels.to_float(np.stack([row["image"] for row in rows])))
     return images.reshape(len(rows), -1), np.stack([row["label"] for row in rows])
 
 

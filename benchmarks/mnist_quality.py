@@ -19,8 +19,9 @@ from absl import flags
 from classifier import classifier, pictures
 
 import diffusion_jax as dj
+from diffusion_jax.config.experiment import build_dataset
+from diffusion_jax.config.text import sampler_from_text
 from diffusion_jax.evaluation.metrics import frechet_distance
-from diffusion_jax.experiment import open_dataset_section, sampler_from_text
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/mnist", "A trained run with classes.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "How many samples a seed.")
@@ -40,11 +41,9 @@ def measure() -> None:
         raise ValueError(f"--workdir {_WORKDIR.value}: was trained without classes; name a run with classes")
     moved = {"data_dir": _DATA_DIR.value} if _DATA_DIR.value else {}
     config = run.config | {"data": run.config["data"] | moved}
-    training, held_out = open_dataset_section(config, allow_code=False).open()
+    training, held_out = build_dataset(config, allow_code=False).open()
     if not classes <= n <= len(training):
-        raise ValueError(
-            f"--num_samples {n}: must be from {classes} to {len(training)}, the training pictures"
-        )
+        raise ValueError(f"--num_samples {n}: must be from {classes} to {len(training)}, the training pictures")
 
     read = classifier(training, Path(_CLASSIFIER.value or Path(_WORKDIR.value) / "classifier.npz"))
     images, held_out_labels = pictures(held_out, np.arange(len(held_out)))
@@ -65,7 +64,7 @@ def measure() -> None:
             guidance=_GUIDANCE.value,
         )
         seconds = (time.perf_counter() - start) / n
-        found, drawn = read(dj.images.to_uint8(x))
+        found, drawn = read(dj.pixels.to_uint8(x))
         distance = frechet_distance(drawn, features)
         print(
             f"seed {seed}: read as asked {np.mean(found == labels):.1%}; Frechet distance {distance:.3f}, "

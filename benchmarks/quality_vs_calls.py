@@ -22,9 +22,10 @@ from absl import flags
 from classifier import classifier, pictures
 
 import diffusion_jax as dj
+from diffusion_jax.config.experiment import build_dataset
+from diffusion_jax.config.text import grid_from_text, sampler_from_text
 from diffusion_jax.evaluation.metrics import frechet_distance
-from diffusion_jax.experiment import grid_from_text, open_dataset_section, sampler_from_text
-from diffusion_jax.sampling.sample import first_noise, fold, picture_keys
+from diffusion_jax.sampling.randomness import first_noise, fold, image_keys
 
 _SAMPLERS = [
     "DDPM",
@@ -61,7 +62,7 @@ def measure() -> None:
         raise ValueError(f"--workdir {_WORKDIR.value}: was trained without classes; name a run with classes")
     moved = {"data_dir": _DATA_DIR.value} if _DATA_DIR.value else {}
     config = run.config | {"data": run.config["data"] | moved}
-    training, held_out = open_dataset_section(config, allow_code=False).open()
+    training, held_out = build_dataset(config, allow_code=False).open()
     n = _NUM_SAMPLES.value
     read = classifier(training, Path(_CLASSIFIER.value or Path(_WORKDIR.value) / "classifier.npz"))
     features = read(pictures(training, np.arange(len(training)))[0])[1]
@@ -70,15 +71,13 @@ def measure() -> None:
     found, others = read(images)
     real = frechet_distance(others, features)
     print(f"held-out pictures read right by the CNN: {np.mean(found == labels):.2%}")
-    print(
-        f"Frechet distance of {len(some)} held-out pictures: {real:.2f}; of {n} samples at so many calls:\n"
-    )
+    print(f"Frechet distance of {len(some)} held-out pictures: {real:.2f}; of {n} samples at so many calls:\n")
     print("| sampler | " + " | ".join(map(str, calls)) + " |\n|---|" + "---|" * len(calls))
     rows = {}
     for text, sampler in samplers.items():
         start = time.perf_counter()
         drawn = draw(run, sampler, grid or run.sampling.grid, n, calls)
-        found = [[frechet_distance(read(dj.images.to_uint8(x))[1], features) for x in each] for each in drawn]
+        found = [[frechet_distance(read(dj.pixels.to_uint8(x))[1], features) for x in each] for each in drawn]
         rows[text] = [float(np.mean(distances)) for distances in found]
         print(f"| {text} | " + " | ".join(map(cell, found)) + " |", flush=True)
         print(f"{text}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
@@ -118,7 +117,7 @@ def draw(
         drawn.append([])
         for key in map(jax.random.key, seeds):
             x = schedule.sigma(times[0]) * first_noise(key, indices, shape)
-            keys, memory = picture_keys(key, indices), sampler.init(x)
+            keys, memory = image_keys(key, indices), sampler.init(x)
             for i, (t, s) in enumerate(pairwise(times)):
                 x, memory = step(run.params, keys, i, x, t, s, memory)
             drawn[-1].append(np.clip(np.asarray(x), -1, 1))

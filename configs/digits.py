@@ -46,9 +46,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         weight_decay=1e-4,
         clip_norm=1.0,
     )
-    config.sampler = dict(
-        name="DPMSolverPP", order=2, steps=20, grid=dict(name="Uniform"), guidance=1.3, clip=False
-    )
+    config.sampler = dict(name="DPMSolverPP", order=2, steps=20, grid=dict(name="Uniform"), guidance=1.3, clip=False)
     config.train = dict(
         steps=steps,
         batch_size=128,

@@ -58,9 +58,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         weight_decay=1e-2,
         clip_norm=1.0,
     )
-    config.sampler = dict(
-        name="DPMSolverPP", order=2, steps=25, grid=dict(name="Uniform"), guidance=1.0, clip=True
-    )
+    config.sampler = dict(name="DPMSolverPP", order=2, steps=25, grid=dict(name="Uniform"), guidance=1.0, clip=True)
     config.train = dict(
         steps=100_000,
         batch_size=64,

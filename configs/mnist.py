@@ -107,9 +107,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         config.sampler = dict(
             name="DPMSolverPP", order=2, steps=20, grid=dict(name="Uniform"), guidance=1.0, clip=False
         )
-        config.train.update(
-            steps=steps, batch_size=64, eval_every=1250, sample_every=1250, checkpoint_every=250
-        )
+        config.train.update(steps=steps, batch_size=64, eval_every=1250, sample_every=1250, checkpoint_every=250)
         config.train.update(eval_examples=512, ema_decay=0.998)
     elif variant == "smoke":
         config.model.update(channels=(8, 16), strides=(2,), attention=(14,))

@@ -59,9 +59,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         label_drop=0.0,
     )
     config.optimizer = dict(name="adamw", lr_schedule=2e-4, b1=0.9, b2=0.95, weight_decay=1e-3, clip_norm=0.0)
-    config.sampler = dict(
-        name="DDPM", variance="large", steps=100, grid=dict(name="Uniform"), guidance=1.0, clip=True
-    )
+    config.sampler = dict(name="DDPM", variance="large", steps=100, grid=dict(name="Uniform"), guidance=1.0, clip=True)
     config.train = dict(
         steps=100_000,
         batch_size=16,

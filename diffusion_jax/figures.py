@@ -13,15 +13,15 @@ import tqdm
 from jax.typing import ArrayLike
 from PIL.Image import Image
 
+from diffusion_jax.config.experiment import build_dataset
 from diffusion_jax.data.sources import DataError
-from diffusion_jax.experiment import open_dataset_section
 from diffusion_jax.process.forward import diffuse
+from diffusion_jax.process.pixels import to_float
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.run import Run
 from diffusion_jax.runtime import images
 from diffusion_jax.sampling.editing import slerp
-from diffusion_jax.sampling.sample import Frames
-from diffusion_jax.training.losses import to_float
+from diffusion_jax.sampling.loop import Frames
 
 
 def trajectory(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **settings: Any) -> Frames:
@@ -43,9 +43,7 @@ def strip(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **sett
     return images.strip(kept.x, kept.x0, kept.times, _names(run, settings.get("labels")))
 
 
-def forward(
-    run: Run, key: jax.Array, x0: np.ndarray, *, frames: int = 9, labels: ArrayLike | None = None
-) -> Image:
+def forward(run: Run, key: jax.Array, x0: np.ndarray, *, frames: int = 9, labels: ArrayLike | None = None) -> Image:
     """How pictures x0, [N, H, W, C] in [-1, 1], drown in noise: a column for each of `frames` times.
 
     The noise is the same along a row. `held_out` gives real pictures.
@@ -62,7 +60,7 @@ def held_out(run: Run, n: int, allow_code: bool = False) -> tuple[np.ndarray, np
     """
     if "data" not in run.config:
         raise DataError("the run does not say what its data are; show pictures of your own")
-    _, source = open_dataset_section(run.config, allow_code).open()
+    _, source = build_dataset(run.config, allow_code).open()
     if source.image_shape != run.network.image_shape:
         raise DataError(
             f"the run's data are now {source.image_shape}, the network was trained on "

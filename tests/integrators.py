@@ -15,8 +15,8 @@ from oracles import SCHEDULES, Gaussian, quick_jit, scales
 from scipy.integrate import quad
 
 import diffusion_jax as dj
+from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers import Sampler, exponential
-from diffusion_jax.sampling.samplers.base import noise
 
 # One kind each: variance preserving on a table, straight with zero terminal SNR, exploding.
 KINDS = ["cosine", "rectified", "karras"]
@@ -70,7 +70,7 @@ def step_keys(i: int, pictures: int) -> jax.Array:
 @cache
 def noises(pictures: int = 4) -> np.ndarray:
     """What a sampler draws from `step_keys` at each step, [step, pictures, 1, 1, 2]."""
-    draw = jax.jit(lambda i: noise(step_keys(i, pictures), (1, 1, 2)))
+    draw = jax.jit(lambda i: standard_normal(step_keys(i, pictures), (1, 1, 2)))
     return np.asarray([draw(i) for i in range(_LONGEST)], np.float64)
 
 

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 import diffusion_jax as dj
+from diffusion_jax.oracles import chain
+from diffusion_jax.oracles.chain import posterior_variance as posterior_variance
+from diffusion_jax.oracles.chain import step_variance as step_variance
+from diffusion_jax.oracles.data import Correlated as Correlated
+from diffusion_jax.oracles.data import Gaussian as Gaussian
+from diffusion_jax.oracles.data import Mixture as Mixture
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.verify import cases, chain
+from diffusion_jax.verify import cases
 from diffusion_jax.verify.cases import PREDICTIONS as PREDICTIONS
 from diffusion_jax.verify.cases import SCHEDULES as SCHEDULES
-from diffusion_jax.verify.chain import posterior_variance as posterior_variance
-from diffusion_jax.verify.chain import step_variance as step_variance
-from diffusion_jax.verify.data import Correlated as Correlated
-from diffusion_jax.verify.data import Gaussian as Gaussian
-from diffusion_jax.verify.data import Mixture as Mixture
 from diffusion_jax.verify.marched import quick_jit as quick_jit
 from diffusion_jax.verify.marched import scales as scales
 

@@ -9,7 +9,7 @@ import pytest
 from oracles import quick_jit
 
 from diffusion_jax.process import predictions, schedules, vlb
-from diffusion_jax.process.predictions import LearnedVariance
+from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.training.losses import DiffusionLoss, Examples, HybridLoss, VLBLoss
 
 STEPS = 5
@@ -65,7 +65,7 @@ def test_over_all_steps_the_mean_is_the_bound():
     s = jnp.asarray([0.0, 0.2, 0.4, 0.6, 0.8])
 
     def both():
-        here = LearnedVariance(x0_hat, x0_hat, (f + 1) / 2)
+        here = Denoised(x0_hat, x0_hat, (f + 1) / 2)
         terms = vlb.term(SCHEDULE, seen.x0, here, seen.t, s, "learned")
         expected = terms.sum() + vlb.prior(SCHEDULE, seen.x0)[0]
         return loss.per_example(its_parameters, outputs(), seen).mean(), expected

@@ -188,9 +188,7 @@ def test_its_files_are_closed_with_it(file):
 
 def test_a_place_that_cannot_be_written_is_told_in_one_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(
-        DataError, match=f'cache_dir = "{tmp_path}/file": cannot be written .*; name'
-    ) as error:
+    with pytest.raises(DataError, match=f'cache_dir = "{tmp_path}/file": cannot be written .*; name') as error:
         built(tmp_path / "file" / "diffusion_jax" / "x.array_record")
     assert "\n" not in str(error.value)
 

@@ -602,9 +602,7 @@ def test_the_fingerprint_does_not_depend_on_the_sharding(data, fsdp, devices):
     assert checkpoint._fingerprints(spread) == checkpoint._fingerprints(large())
 
 
-@pytest.mark.parametrize(
-    ("there", "back"), [((2, 4), (1, 1)), ((1, 1), (1, 8)), ((1, 8), (8, 1)), ((8, 1), (2, 4))]
-)
+@pytest.mark.parametrize(("there", "back"), [((2, 4), (1, 1)), ((1, 1), (1, 8)), ((1, 8), (8, 1)), ((8, 1), (2, 4))])
 def test_what_some_devices_wrote_others_can_read(tmp_path, devices, there, back):
     items = {"state": placed(large(), *there, devices)}
     with Checkpoints(tmp_path) as checkpoints:

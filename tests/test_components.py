@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from diffusion_jax.components import ConfigError, Namespace, build, check_names, checked, section
+from diffusion_jax.config.components import ConfigError, Namespace, build, check_names, checked, section
 from diffusion_jax.process import predictions, schedules
 from diffusion_jax.training import losses
 from diffusion_jax.training.loop import Plan

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax.experiment import Experiment, as_plain, open_dataset_section
+from diffusion_jax.config.experiment import Experiment, as_plain, build_dataset
 
 ROOT = Path(__file__).parent.parent
 TFDS = ROOT.parent / "shared" / "data" / "tfds"
@@ -81,7 +81,7 @@ def test_an_unknown_variant_is_refused(name):
 def test_a_config_s_data_are_what_its_model_wants(name, variant, tmp_path):
     config = as_plain(config_of(name, variant))
     config["data"].update(data_flags(config, tmp_path))
-    training, held_out = open_dataset_section(config).open()
+    training, held_out = build_dataset(config).open()
     wanted = shape_of(name, variant)
     assert (training.image_shape, training.num_classes) == wanted
     for source in (training, held_out):
@@ -109,7 +109,5 @@ def test_the_smoke_variant_trains_and_draws(name, tmp_path):
 def test_the_cifar10_network_is_ho_et_al_s():
     """35.7 M (Ho et al. 2020, App. B); unconditional, so no class embedding is in the count."""
     model = Experiment.from_config(config_of("cifar10"), *SHAPES["cifar10"]).network.model
-    shapes = jax.eval_shape(
-        lambda key: model.init(key, np.zeros((1, 32, 32, 3)), np.zeros(1), None), jax.random.key(0)
-    )
+    shapes = jax.eval_shape(lambda key: model.init(key, np.zeros((1, 32, 32, 3)), np.zeros(1), None), jax.random.key(0))
     assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == 35_746_307

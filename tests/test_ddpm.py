@@ -8,9 +8,9 @@ from oracles import SCHEDULES, posterior_variance, quick_jit, scales, step_varia
 
 import diffusion_jax as dj
 from diffusion_jax.process import forward
-from diffusion_jax.process.predictions import LearnedVariance
+from diffusion_jax.process.predictions import Denoised
+from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers import DDPM
-from diffusion_jax.sampling.samplers.base import noise
 
 SHAPE = (6, 2, 1, 2)
 X_T = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
@@ -19,7 +19,7 @@ STEPS = [(0.6, 0.4), (0.041, 0.04), (1.0, 0.98)]
 
 
 def _denoise(fraction):
-    return lambda x_t, t: LearnedVariance(jnp.sin(x_t), x_t, jnp.broadcast_to(fraction, x_t.shape))
+    return lambda x_t, t: Denoised(jnp.sin(x_t), x_t, jnp.broadcast_to(fraction, x_t.shape))
 
 
 def _keys():
@@ -36,7 +36,7 @@ def test_the_learned_variance_lies_between_small_and_large_in_its_logarithm(name
         learned, _ = DDPM("learned").step(_keys(), _denoise(fraction), schedule, X_T, t, s, ())
         return learned, forward.posterior(schedule, X_T, jnp.sin(X_T), t, s)[0]
 
-    z = np.asarray(noise(_keys(), SHAPE[1:]), np.float64)
+    z = np.asarray(standard_normal(_keys(), SHAPE[1:]), np.float64)
     for t, s in STEPS:
         points = list(zip(*scales(schedule, np.float32([t, s])), strict=True))
         small, large = posterior_variance(*points), step_variance(*points)
@@ -61,9 +61,7 @@ def test_at_data_the_range_begins_where_the_paper_has_it():
     np.testing.assert_allclose(np.log(found), f * high + (1 - f) * low, rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize(
-    "schedule", [SCHEDULES["rectified"], dj.schedules.Betas((0.3,))], ids=["flow", "one"]
-)
+@pytest.mark.parametrize("schedule", [SCHEDULES["rectified"], dj.schedules.Betas((0.3,))], ids=["flow", "one"])
 def test_without_two_times_above_data_the_range_is_the_forward_steps_variance(schedule):
     found = forward.learned_variance(schedule, jnp.asarray([[0.0, 0.5, 1.0]]), 1.0, 0.0)
     np.testing.assert_allclose(found, float(schedule.sigma(1.0)) ** 2, rtol=1e-6)

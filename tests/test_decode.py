@@ -112,9 +112,7 @@ def test_a_transparent_palette_entry_shows_the_background(saved):
     image = Image.fromarray(np.repeat([0, 1], 4).astype(np.uint8)[None].repeat(8, 0), "P")
     image.putpalette([*RED, *BLUE])
     path = saved(image, transparency=0)
-    np.testing.assert_array_equal(
-        decoder(background="lime")(path), bands((0, 255, 0), BLUE, width=4, height=8)
-    )
+    np.testing.assert_array_equal(decoder(background="lime")(path), bands((0, 255, 0), BLUE, width=4, height=8))
 
 
 def test_a_transparent_colour_shows_the_background(saved):
@@ -238,9 +236,7 @@ def header(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", about) + chunk(b"IDAT", b"")
 
 
-@pytest.mark.parametrize(
-    ("size", "says"), [((100, 100), "cannot be decoded"), ((101, 100), "101x100 is more")]
-)
+@pytest.mark.parametrize(("size", "says"), [((100, 100), "cannot be decoded"), ((101, 100), "101x100 is more")])
 def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(tmp_path, size, says):
     (tmp_path / "x.png").write_bytes(header(*size))
     with pytest.raises(PictureError, match=says):

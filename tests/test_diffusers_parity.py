@@ -23,8 +23,9 @@ from oracles import quick_jit
 import diffusion_jax as dj
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers import DDIM, DDPM, DEIS, DPMSolverPP, Euler, EulerAncestral, Heun, UniPC
-from diffusion_jax.sampling.samplers.base import Sampler, noise
+from diffusion_jax.sampling.samplers.base import Sampler
 
 _MISSING = 'needs PyTorch and diffusers: pip install -e ".[parity]"'
 torch = pytest.importorskip("torch", reason=_MISSING)
@@ -235,7 +236,7 @@ class Noises(Sampler):
     order: ClassVar[int] = 0
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
-        return noise(keys, x_t.shape[1:]), memory
+        return standard_normal(keys, x_t.shape[1:]), memory
 
 
 @dataclasses.dataclass(frozen=True)

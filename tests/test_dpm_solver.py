@@ -92,9 +92,7 @@ def test_multistep_is_its_integrator_in_float64(schedule, order):
 
 
 @every_kind
-@pytest.mark.parametrize(
-    "sampler", [DPMSolverPP(1), DPMSolverPP(2), DPMSolverPP(3), DPMSolverPP2S()], ids=str
-)
+@pytest.mark.parametrize("sampler", [DPMSolverPP(1), DPMSolverPP(2), DPMSolverPP(3), DPMSolverPP2S()], ids=str)
 def test_the_declared_order_is_measured(schedule, sampler):
     assert float64.measured_order(sampler, schedule) > sampler.order - 0.15
 
@@ -115,9 +113,7 @@ def test_the_single_step_draws_with_the_law_of_its_integrator(schedule, eta):
     for times in (float64.spaced(schedule, 4), dj.grids.Uniform()(SCHEDULES[schedule], 4)):
         first, *_, last = float64.points(schedule, times)
         mean, std = _law(lambda x, z, t=times: _single_step(schedule, eta, t, x, z), len(times) - 1, first)
-        found = float64.run(
-            DPMSolverPP2S(eta), schedule, times, float64.first_states(schedule, times, 20_000)
-        )
+        found = float64.run(DPMSolverPP2S(eta), schedule, times, float64.first_states(schedule, times, 20_000))
         assert_moments(found[..., 0], mean, std)
         if last[1] > 0:
             assert_moments(found[..., 1], last[0] * POINT.mean, last[1])
@@ -206,9 +202,7 @@ def test_eta_is_traced_and_a_known_0_draws_nothing(sampler: Sampler):
         traces.append(sampler)
         x = jnp.ones((2, 1, 1, 1))
         time = jnp.float32(0.6), jnp.float32(0.3)
-        return sampler.step(keys, lambda x, t: dj.Denoised(0.5 * x, x), schedule, x, *time, sampler.init(x))[
-            0
-        ]
+        return sampler.step(keys, lambda x, t: dj.Denoised(0.5 * x, x), schedule, x, *time, sampler.init(x))[0]
 
     run = quick_jit(step)
     keys = jax.random.split(jax.random.key(0), 2)
@@ -218,9 +212,7 @@ def test_eta_is_traced_and_a_known_0_draws_nothing(sampler: Sampler):
     assert len(np.unique(ends)) == 5
     known = quick_jit(partial(step, sampler))(keys)
     np.testing.assert_allclose(known, ends[0], rtol=1e-6)
-    assert "random_bits" not in str(
-        jax.make_jaxpr(partial(step, sampler))(jax.random.split(jax.random.key(0), 2))
-    )
+    assert "random_bits" not in str(jax.make_jaxpr(partial(step, sampler))(jax.random.split(jax.random.key(0), 2)))
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ def exact(schedule):
 
 def edit(name, images=IMAGES, strength=0.6, key=0, **settings):
     schedule = SCHEDULES[name]
-    return quick_jit(
-        lambda key, images: image_to_image(key, exact(schedule), schedule, images, strength, **settings)
-    )(jax.random.key(key), images)
+    return quick_jit(lambda key, images: image_to_image(key, exact(schedule), schedule, images, strength, **settings))(
+        jax.random.key(key), images
+    )
 
 
 @pytest.mark.parametrize("name", ["cosine", "rectified", "karras"])

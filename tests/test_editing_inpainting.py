@@ -69,9 +69,9 @@ def law(schedule, times) -> tuple[np.ndarray, np.ndarray]:
 def painted(schedule, n, **settings) -> np.ndarray:
     """The second pixel of n draws, given the first."""
     images = np.full((n, 1, 2, 1), Y, np.float32)
-    x = quick_jit(
-        lambda key: inpaint(key, pair(schedule), schedule, images, LEFT, sampler=DDPM(), **settings)
-    )(jax.random.key(0))
+    x = quick_jit(lambda key: inpaint(key, pair(schedule), schedule, images, LEFT, sampler=DDPM(), **settings))(
+        jax.random.key(0)
+    )
     return np.asarray(x)[:, 0, 1, 0]
 
 

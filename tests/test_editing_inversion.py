@@ -61,9 +61,7 @@ def test_one_iteration_comes_back_to_second_order():
 
 
 def test_a_digit_of_gaussians_becomes_standard_noise():
-    z = inverted(
-        "rectified", np.asarray(DATA.mean + DATA.std * np.random.default_rng(1).normal(size=(64, 8, 8, 1)))
-    )
+    z = inverted("rectified", np.asarray(DATA.mean + DATA.std * np.random.default_rng(1).normal(size=(64, 8, 8, 1))))
     np.testing.assert_allclose([z.mean(), z.std()], [0, 1], atol=5 / 64 + 0.02)
 
 

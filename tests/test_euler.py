@@ -9,8 +9,8 @@ import pytest
 from oracles import SCHEDULES, Gaussian, ancestral_law, assert_moments, posterior_variance, quick_jit, scales
 
 import diffusion_jax as dj
+from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers import DDIM, DDPM, Euler, EulerAncestral
-from diffusion_jax.sampling.samplers.base import noise
 
 NAMES = ["rectified", "karras"]
 # From noise, between, to data.
@@ -69,16 +69,14 @@ def test_the_ancestral_split_is_k_diffusions(name, eta):
     x_t = sigma_t * np.asarray(X_T, np.float64)
     x0 = np.asarray(Gaussian(0.3, 0.5).denoised(x_t, alpha_t, sigma_t).x0, np.float64)
     wanted = x_t / alpha_t + (np.sqrt(low**2 - up**2) - high) * (x_t / alpha_t - x0) / high
-    wanted = alpha_s * (wanted + up * np.asarray(noise(_keys(), X_T.shape[1:])))
+    wanted = alpha_s * (wanted + up * np.asarray(standard_normal(_keys(), X_T.shape[1:])))
     found = _steps(name)[f"ancestral_{eta}"][1]
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=2e-5 * max(1, sigma_s))
 
 
 def test_on_a_rectified_flow_euler_follows_the_velocity():
     """Whatever the denoiser says: only eps - x0 counts (Liu et al. 2022)."""
-    found = Euler().step(
-        None, lambda x, t: dj.Denoised(jnp.sin(x), x**2), SCHEDULES["rectified"], X_T, 0.7, 0.3, ()
-    )
+    found = Euler().step(None, lambda x, t: dj.Denoised(jnp.sin(x), x**2), SCHEDULES["rectified"], X_T, 0.7, 0.3, ())
     x = X_T.astype(np.float64)
     np.testing.assert_allclose(found[0], x + (0.3 - 0.7) * (x**2 - np.sin(x)), rtol=1e-5, atol=1e-6)
 
@@ -93,9 +91,7 @@ def test_on_the_karras_schedule_euler_is_edms():
 
     x = 5 * X_T.astype(np.float64)
     found = Euler().step(None, denoise, schedule, jnp.asarray(5 * X_T), 0.7, 0.4, ())[0]
-    np.testing.assert_allclose(
-        found, x + (sigma_s - sigma_t) * (x - np.sin(x)) / sigma_t, rtol=1e-5, atol=1e-5
-    )
+    np.testing.assert_allclose(found, x + (sigma_s - sigma_t) * (x - np.sin(x)) / sigma_t, rtol=1e-5, atol=1e-5)
 
 
 def test_samples_with_eta_above_1_have_the_law_of_their_chain():

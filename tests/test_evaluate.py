@@ -71,9 +71,7 @@ def test_the_example_that_fills_up_a_batch_does_not_count(devices):
 
 
 def test_two_evaluations_differ_by_the_parameters_only(devices):
-    first, again, other = (
-        evaluate(8, 8, MeshShape(1, 1), devices, params, draws=2) for params in (0.0, 0.0, 1.0)
-    )
+    first, again, other = (evaluate(8, 8, MeshShape(1, 1), devices, params, draws=2) for params in (0.0, 0.0, 1.0))
     assert first == again
     assert other["eval_loss"] > first["eval_loss"]
 

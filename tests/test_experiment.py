@@ -7,8 +7,9 @@ import pytest
 import tiny
 
 import diffusion_jax as dj
-from diffusion_jax.components import ConfigError
-from diffusion_jax.experiment import Experiment, as_plain, sampler_from_text
+from diffusion_jax.config.components import ConfigError
+from diffusion_jax.config.experiment import Experiment, as_plain
+from diffusion_jax.config.text import sampler_from_text
 
 
 def build(config, **kwargs) -> Experiment:
@@ -226,9 +227,7 @@ def test_a_sampler_is_read_from_the_command_line(text, sampler):
     assert sampler_from_text(text) == sampler
 
 
-@pytest.mark.parametrize(
-    "text", ["DIMM", "DDIM(0.5)", "DDIM(eta=)", "DDIM(etaa=1)", "", "__import__('os')", "os:x"]
-)
+@pytest.mark.parametrize("text", ["DIMM", "DDIM(0.5)", "DDIM(eta=)", "DDIM(etaa=1)", "", "__import__('os')", "os:x"])
 def test_a_bad_sampler_is_refused(text):
     with pytest.raises(ConfigError):
         sampler_from_text(text)

@@ -24,9 +24,7 @@ SHAPE = (8, 8, 1)
 
 @functools.cache
 def abstract_state(model=MODEL):
-    return jax.eval_shape(
-        lambda key: dj.TrainState.create(key, model, optax.adamw(1e-3), SHAPE), jax.random.key(0)
-    )
+    return jax.eval_shape(lambda key: dj.TrainState.create(key, model, optax.adamw(1e-3), SHAPE), jax.random.key(0))
 
 
 def abstract(shape, dtype):

@@ -75,7 +75,7 @@ def test_held_out_pictures_are_those_of_the_data(devices):
     x, labels = figures.held_out(a_run(devices), 180)
     _, source = Digits().open()
     assert x.dtype == np.float32
-    np.testing.assert_array_equal(dj.images.to_uint8(x), [row["image"] for row in source.rows])
+    np.testing.assert_array_equal(dj.pixels.to_uint8(x), [row["image"] for row in source.rows])
     np.testing.assert_array_equal(labels, [row["label"] for row in source.rows])
     few, their = figures.held_out(a_run(devices), 3)
     np.testing.assert_array_equal(few[[0, -1]], x[[0, -1]])

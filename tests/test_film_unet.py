@@ -133,9 +133,7 @@ def test_space_to_depth_puts_the_pixels_of_a_square_behind_one_another():
     y = np.asarray(space_to_depth(x))
     assert y.shape == (2, 2, 3, 12)
     square = x[1, 2:4, 4:6]  # of output pixel (1, 2)
-    np.testing.assert_array_equal(
-        y[1, 1, 2], np.concatenate([square[0, 0], square[0, 1], square[1, 0], square[1, 1]])
-    )
+    np.testing.assert_array_equal(y[1, 1, 2], np.concatenate([square[0, 0], square[0, 1], square[1, 0], square[1, 1]]))
 
 
 # Options

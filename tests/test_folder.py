@@ -11,12 +11,12 @@ from PIL import Image
 
 import diffusion_jax as dj
 from diffusion_jax import workdir
-from diffusion_jax.components import ConfigError, Namespace, build
+from diffusion_jax.config.components import ConfigError, Namespace, build
+from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.data import sources
 from diffusion_jax.data.pipeline import Batches
 from diffusion_jax.data.sources import DataError, Folder
 from diffusion_jax.data.sources.decode import Decoder
-from diffusion_jax.experiment import Experiment
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 NAMES = [f"{i:02d}.png" for i in range(20)]
@@ -143,12 +143,8 @@ def test_classes_are_the_sub_folders_in_alphabetical_order(tmp_path, folder):
 
 def test_classes_are_those_of_the_table_and_change_without_decoding(tmp_path, pictures, folder, decoded):
     table = tmp_path / "x.csv"
-    table.write_text(
-        "name,kind\n" + "".join(f"{n},{'even' if int(n[:2]) % 2 == 0 else 'odd'}|x\n" for n in NAMES)
-    )
-    dataset = folder(
-        pictures, classes="csv", csv=str(table), csv_file="name", csv_class="kind", csv_separator="|"
-    )
+    table.write_text("name,kind\n" + "".join(f"{n},{'even' if int(n[:2]) % 2 == 0 else 'odd'}|x\n" for n in NAMES))
+    dataset = folder(pictures, classes="csv", csv=str(table), csv_file="name", csv_class="kind", csv_separator="|")
     before, held_out = dataset.open()
     assert before.class_names == ("even", "odd")
     assert [int(held_out.rows[i]["label"]) for i in range(2)] == [0, 0]
@@ -337,9 +333,7 @@ def deleted(pictures):
 
 
 @pytest.mark.parametrize(("change", "count"), [(changed, 20), (added, 21), (deleted, 19)])
-def test_a_change_in_the_folder_is_seen_and_the_old_cache_replaced(
-    pictures, folder, decoded, tmp_path, change, count
-):
+def test_a_change_in_the_folder_is_seen_and_the_old_cache_replaced(pictures, folder, decoded, tmp_path, change, count):
     before = folder(pictures).open()[0]
     files = listing(tmp_path / "cache").keys()
     change(pictures)
@@ -376,9 +370,7 @@ def test_nothing_is_written_where_the_pictures_are(pictures, folder, tmp_path):
 
 @pytest.mark.parametrize("inside", ["", "deep/er", "."])
 def test_a_cache_among_the_pictures_is_refused(pictures, folder, inside):
-    refused(
-        folder(pictures, cache_dir=str(pictures / inside)), "lies in the folder of the pictures; name another"
-    )
+    refused(folder(pictures, cache_dir=str(pictures / inside)), "lies in the folder of the pictures; name another")
     assert sorted(p.name for p in pictures.iterdir()) == NAMES
 
 

@@ -147,9 +147,7 @@ def test_explicit_times_are_interpolated_in_log_snr(name, skipped):
 
 
 def test_explicit_times_for_another_number_of_steps_are_refused():
-    with pytest.raises(
-        ValueError, match="steps = 9: the times given make 10; use these, or interpolate=True"
-    ):
+    with pytest.raises(ValueError, match="steps = 9: the times given make 10; use these, or interpolate=True"):
         Explicit(ALIGNED)(FLOWS["rectified"], 9)
 
 

@@ -9,8 +9,8 @@ import pytest
 from oracles import SCHEDULES, Gaussian, assert_moments, quick_jit, scales
 
 import diffusion_jax as dj
+from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers import Heun
-from diffusion_jax.sampling.samplers.base import noise
 
 DATA = Gaussian(0.3, 0.5)
 X_T = np.random.default_rng(0).normal(size=(8, 3, 3, 1)).astype(np.float32)
@@ -46,7 +46,7 @@ def test_a_churned_step_starts_where_edms_does(name):
     On a table, t_hat is the nearest entry's, and the noise that of it.
     """
     schedule, asked = SCHEDULES[name], _asked(SCHEDULES[name])
-    z = np.asarray(noise(_keys(), (3, 3, 2)), np.float64)[..., :1]
+    z = np.asarray(standard_normal(_keys(), (3, 3, 2)), np.float64)[..., :1]
     for t, churn, noise_scale in [(0.2, 0.1, 1.0), (0.5, 0.3, 1.007), (0.8, 5.0, 0.9)]:
         x_hat, time = asked(Heun(churn, noise_scale=noise_scale), t)
         time = float(time)
@@ -102,9 +102,7 @@ def test_samples_with_churn_have_the_law_of_their_chain_and_of_the_data(name):
     """Every step is linear in x for this denoiser: its gain and offset, in float64, from two x."""
     schedule, steps, churn = SCHEDULES[name], 40, 0.2
     times = dj.grids.Uniform()(schedule, steps)
-    at, hat = (
-        np.transpose(scales(schedule, np.float32(t))) for t in (times, _raised(schedule, times, churn))
-    )
+    at, hat = (np.transpose(scales(schedule, np.float32(t))) for t in (times, _raised(schedule, times, churn)))
     mean, variance = 0.0, at[0, 1] ** 2
     for (alpha, sigma), (alpha_hat, sigma_hat), at_s in zip(at[:-1], hat[:-1], at[1:], strict=True):
         ratio = alpha_hat / alpha if alpha else 1.0  # at zero SNR nothing is raised
@@ -146,9 +144,7 @@ def test_churn_is_traced():
     @jax.jit
     def step(sampler, t):
         traces.append(t)
-        return sampler.step(_keys(), _exact(SCHEDULES["rectified"]), SCHEDULES["rectified"], X_T, t, 0.3, ())[
-            0
-        ]
+        return sampler.step(_keys(), _exact(SCHEDULES["rectified"]), SCHEDULES["rectified"], X_T, t, 0.3, ())[0]
 
     one, other, last = (step(sampler, 0.5) for sampler in (Heun(), Heun(0.1), Heun(0.1, noise_scale=1.2)))
     assert len(traces) == 1

@@ -2,16 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax.runtime.images import (
-    grid,
-    save,
-    save_animation,
-    save_folder,
-    save_grid,
-    strip,
-    table,
-    to_uint8,
-)
+from diffusion_jax.process.pixels import to_uint8
+from diffusion_jax.runtime.images import grid, save, save_animation, save_folder, save_grid, strip, table
 
 LEVELS = np.arange(256, dtype=np.uint8)
 
@@ -77,18 +69,14 @@ def test_conversion_has_no_bias():
     assert np.abs(error).max() < 0.5 + 1e-4
 
 
-@pytest.mark.parametrize(
-    ("value", "level"), [(-1, 0), (1, 255), (-7, 0), (7, 255), (1.001, 255), (-np.inf, 0)]
-)
+@pytest.mark.parametrize(("value", "level"), [(-1, 0), (1, 255), (-7, 0), (7, 255), (1.001, 255), (-np.inf, 0)])
 def test_conversion_clips(value, level):
     assert to_uint8(np.array([value])) == level
     assert to_uint8(np.array([value])).dtype == np.uint8
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    ("n", "columns", "rows_and_columns"), [(5, None, (2, 3)), (9, None, (3, 3)), (5, 4, (2, 4))]
-)
+@pytest.mark.parametrize(("n", "columns", "rows_and_columns"), [(5, None, (2, 3)), (9, None, (3, 3)), (5, 4, (2, 4))])
 def test_grid_shows_picture_i_in_row_order(n, columns, rows_and_columns, channels):
     x, levels = pictures(n, channels=channels)
     canvas = np.asarray(grid(x, columns))

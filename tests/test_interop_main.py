@@ -13,7 +13,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 import diffusion_jax as dj
-from diffusion_jax.components import ConfigError
+from diffusion_jax.config.components import ConfigError
 from diffusion_jax.interop import __main__ as command
 from diffusion_jax.workdir import write_run
 
@@ -64,7 +64,7 @@ def test_sample_py_draws_from_it_what_the_loaded_network_does(workdir, checkpoin
     shape = (3, *imported.image_shape)
     x = dj.sample(jax.random.key(0), denoise, imported.schedule, shape, sampler=sampler, steps=2)
     with np.load(out) as arrays:
-        np.testing.assert_allclose(arrays["image"], dj.images.to_uint8(x), atol=1)
+        np.testing.assert_allclose(arrays["image"], dj.pixels.to_uint8(x), atol=1)
         assert arrays["image"].std() > 1
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch_files
 
 import diffusion_jax as dj
-from diffusion_jax.experiment import Experiment
+from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.interop import mnist
 from diffusion_jax.interop.torch_pickle import InteropError
 

@@ -234,9 +234,7 @@ def test_a_memo_index_costs_no_memory(tmp_path):
 
 
 def test_deep_nesting_is_read(tmp_path):
-    found = read(
-        torch_files.write_zip(tmp_path / "ckpt.pt", b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".")
-    )
+    found = read(torch_files.write_zip(tmp_path / "ckpt.pt", b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b"."))
     depth = 0
     while found:
         (found,), depth = found, depth + 1

@@ -1,5 +1,6 @@
 """Bits per dimension by both ways, against densities and entropies that are known."""
 
+import dataclasses
 import math
 from itertools import pairwise
 
@@ -12,7 +13,6 @@ from scipy import stats
 
 import diffusion_jax as dj
 from diffusion_jax.process.forward import expand
-from diffusion_jax.process.predictions import LearnedVariance
 from diffusion_jax.sampling import likelihood
 from diffusion_jax.training.evaluate import LOG_SNR_EDGES
 
@@ -106,9 +106,7 @@ def _correlated(x_t, t):
 
 def test_correlated_pixels_have_their_density():
     x = (np.random.default_rng(1).normal(size=(8, 4)) @ FACTOR.T + MEAN).astype(np.float32)
-    found = _run(
-        likelihood.log_density, _correlated, STRAIGHT, x.reshape(8, 2, 2, 1), steps=200, probes="exact"
-    )
+    found = _run(likelihood.log_density, _correlated, STRAIGHT, x.reshape(8, 2, 2, 1), steps=200, probes="exact")
     density = stats.multivariate_normal(MEAN, FACTOR @ FACTOR.T).logpdf(x)
     np.testing.assert_allclose(_bits(found.value, 4), _bits(density, 4), rtol=0, atol=0.01)
 
@@ -262,7 +260,7 @@ def test_a_learned_variance_at_the_ends_of_its_range_is_small_or_large():
             return likelihood.by_vlb(key, denoise, schedule, x0, variance=variance, steps=4).total
 
         def learned(fraction):
-            return lambda x_t, t: LearnedVariance(*exact(x_t, t), jnp.full_like(x_t, fraction))
+            return lambda x_t, t: dataclasses.replace(exact(x_t, t), variance_fraction=jnp.full_like(x_t, fraction))
 
         sides = (("small", 0.0), ("large", 1.0))
         return [(total(name, exact), total("learned", learned(fraction))) for name, fraction in sides]

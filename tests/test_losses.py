@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from diffusion_jax.process import predictions, schedules
+from diffusion_jax.process.pixels import NO_LABEL, to_float
 from diffusion_jax.training import losses
-from diffusion_jax.training.losses import NO_LABEL, DiffusionLoss, Examples, to_float
+from diffusion_jax.training.losses import DiffusionLoss, Examples
 
 SCHEDULES = [
     schedules.Cosine(),
@@ -264,9 +265,7 @@ def test_uniform_times_are_independent():
     assert abs(np.corrcoef(rows.T)[0, 1]) < 5 / np.sqrt(4000)
 
 
-@pytest.mark.parametrize(
-    "schedule", [schedules.Karras(), schedules.RectifiedFlow(), schedules.Cosine()], ids=named
-)
+@pytest.mark.parametrize("schedule", [schedules.Karras(), schedules.RectifiedFlow(), schedules.Cosine()], ids=named)
 @pytest.mark.parametrize(("mean", "std"), [(-1.2, 1.2), (0.5, 0.5)])
 def test_log_normal_times_are_normal_in_log_sigma_over_alpha(schedule, mean, std):
     n = 20_000

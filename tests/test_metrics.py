@@ -85,9 +85,7 @@ def test_float32_features_are_reckoned_in_float64():
     assert frechet_distance(a, b) == exact
 
 
-@pytest.mark.parametrize(
-    ("a", "b"), [((1, 4), (9, 4)), ((9, 4), (1, 4)), ((9, 4), (9, 5)), ((9, 2, 2), (9, 5))]
-)
+@pytest.mark.parametrize(("a", "b"), [((1, 4), (9, 4)), ((9, 4), (1, 4)), ((9, 4), (9, 5)), ((9, 2, 2), (9, 5))])
 def test_refuses_one_row_or_other_features(a, b):
     with pytest.raises(ValueError, match="same D, N >= 2"):
         frechet_distance(np.zeros(a), np.zeros(b))

@@ -67,9 +67,7 @@ def test_it_asks_between_the_ends_and_only_at_times_that_the_network_knows():
     pairs = [(t, s) for t in (2, 3, 7, 50, 333, 999, 1000) for s in range(t - 1)]
     pairs += [(t, t - 1) for t in range(1, 1001)]
     t, s = (np.array(pairs, np.float32) / np.float32(1000)).T
-    found = quick_jit(lambda t, s: {name: _middle(schedule, t, s) for name, schedule in SCHEDULES.items()})(
-        t, s
-    )
+    found = quick_jit(lambda t, s: {name: _middle(schedule, t, s) for name, schedule in SCHEDULES.items()})(t, s)
     for name, (middle, r) in found.items():
         assert ((s - 1e-6 < middle) & (middle < t)).all(), name
         assert ((r > 0) & (r < 1.001)).all(), name

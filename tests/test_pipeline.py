@@ -103,9 +103,7 @@ def test_a_source_without_labels_gives_none():
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_the_parts_of_the_processes_are_the_global_batch(processes, flip):
     whole = Batches(numbered(), 8, seed=3, flip=flip)
-    parts = [
-        Batches(numbered(), 8, seed=3, flip=flip, process=p, processes=processes) for p in range(processes)
-    ]
+    parts = [Batches(numbered(), 8, seed=3, flip=flip, process=p, processes=processes) for p in range(processes)]
     streams = zip(*(take(part, 5, 2) for part in parts), strict=True)
     for k, pieces in enumerate(streams, 2):
         assert {len(piece["image"]) for piece in pieces} == {8 // processes}
@@ -149,9 +147,7 @@ def test_mirroring_is_left_to_right():
 
 
 def test_flipping_leaves_the_order_alone():
-    np.testing.assert_array_equal(
-        order(Batches(numbered(), 5), 10), order(Batches(numbered(), 5, flip=True), 10)
-    )
+    np.testing.assert_array_equal(order(Batches(numbered(), 5), 10), order(Batches(numbered(), 5, flip=True), 10))
 
 
 @pytest.mark.parametrize(("batch_size", "processes"), [(0, 1), (-8, 1), (6, 4), (3, 2)])

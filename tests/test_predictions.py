@@ -91,9 +91,7 @@ def test_preconditioned_is_edms_table_1_with_alpha_1():
         c_skip, c_out = sd**2 / (sigma**2 + sd**2), sigma * sd / np.hypot(sigma, sd)
         c_in, c_noise = 1 / np.hypot(sigma, sd), np.log(sigma) / 4
         x, output, scale = 1.7, -0.6, (jnp.float32(1.0), jnp.float32(sigma))
-        np.testing.assert_allclose(
-            prediction.denoised(output, x, *scale).x0, c_skip * x + c_out * output, rtol=2e-6
-        )
+        np.testing.assert_allclose(prediction.denoised(output, x, *scale).x0, c_skip * x + c_out * output, rtol=2e-6)
         np.testing.assert_allclose(prediction.network_input(x, *scale), c_in * x, rtol=1e-6)
         np.testing.assert_allclose(prediction.network_time(schedule, jnp.float32(t)), c_noise, rtol=1e-5)
 

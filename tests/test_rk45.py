@@ -24,9 +24,7 @@ def _flown(name, times):
 
     @quick_jit
     def draw(sampler):
-        return dj.sample(
-            jax.random.key(0), denoise, schedule, NOISE.shape, sampler=sampler, times=times, noise=NOISE
-        )
+        return dj.sample(jax.random.key(0), denoise, schedule, NOISE.shape, sampler=sampler, times=times, noise=NOISE)
 
     at_t, at_s = zip(*scales(schedule, np.float32([times[0], times[-1]])), strict=True)
     exact = DATA.flow(at_t[1] * NOISE, at_t, at_s)

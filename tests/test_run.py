@@ -52,9 +52,7 @@ def test_pictures_do_not_change_with_the_batch_size(devices):
 
 
 def test_pictures_do_not_change_with_the_devices(devices):
-    single, eight = (
-        affine_run(d).sample(jax.random.key(0), 20, labels=LABELS) for d in (devices[:1], devices)
-    )
+    single, eight = (affine_run(d).sample(jax.random.key(0), 20, labels=LABELS) for d in (devices[:1], devices))
     np.testing.assert_array_equal(single, eight)
 
 
@@ -107,8 +105,7 @@ def composed(run, key, n, wrap) -> np.ndarray:
     @quick_jit
     def draw():
         cond, uncond = (
-            dj.denoiser(AFFINE.apply, params, run.schedule, run.prediction, rows)
-            for rows in (LABELS[:n], None)
+            dj.denoiser(AFFINE.apply, params, run.schedule, run.prediction, rows) for rows in (LABELS[:n], None)
         )
         shape, sampler = (n, 4, 4, 1), dj.samplers.DDIM(0.5)
         return dj.sample(key, wrap(cond, uncond), run.schedule, shape, sampler=sampler, steps=5)
@@ -400,9 +397,7 @@ def test_labels_for_a_network_without_classes_are_refused(devices):
 def test_a_network_that_always_had_labels_is_not_asked_to_do_without(devices):
     run = affine_run(devices[:1])
     always = dataclasses.replace(run, network=dataclasses.replace(run.network, unlabelled=False))
-    with pytest.raises(
-        ValueError, match="guidance = 2.0: this network was never trained without labels; use"
-    ):
+    with pytest.raises(ValueError, match="guidance = 2.0: this network was never trained without labels; use"):
         always.sample(jax.random.key(0), 2, labels=[1, 2], guidance=2.0)
     with pytest.raises(ValueError, match="labels: this network was never trained without them; give 2"):
         always.sample(jax.random.key(0), 2)

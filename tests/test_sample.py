@@ -11,9 +11,8 @@ from jax.sharding import PartitionSpec as P
 from oracles import SCHEDULES, Gaussian, predictions_for, quick_jit, scales, side_by_side
 
 import diffusion_jax as dj
-from diffusion_jax.sampling.sample import first_noise
+from diffusion_jax.sampling.randomness import first_noise, standard_normal
 from diffusion_jax.sampling.samplers import DDIM, DDPM, DPMSolverPP, Heun
-from diffusion_jax.sampling.samplers.base import noise
 
 COSINE = SCHEDULES["cosine"]
 DATA = Gaussian(0.3, 0.5)
@@ -45,9 +44,7 @@ def test_every_prediction_of_every_schedule_samples_along_the_probability_flow(n
     shape = (16, 1, 1, len(predictions))
     times = dj.grids.UniformLogSNR()(schedule, 60)
     sampler = DPMSolverPP(order=2)
-    draw = quick_jit(
-        lambda key: dj.sample(key, denoise, schedule, shape, sampler=sampler, times=times, keep=2)
-    )
+    draw = quick_jit(lambda key: dj.sample(key, denoise, schedule, shape, sampler=sampler, times=times, keep=2))
     x, frames = draw(jax.random.key(0))
     at_t, at_s = zip(*scales(schedule, times[[0, -1]]), strict=True)
     np.testing.assert_allclose(x, DATA.flow(frames.x[0], at_t, at_s), rtol=0, atol=0.01)
@@ -175,7 +172,7 @@ def test_no_noise_is_used_twice():
         order = 1
 
         def step(self, keys, denoise, schedule, x_t, t, s, memory):
-            return x_t + noise(keys, x_t.shape[1:]), memory
+            return x_t + standard_normal(keys, x_t.shape[1:]), memory
 
     _, frames = _draw(6, Walk(), steps=4, keep=5, shape=(40, 40, 1))
     states = np.asarray(frames.x, np.float64)
@@ -246,9 +243,7 @@ def test_each_frame_comes_with_the_denoiser_s_opinion_of_it():
     assert np.abs(frames.x0[-1] - x).max() > 0.05
 
 
-@pytest.mark.parametrize(
-    ("keep", "keep_x0", "calls"), [(0, False, 4), (5, False, 4), (2, True, 5), (5, True, 8)]
-)
+@pytest.mark.parametrize(("keep", "keep_x0", "calls"), [(0, False, 4), (5, False, 4), (2, True, 5), (5, True, 8)])
 def test_opinions_cost_one_call_a_noisy_state_and_data_are_their_own(keep, keep_x0, calls):
     seen = []
 

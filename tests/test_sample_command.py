@@ -102,7 +102,7 @@ def test_guidance_flags_are_handed_on(command, workdir, tmp_path, monkeypatch):
         jax.random.key(0), 4, labels=range(4), guidance_interval=(0.5, 20.0), weaker=weaker, **given
     )
     with np.load(tmp_path / "x.npz") as arrays:
-        np.testing.assert_array_equal(arrays["image"], dj.images.to_uint8(exact))
+        np.testing.assert_array_equal(arrays["image"], dj.pixels.to_uint8(exact))
 
 
 def test_a_png_is_a_grid(command, workdir, tmp_path):
@@ -133,9 +133,7 @@ def test_a_folder_has_a_file_a_picture(command, workdir, tmp_path):
         ("guidance", {"labels": ["7", "1"], "scales": ["0.5", "1", "3"], "steps": 2}, 2, 3, 0),
     ],
 )
-def test_each_figure_has_its_rows_and_columns(
-    show, kwargs, rows, columns, breaks, command, workdir, tmp_path
-):
+def test_each_figure_has_its_rows_and_columns(show, kwargs, rows, columns, breaks, command, workdir, tmp_path):
     """8x8 pictures are shown 40 pixels wide, with 2 between them, under one line of 14 pixels."""
     run(command, workdir, tmp_path / "x.png", show=show, **kwargs)
     with Image.open(tmp_path / "x.png") as picture:

@@ -129,9 +129,7 @@ def test_ddim_with_eta_1_loses_the_right_amount_of_a_narrow_gaussian():
     assert round(std, 3) == 0.188
     denoise = data.denoiser(schedule, dj.predictions.Eps())
     sampler = DDIM(eta=1.0)
-    draw = quick_jit(
-        lambda key: dj.sample(key, denoise, schedule, (512, 6, 6, 1), sampler=sampler, steps=250)
-    )
+    draw = quick_jit(lambda key: dj.sample(key, denoise, schedule, (512, 6, 6, 1), sampler=sampler, steps=250))
     assert_moments(draw(jax.random.key(2)), 0.0, std)
 
 
@@ -181,9 +179,7 @@ def test_the_strided_posterior_is_as_wrong_as_it_is_known_to_be():
     @quick_jit
     def spread(sampler):
         shape, grid = (200, 16, 16, 1), dj.grids.Leading()
-        return dj.sample(
-            jax.random.key(0), denoise, schedule, shape, sampler=sampler, steps=35, grid=grid
-        ).std()
+        return dj.sample(jax.random.key(0), denoise, schedule, shape, sampler=sampler, steps=35, grid=grid).std()
 
     for eta, std in {0.0: 0.026, 0.1: 0.177, 1.0: 0.554}.items():
         assert spread(StridedPosterior(eta)) == pytest.approx(std, rel=0.02)

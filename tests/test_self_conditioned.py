@@ -35,9 +35,7 @@ def _drawn(name, sampler, calls=None):
     schedule, key = SCHEDULES[name], jax.random.key(2)
     denoise = _denoise(schedule, calls)
     draw = quick_jit(
-        lambda noise: dj.sample(
-            key, denoise, schedule, noise.shape, sampler=sampler, steps=STEPS, noise=noise
-        )
+        lambda noise: dj.sample(key, denoise, schedule, noise.shape, sampler=sampler, steps=STEPS, noise=noise)
     )
     return np.asarray(draw(NOISE), np.float64)
 

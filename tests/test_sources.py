@@ -32,9 +32,7 @@ def test_digits_are_1797_with_every_tenth_held_out():
     assert (len(training), len(held_out)) == (1617, 180)
     labels = load_digits().target
     np.testing.assert_array_equal(stacked(held_out, "label"), labels[::10])
-    np.testing.assert_array_equal(
-        stacked(training, "label"), [label for i, label in enumerate(labels) if i % 10]
-    )
+    np.testing.assert_array_equal(stacked(training, "label"), [label for i, label in enumerate(labels) if i % 10])
 
 
 def test_digits_are_pictures_of_8x8_in_10_classes():
@@ -311,9 +309,7 @@ def test_without_a_test_pair_a_part_of_train_is_held_out(tmp_path):
     assert (len(training), training.num_classes) == (16, 3)
 
 
-@pytest.mark.parametrize(
-    "name", ["train-labels-idx1-ubyte", "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
-)
+@pytest.mark.parametrize("name", ["train-labels-idx1-ubyte", "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
 def test_a_missing_idx_file_is_named(tmp_path, name):
     path = mnist(tmp_path)
     (tmp_path / name).unlink()

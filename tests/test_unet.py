@@ -114,9 +114,7 @@ def test_the_cifar10_network_of_ddpm_has_its_parameters():
     assert found == total == 35_746_307
 
 
-@pytest.mark.parametrize(
-    ("channels", "blocks"), [((8, 16), 1), ((8, 16, 24), 2), ((8, 8, 8, 8), 3), ((12, 8), 2)]
-)
+@pytest.mark.parametrize(("channels", "blocks"), [((8, 16), 1), ((8, 16, 24), 2), ((8, 8, 8, 8), 3), ((12, 8), 2)])
 def test_skips_are_those_of_diffusers(channels, blocks):
     """Its UpBlock2D: input widths from the widths of the levels alone, without following any picture."""
     model = UNet(channels=channels, blocks=blocks, groups=4, attention=())
@@ -156,9 +154,7 @@ def test_the_time_of_adm_scales_and_shifts():
 @pytest.mark.parametrize(("channels", "asked", "given"), [(1, 0, 1), (3, 0, 3), (3, 6, 6)])
 def test_the_output_has_the_inputs_channels_unless_asked(channels, asked, given):
     model = tiny(out_channels=asked)
-    shape = jax.eval_shape(
-        lambda: model.apply(shapes_as_zeros(model, (8, 8, channels)), *inputs((2, 8, 8, channels)))
-    )
+    shape = jax.eval_shape(lambda: model.apply(shapes_as_zeros(model, (8, 8, channels)), *inputs((2, 8, 8, channels))))
     assert shape.shape == (2, 8, 8, given)
 
 

@@ -10,13 +10,13 @@ import pytest
 from oracles import SCHEDULES, quick_jit, verified
 
 from diffusion_jax import verify
+from diffusion_jax.oracles.data import Correlated, Gaussian, Mixture
 from diffusion_jax.process import forward
 from diffusion_jax.process.schedules import Cosine, Discrete, RectifiedFlow, Schedule
+from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers import DDIM, Sampler
-from diffusion_jax.sampling.samplers.base import noise
 from diffusion_jax.verify import certificate, extras, guidance, pictures
 from diffusion_jax.verify.__main__ import main
-from diffusion_jax.verify.data import Correlated, Gaussian, Mixture
 from diffusion_jax.verify.report import Row, full, table
 
 
@@ -58,7 +58,7 @@ class Wrong(Sampler):
         direction = schedule.sigma(s) if self.mistake == "direction not shrunk" else jnp.sqrt(shrunk)
         amounts = {"noise left out": 0.0, "a tenth too much": 1.1, "a tenth too little": 0.9}
         whose = keys[:1] if self.mistake == "noise of one picture" else keys
-        z = amounts.get(self.mistake, 1.0) * noise(whose, x_t.shape[1:])
+        z = amounts.get(self.mistake, 1.0) * standard_normal(whose, x_t.shape[1:])
         return schedule.alpha(s) * x0 + direction * eps + jnp.sqrt(variance) * z, memory
 
 
@@ -310,9 +310,7 @@ def test_the_table_names_the_worst_and_what_failed():
     assert "and 3 more that FAILED; --full shows all" in many
 
 
-@pytest.mark.parametrize(
-    "data", [Gaussian(0.3, 0.5), Correlated(), Mixture()], ids=lambda d: type(d).__name__
-)
+@pytest.mark.parametrize("data", [Gaussian(0.3, 0.5), Correlated(), Mixture()], ids=lambda d: type(d).__name__)
 def test_the_closed_forms_agree_with_one_another(data):
     """The flow's slope is the denoiser's x0 d(alpha) + eps d(sigma), by central differences."""
     x = np.linspace(-1.0, 1.2, 6).reshape(3, 2)

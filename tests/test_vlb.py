@@ -1,5 +1,6 @@
 """The variational bound, against quadrature, float64 and the entropy of Gaussian data."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,7 +12,7 @@ from scipy.special import logsumexp
 
 import diffusion_jax as dj
 from diffusion_jax.process import forward, vlb
-from diffusion_jax.process.predictions import LearnedVariance
+from diffusion_jax.process.predictions import Denoised
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 LEVELS = np.arange(256) / 127.5 - 1
@@ -70,9 +71,7 @@ def test_the_masses_of_all_levels_sum_to_one_whatever_the_mean(std, log_likeliho
 
 def test_the_decoder_s_gradients_are_finite_far_from_the_picture():
     std = jnp.asarray([1e-6, 1e-3, 0.38, 0.41, 1e3, 1e6])
-    x0, mean, log_std = jnp.meshgrid(
-        jnp.asarray([-1.0, 0.0, 1.0]), jnp.asarray([-3.0, 0.0, 1.0]), jnp.log(std)
-    )
+    x0, mean, log_std = jnp.meshgrid(jnp.asarray([-1.0, 0.0, 1.0]), jnp.asarray([-3.0, 0.0, 1.0]), jnp.log(std))
 
     def total(mean, log_std):
         return vlb.discretised_log_likelihood(x0, mean, log_std).sum()
@@ -128,7 +127,7 @@ def expected_terms(name):
         denoised = DATA.denoised(alpha * x0 + sigma * eps, alpha, sigma)
 
         def term(fraction):
-            learned = LearnedVariance(*denoised, fraction[:, None])
+            learned = dataclasses.replace(denoised, variance_fraction=fraction[:, None])
             return vlb.term(schedule, x0, learned, t, s, "learned")
 
         return jax.lax.map(term, jnp.stack([jnp.zeros(52), jnp.ones(52), fraction]))
@@ -179,7 +178,7 @@ def test_terms_and_gradients_are_finite_at_both_ends(name):
     x0 = jnp.asarray([-1.0, 1.0, 0.2, 0.9])[:, None, None, None] * jnp.ones((4, 2, 2, 1))
 
     def total(x0_hat, fraction):
-        learned = LearnedVariance(x0_hat, x0_hat, fraction)
+        learned = Denoised(x0_hat, x0_hat, fraction)
         terms = vlb.term(schedule, x0, learned, t, s, "learned") + vlb.prior(schedule, x0)
         return terms.sum(), terms
 
@@ -202,7 +201,7 @@ def test_what_the_last_x_t_still_shows_is_the_divergence_from_pure_noise():
 def test_small_and_large_are_the_ends_of_the_learned_range():
     schedule, x0 = dj.schedules.Cosine(), jnp.full((3, 2), 0.4)
     plain = dj.Denoised(0.5 * x0, x0)
-    learned = LearnedVariance(*plain, jnp.asarray([[0.0], [0.0], [1.0]]) + 0 * x0)
+    learned = dataclasses.replace(plain, variance_fraction=jnp.asarray([[0.0], [0.0], [1.0]]) + 0 * x0)
     s = jnp.asarray([0.0, 0.5, 0.5])
 
     def terms():

@@ -13,7 +13,7 @@ import tiny
 from PIL import Image
 
 import diffusion_jax as dj
-from diffusion_jax.components import ConfigError
+from diffusion_jax.config.components import ConfigError
 from diffusion_jax.runtime.checkpoint import CheckpointError
 
 ROOT = Path(__file__).parent.parent

@@ -37,9 +37,7 @@ class Batches:
 
     def __post_init__(self):
         if not 0 <= self.process < self.processes:
-            raise ValueError(
-                f"process = {self.process}: must be from 0 to processes - 1, of {self.processes}"
-            )
+            raise ValueError(f"process = {self.process}: must be from 0 to processes - 1, of {self.processes}")
         if self.batch_size < 1 or self.batch_size % self.processes:
             raise ValueError(
                 f"batch_size = {self.batch_size}: must be positive, divisible by {self.processes} processes"

@@ -24,8 +24,8 @@ from absl import flags
 
 import diffusion_jax as dj
 from diffusion_jax import commands
+from diffusion_jax.config.text import grid_from_text, sampler_from_text
 from diffusion_jax.edit.tasks import TASKS, Edited, Options
-from diffusion_jax.experiment import grid_from_text, sampler_from_text
 from diffusion_jax.runtime.checkpoint import CheckpointError
 from diffusion_jax.runtime.files import make_writable
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.data.sources.decode import Decoder, PictureError
-from diffusion_jax.training.losses import to_float
+from diffusion_jax.process.pixels import to_float
 
 _MAX_PIXELS = 64_000_000
 

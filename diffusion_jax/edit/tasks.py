@@ -16,7 +16,7 @@ from diffusion_jax.run import Run
 from diffusion_jax.sampling import editing
 from diffusion_jax.sampling.denoiser import Denoise, clipped
 from diffusion_jax.sampling.grids import Grid
-from diffusion_jax.sampling.sample import sample
+from diffusion_jax.sampling.loop import sample
 from diffusion_jax.sampling.samplers import Sampler
 from diffusion_jax.sampling.thresholding import dynamic_threshold
 
@@ -72,9 +72,7 @@ def image_to_image(run: Run, key: jax.Array, paths: list[str], options: Options)
 def inpaint(run: Run, key: jax.Array, paths: list[str], options: Options) -> Edited:
     x0 = _read(run, paths, options)
     if len(options.mask) not in (1, len(paths)):
-        raise ValueError(
-            f"--mask: {len(options.mask)} masks for {len(paths)} pictures; give one, or one each"
-        )
+        raise ValueError(f"--mask: {len(options.mask)} masks for {len(paths)} pictures; give one, or one each")
     known = read(options.mask, run.network.image_shape[:2], 1, options.resize, **_as_trained(run)) > 0
     known = np.broadcast_to(known, (*x0.shape[:3], 1))
     edited = editing.inpaint(
@@ -190,7 +188,7 @@ def _sampling(run: Run, options: Options) -> dict[str, Any]:
     """How `sample` is to draw."""
     chosen = run.sampling
     return {
-        "sampler": run.network.fitted(options.sampler or chosen.sampler),
+        "sampler": run.network.adapt_sampler(options.sampler or chosen.sampler),
         "steps": options.steps or chosen.steps,
         "grid": options.grid or chosen.grid,
     }

@@ -1,5 +1,10 @@
 """Other people's weights. `load` takes a PyTorch checkpoint as it is, without PyTorch."""
 
-from diffusion_jax.interop.imported import Imported as Imported
-from diffusion_jax.interop.imported import load as load
-from diffusion_jax.interop.torch_pickle import InteropError as InteropError
+from diffusion_jax.interop.imported import Imported, load
+from diffusion_jax.interop.torch_pickle import InteropError
+
+__all__ = ["Imported", "InteropError", "load"]
+
+
+def __dir__() -> list[str]:
+    return __all__

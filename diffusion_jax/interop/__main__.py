@@ -9,8 +9,8 @@ from pathlib import Path
 from absl import flags
 
 import diffusion_jax as dj
+from diffusion_jax.interop.run_directory import write_run
 from diffusion_jax.runtime.checkpoint import CheckpointError
-from diffusion_jax.workdir import write_run
 
 
 def main(arguments: list[str]) -> None:

@@ -46,8 +46,7 @@ class Imported:
         """denoise(x_t, t), for `dj.sample`. A network with classes needs labels [B]: it never was without."""
         if labels is None and self.model.num_classes:
             raise InteropError(
-                f"labels: this network was always told one of {self.model.num_classes} classes; "
-                "give one a picture"
+                f"labels: this network was always told one of {self.model.num_classes} classes; give one a picture"
             )
         if labels is not None and not self.model.num_classes:
             raise InteropError("labels: this network has no classes; leave them out")

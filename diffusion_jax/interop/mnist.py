@@ -33,15 +33,11 @@ _BLOCK = {
 _ATTENTION = {"norm": "gn", "q": "wx", "k": "wx", "v": "wx", "out": "wo"}
 
 
-def params_of(
-    tensors: Tensors, model: models.ConvNeXtUNet, image_shape: tuple[int, int, int]
-) -> dict[str, Any]:
+def params_of(tensors: Tensors, model: models.ConvNeXtUNet, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """The parameters of `model` from their state dict, in its dtype. Raises InteropError naming a tensor."""
     levels = len(model.strides)
     learned = {name: tensor for name, tensor in tensors.items() if name != _TABLE}
-    return weights.params_of(
-        learned, model, image_shape, lambda layer: _layer_name(layer, levels), _kernel_of
-    )
+    return weights.params_of(learned, model, image_shape, lambda layer: _layer_name(layer, levels), _kernel_of)
 
 
 def _layer_name(layer: list[str], levels: int) -> str:

@@ -118,9 +118,7 @@ def _heads(tensors: Tensors, heads: int) -> dict[str, int]:
 def _recipe(image_size: int, channels: int, steps: int) -> dict[str, Any]:
     """The sections about training and drawing as that project has them, but for clipping."""
     return dict(
-        data=dict(
-            name="Folder", path="pokemon", size=image_size, channels=channels, crop="squash", flip=True
-        ),
+        data=dict(name="Folder", path="pokemon", size=image_size, channels=channels, crop="squash", flip=True),
         loss=dict(name="DiffusionLoss", label_drop=0.0),
         optimizer=dict(name="adamw", lr_schedule=2e-4, b1=0.9, b2=0.95, weight_decay=1e-3),
         # They do not clip x0; of their 64 published pictures 4 or 5 are blank.

@@ -37,9 +37,7 @@ def read(path: str | Path) -> Any:
 
 def _what_else(start: bytes) -> str:
     if start[:1] == b"\x80":
-        return (
-            "is a bare pickle, as PyTorch before 1.6 wrote; load it there and torch.save it with a newer one"
-        )
+        return "is a bare pickle, as PyTorch before 1.6 wrote; load it there and torch.save it with a newer one"
     return f"is no file of torch.save; {SAVE_AGAIN}"
 
 

@@ -161,9 +161,7 @@ class ConvNeXtUNet(nn.Module):
                 f"{len(self.channels) - 1} for {len(self.channels)} levels"
             )
         if self.last_width < 1 or self.expansion < 1:
-            raise ValueError(
-                f"last_width = {self.last_width}, expansion = {self.expansion}: must be at least 1"
-            )
+            raise ValueError(f"last_width = {self.last_width}, expansion = {self.expansion}: must be at least 1")
         if self.embedding_width < 2 or self.embedding_width % 2:
             raise ValueError(f"embedding_width = {self.embedding_width}: must be positive and even")
         check_counts(self.num_classes, self.out_channels)
@@ -221,9 +219,7 @@ class ConvNeXtUNet(nn.Module):
         x = ConvNeXtBlock(out_channels, self.expansion, dtype, name="final")(x, *embeddings)
         return x.astype(at_least_float32(dtype))
 
-    def _embed(
-        self, time: jax.Array, labels: jax.Array | None, dtype: jnp.dtype
-    ) -> tuple[jax.Array, jax.Array | None]:
+    def _embed(self, time: jax.Array, labels: jax.Array | None, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array | None]:
         """Time and class, [B, embedding_width] each."""
         embedding = interleaved_sinusoid(time * self.time_scale + self.time_offset, self.embedding_width)
         if not self.num_classes:

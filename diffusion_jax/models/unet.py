@@ -108,17 +108,14 @@ class UNet(nn.Module):
             heads = width // self.head_channels if self.head_channels else self.heads
             if heads < 1 or width % heads or (self.head_channels and width % self.head_channels):
                 raise ValueError(
-                    f"heads = {self.heads}, head_channels = {self.head_channels}: "
-                    f"must divide the width {width}"
+                    f"heads = {self.heads}, head_channels = {self.head_channels}: must divide the width {width}"
                 )
         patched = (image_shape[0] // self.patch, image_shape[1] // self.patch, channels * self.patch**2)
         check_halved(len(self.channels), self.attention, patched)
 
     def _check_settings(self) -> None:
         if not self.channels or min(self.channels) < 2 or self.channels[0] % 2:
-            raise ValueError(
-                f"channels = {self.channels}: need at least one level of 2 or more, the first even"
-            )
+            raise ValueError(f"channels = {self.channels}: need at least one level of 2 or more, the first even")
         for name in ("blocks", "patch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")

@@ -9,13 +9,13 @@ To add one, subclass `Prediction`. Nothing else has to know.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.validation import Checked, number
 
 # float32 cannot tell an SNR of e^30 from infinity; clipped there, the gains stay finite at both ends.
 LOG_SNR_LIMIT = 30.0
@@ -25,45 +25,41 @@ LOG_SNR_LIMIT = 30.0
 _LARGEST_EPS_GAIN = 1e6
 
 
-class Denoised(NamedTuple):
-    """A network's opinion of x_t = alpha x0 + sigma eps: both parts, shaped like x_t."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Denoised:
+    """A network's estimate of both parts of x_t = alpha x0 + sigma eps, each shaped like x_t.
+
+    A wrapper that changes x0 or eps keeps the rest with `dataclasses.replace`.
+
+    Attributes:
+      x0: the clean image.
+      eps: the noise.
+      variance_fraction: where the log variance of the reverse step lies between the posterior's (0) and the
+        forward step's (1) (Nichol and Dhariwal 2021, Eq. 15); None for a network that does not learn it.
+    """
 
     x0: jax.Array
     eps: jax.Array
-
-    def moved(self, x0: jax.Array, eps: jax.Array) -> "Denoised":
-        """Other parts in the place of these; what else is known stays."""
-        return Denoised(x0, eps)
+    variance_fraction: jax.Array | None = None
 
 
-@jax.tree_util.register_pytree_node_class
-class LearnedVariance(Denoised):
-    """The opinion of a network that learns the variance of its reverse step too.
+def split_variance(output: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array | None]:
+    """Splits a network's output for images of `shape` into (prediction, variance fraction or None).
 
-    `fraction`, shaped like x_t, says where its log variance lies between the posterior's (0) and the
-    forward step's (1) (Nichol and Dhariwal 2021, Eq. 15). It unpacks as (x0, eps), as every `Denoised`.
+    The second half of twice the channels is f in [-1, 1]; the fraction is (f + 1)/2. Raises ValueError if
+    the output has neither that shape nor twice its channels, because it would broadcast.
     """
-
-    fraction: jax.Array
-
-    def __new__(cls, x0: jax.Array, eps: jax.Array, fraction: jax.Array) -> "LearnedVariance":
-        new = super().__new__(cls, x0, eps)
-        new.fraction = fraction
-        return new
-
-    def moved(self, x0: jax.Array, eps: jax.Array) -> "LearnedVariance":
-        return LearnedVariance(x0, eps, self.fraction)
-
-    def tree_flatten(self) -> tuple[tuple, None]:
-        return (self.x0, self.eps, self.fraction), None
-
-    @classmethod
-    def tree_unflatten(cls, _: None, leaves: tuple) -> "LearnedVariance":
-        return cls(*leaves)
+    if output.shape == tuple(shape):
+        return output, None
+    if output.shape != (*shape[:-1], 2 * shape[-1]):
+        raise ValueError(f"the network maps images of shape {shape} to {output.shape}: must be the same shape")
+    prediction, f = jnp.split(output, 2, axis=-1)
+    return prediction, (f + 1) / 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Prediction:
+class Prediction(Checked):
     """Base of the prediction types: the network sees x_t and t as they are."""
 
     def check(self, schedule: Schedule) -> None:
@@ -175,11 +171,7 @@ class Preconditioned(Prediction):
     pictures in [-1, 1].
     """
 
-    sigma_data: float = 0.5
-
-    def __post_init__(self):
-        if not self.sigma_data > 0:
-            raise ValueError(f"sigma_data = {self.sigma_data}: must be positive")
+    sigma_data: float = dataclasses.field(default=0.5, metadata=number("(0, inf)"))
 
     def network_input(self, x_t: jax.Array, alpha: jax.Array, sigma: jax.Array) -> jax.Array:
         return x_t / self._std(alpha, sigma)  # c_in x

@@ -13,7 +13,7 @@ from jax.scipy.special import log_ndtr
 from jax.typing import ArrayLike
 
 from diffusion_jax.process import forward
-from diffusion_jax.process.predictions import Denoised, LearnedVariance
+from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 
 _HALF_BIN = 1 / 255  # 256 levels from -1 to 1 lie 2/255 apart
@@ -47,7 +47,7 @@ def term(
     the decoder's -log p(x0 | x_t) (Ho et al. 2020, Eq. 5 and 13).
 
     `denoised` is the denoiser's opinion of x_t. `variance` is "small", that of the posterior, "large", that
-    of the forward step, or "learned", which lies where the fraction of a `LearnedVariance` says; at s = 0
+    of the forward step, or "learned", which lies where `denoised.variance_fraction` says; at s = 0
     each is as in `forward.learned_variance`. Raises ValueError for another, and for "learned" of a
     network that learns no variance.
     """
@@ -61,9 +61,7 @@ def term(
     return _bits(jnp.where(posterior > 0, kl, decoder))
 
 
-def normal_kl(
-    mean1: ArrayLike, log_variance1: ArrayLike, mean2: ArrayLike, log_variance2: ArrayLike
-) -> jax.Array:
+def normal_kl(mean1: ArrayLike, log_variance1: ArrayLike, mean2: ArrayLike, log_variance2: ArrayLike) -> jax.Array:
     """KL(N(mean1, variance1) || N(mean2, variance2)) of each element, in nats."""
     ratio = jnp.asarray(log_variance1) - log_variance2
     distance2 = (jnp.asarray(mean1) - mean2) ** 2 * jnp.exp(-jnp.asarray(log_variance2))
@@ -95,9 +93,9 @@ def _fraction(denoised: Denoised, variance: str) -> jax.Array:
         return jnp.full_like(denoised.x0, _FRACTIONS[variance])
     if variance != "learned":
         raise ValueError(f'variance = "{variance}": must be "small", "large" or "learned"')
-    if not isinstance(denoised, LearnedVariance):
+    if denoised.variance_fraction is None:
         raise ValueError('variance = "learned": this network learns no variance; use "small" or "large"')
-    return denoised.fraction
+    return denoised.variance_fraction
 
 
 def _bits(nats: jax.Array) -> jax.Array:

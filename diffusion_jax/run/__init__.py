@@ -1,5 +1,11 @@
 """A trained network and how pictures are drawn from it."""
 
-from diffusion_jax.run.network import Network as Network
-from diffusion_jax.run.run import Run as Run
-from diffusion_jax.run.sampling import Sampling as Sampling
+from diffusion_jax.run.network import Network
+from diffusion_jax.run.run import Run
+from diffusion_jax.run.settings import Guidance, Sampling
+
+__all__ = ["Guidance", "Network", "Run", "Sampling"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""The compiled program that draws one batch."""
+"""The compiled program that generates one batch."""
 
 import functools
 from typing import Any, NamedTuple
@@ -11,38 +11,38 @@ from diffusion_jax.runtime.mesh import replicated
 from diffusion_jax.sampling import guidance
 from diffusion_jax.sampling.denoiser import Denoise, clipped, denoiser
 from diffusion_jax.sampling.grids import Grid
-from diffusion_jax.sampling.sample import Frames, sample
+from diffusion_jax.sampling.loop import Frames, sample
 from diffusion_jax.sampling.samplers import Sampler
 from diffusion_jax.sampling.thresholding import dynamic_threshold
 
 
-class Pictures(NamedTuple):
-    """What each picture of a batch has of its own."""
+class PerImage(NamedTuple):
+    """The inputs that differ from image to image."""
 
-    indices: Any  # int [B], which pictures of the key's endless row
+    indices: Any  # int [B], which images of the key's endless sequence
     labels: Any  # int32 [B]
-    noise: Any | None  # [B, H, W, C] to start from; the key's own where None
-    scale: Any | None  # [B], of guidance; None guides none
+    noise: Any | None  # [B, H, W, C] to start from; the key's own if None
+    scale: Any | None  # [B], of guidance; None for no guidance
 
 
-class Settings(NamedTuple):
-    """What all pictures share, traced: another value does not recompile, None in place of one does."""
+class Shared(NamedTuple):
+    """The inputs that all images share, traced: another value does not recompile, None instead of one does."""
 
     sampler: Sampler
-    interval: tuple[Any, Any] | None  # noise levels at which guidance acts; all
-    rescale: Any | None  # factor of `guidance.rescale`; not at all
-    threshold: Any | None  # quantile of `dynamic_threshold`; none
+    interval: tuple[Any, Any] | None  # noise levels at which guidance acts; None for all
+    rescale: Any | None  # factor of `guidance.rescale`
+    threshold: Any | None  # quantile of `dynamic_threshold`
 
 
 @functools.partial(
     jax.jit,
     static_argnames=("network", "weaker", "steps", "grid", "clip", "keep", "keep_x0", "mesh"),
 )
-def draw(
+def sample_batch(
     params: tuple[Any, Any],
     key: jax.Array,
-    pictures: Pictures,
-    settings: Settings,
+    images: PerImage,
+    shared: Shared,
     *,
     network: Network,
     weaker: Network | None,
@@ -53,64 +53,64 @@ def draw(
     keep_x0: bool,
     mesh: Mesh,
 ) -> Any:
-    """One batch of pictures, the same on every process. `params` are the network's and the weaker one's."""
+    """One batch of images, replicated on all processes. `params` are the network's and the weaker network's."""
 
-    def draw_part(params, key, pictures, settings):
+    def sample_shard(params, key, images, shared):
         return sample(
             key,
-            network_denoiser(network, weaker, params, pictures, settings, clip),
+            network_denoiser(network, weaker, params, images, shared, clip),
             network.schedule,
-            (len(pictures.indices), *network.image_shape),
-            sampler=settings.sampler,
+            (len(images.indices), *network.image_shape),
+            sampler=shared.sampler,
             steps=steps,
             grid=grid,
-            indices=pictures.indices,
-            noise=pictures.noise,
+            indices=images.indices,
+            noise=images.noise,
             keep=keep,
             keep_x0=keep_x0,
         )
 
-    # Each device draws its part by itself, with the program that a single device would run: were the
-    # compiler to split the batch, it would also round differently.
+    # Each device generates its part by itself, with the program that a single device would run: if the
+    # compiler split the batch, it would also round differently.
     split = PartitionSpec(mesh.axis_names)
     everywhere, split_frames = PartitionSpec(), PartitionSpec(None, mesh.axis_names)
     frames: Any = Frames(everywhere, split_frames, split_frames if keep_x0 else None)  # type: ignore
-    drawn = jax.shard_map(
-        draw_part,
+    sampled = jax.shard_map(
+        sample_shard,
         mesh=mesh,
         in_specs=(everywhere, everywhere, split, everywhere),
         out_specs=(split, frames) if keep else split,
         check_vma=False,
-    )(params, key, pictures, settings)
-    return jax.lax.with_sharding_constraint(drawn, replicated(mesh))
+    )(params, key, images, shared)
+    return jax.lax.with_sharding_constraint(sampled, replicated(mesh))
 
 
 def network_denoiser(
     network: Network,
     weaker: Network | None,
     params: tuple[Any, Any],
-    pictures: Pictures,
-    settings: Settings,
+    images: PerImage,
+    shared: Shared,
     clip: bool,
 ) -> Denoise:
-    """The network as a denoiser: guided, rescaled and within its range where asked for."""
+    """The network as a denoiser, guided, rescaled and clipped according to the inputs."""
     schedule = network.schedule
-    main = denoise = _plain(network, params[0], pictures.labels)
-    if pictures.scale is not None:
-        scale = pictures.scale
-        if settings.interval is not None:
-            scale = guidance.interval(scale, schedule, *settings.interval)
+    main = denoise = _plain_denoiser(network, params[0], images.labels)
+    if images.scale is not None:
+        scale = images.scale
+        if shared.interval is not None:
+            scale = guidance.interval(scale, schedule, *shared.interval)
         if weaker is not None:
-            denoise = guidance.autoguidance(main, _plain(weaker, params[1], pictures.labels), scale)
+            denoise = guidance.autoguidance(main, _plain_denoiser(weaker, params[1], images.labels), scale)
         else:
-            denoise = guidance.classifier_free(main, _plain(network, params[0], None), scale)
-        if settings.rescale is not None:
-            denoise = guidance.rescale(denoise, main, schedule, settings.rescale)
-    if settings.threshold is not None:
-        return dynamic_threshold(denoise, schedule, settings.threshold)
+            denoise = guidance.classifier_free(main, _plain_denoiser(network, params[0], None), scale)
+        if shared.rescale is not None:
+            denoise = guidance.rescale(denoise, main, schedule, shared.rescale)
+    if shared.threshold is not None:
+        return dynamic_threshold(denoise, schedule, shared.threshold)
     return clipped(denoise, schedule) if clip else denoise
 
 
-def _plain(network: Network, params: Any, labels: jax.Array | None) -> Denoise:
+def _plain_denoiser(network: Network, params: Any, labels: jax.Array | None) -> Denoise:
     labels = labels if network.num_classes else None
     return denoiser(network.model.apply, params, network.schedule, network.prediction, labels)

@@ -75,16 +75,11 @@ class Checkpoints:
     def save(self, step: int, items: dict[str, Any], description: dict[str, Any]) -> None:
         """Starts writing a checkpoint in the background; `description` must be JSON."""
         self.report(wait=True)
-        leaves = {
-            name: {"shapes": _shapes(item), "fingerprints": _fingerprints(item)}
-            for name, item in items.items()
-        }
+        leaves = {name: {"shapes": _shapes(item), "fingerprints": _fingerprints(item)} for name, item in items.items()}
         meta = _sealed({"description": description, "leaves": leaves})
         args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         try:
-            self._manager.save(
-                step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args), force=True
-            )
+            self._manager.save(step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args), force=True)
         except Exception as error:
             raise CheckpointError(_failed(step, error)) from error
         self._pending = step
@@ -240,6 +235,4 @@ def _words(x: jax.Array) -> jax.Array:
 def _check_same(what: str, name: str, saved: dict[str, Any], found: dict[str, Any]) -> None:
     for path in sorted(saved.keys() | found.keys()):
         if saved.get(path) != found.get(path):
-            raise CheckpointError(
-                f"{what} of {name}{path} is {found.get(path)}, was saved as {saved.get(path)}"
-            )
+            raise CheckpointError(f"{what} of {name}{path} is {found.get(path)}, was saved as {saved.get(path)}")

@@ -7,23 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
+from diffusion_jax.process.pixels import to_uint8
+
 # Tiles smaller than this are enlarged by a whole factor, so that a person can see 8x8 pictures.
 _SMALLEST_TILE = 40
 _GAP, _BREAK = 2, 6
 _TEXT_HEIGHT = 14
 
 Captions = Sequence[object] | None
-
-
-def to_uint8(x: ArrayLike) -> np.ndarray:
-    """Pictures in [-1, 1] as uint8: floor(127.5 x + 128), clipped; u/127.5 - 1 backwards, without bias.
-
-    uint8 comes back as it is.
-    """
-    x = np.asarray(x)
-    if x.dtype == np.uint8:
-        return x
-    return np.clip(x.astype(np.float32) * 127.5 + 128.0, 0, 255).astype(np.uint8)
 
 
 def grid(x: ArrayLike, columns: int | None = None, labels: Captions = None) -> Image.Image:

@@ -12,22 +12,23 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from diffusion_jax.validation import Checked, integer
+
 # A leaf smaller than this costs more to gather than it saves.
 _SMALLEST_SPLIT = 2**12
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshShape:
+class MeshShape(Checked):
     """Devices along each axis; `data=-1` takes all that `fsdp` leaves."""
 
-    data: int = -1
-    fsdp: int = 1
+    data: int = dataclasses.field(default=-1, metadata=integer(-1))
+    fsdp: int = dataclasses.field(default=1, metadata=integer(1))
 
     def __post_init__(self):
-        if self.fsdp < 1 or self.data == 0 or self.data < -1:
-            raise ValueError(
-                f"data = {self.data}, fsdp = {self.fsdp}: must be positive (data may be -1, the rest)"
-            )
+        super().__post_init__()
+        if self.data == 0:
+            raise ValueError("data = 0: must be a number of devices, or -1 for all that fsdp leaves")
 
 
 def make_mesh(shape: MeshShape = MeshShape(), devices: list[jax.Device] | None = None) -> Mesh:
@@ -71,12 +72,9 @@ def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
     """Raises ValueError where the devices don't divide each of the batch's `accumulate` parts."""
     parts = mesh.size * accumulate
     if batch_size % parts:
-        inside = f"the {mesh.size} devices of the mesh" + (
-            f" times accumulate = {accumulate}" * (accumulate > 1)
-        )
+        inside = f"the {mesh.size} devices of the mesh" + (f" times accumulate = {accumulate}" * (accumulate > 1))
         raise ValueError(
-            f"batch_size = {batch_size}: must be divisible by {inside}; "
-            f"use {max(1, batch_size // parts) * parts}"
+            f"batch_size = {batch_size}: must be divisible by {inside}; use {max(1, batch_size // parts) * parts}"
         )
 
 

@@ -4,6 +4,7 @@ A wrapper hands what it is given beside x_t and t on to what it wraps: `x0_hat`,
 for a network that is conditioned on its own guesses (`samplers.SelfConditioned` gives it).
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.forward import expand
-from diffusion_jax.process.predictions import Denoised, LearnedVariance, Prediction
+from diffusion_jax.process.predictions import Denoised, Prediction, split_variance
 from diffusion_jax.process.schedules import Schedule
 
 Denoise = Callable[..., Denoised]
@@ -50,28 +51,15 @@ def denoiser(
         output = apply(params, prediction.network_input(x_t, alpha, sigma), time, labels, **given)
         output, fraction = split_variance(output.astype(jnp.float32), x_t.shape)
         denoised = prediction.denoised(output, x_t, alpha, sigma)
-        return denoised if fraction is None else LearnedVariance(*denoised, fraction)
+        return dataclasses.replace(denoised, variance_fraction=fraction)
 
     return clipped(denoise, schedule) if clip else denoise
-
-
-def split_variance(output: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array | None]:
-    """A network's output for pictures of `shape` as (prediction, fraction of the learned range or None).
-
-    Raises ValueError where it is neither of that shape nor has twice its channels: it would broadcast.
-    """
-    if output.shape == tuple(shape):
-        return output, None
-    if output.shape != (*shape[:-1], 2 * shape[-1]):
-        raise ValueError(f"the network makes {output.shape} of pictures {shape}: need the same shape")
-    prediction, f = jnp.split(output, 2, axis=-1)
-    return prediction, (f + 1) / 2
 
 
 def with_x0(here: Denoised, x0: jax.Array, schedule: Schedule, t: ArrayLike) -> Denoised:
     """`here` with another x0, and eps moved so that alpha x0 + sigma eps = x_t still."""
     ratio = expand(schedule.alpha(t) / schedule.sigma(t), x0)
-    return here.moved(x0, here.eps + ratio * (here.x0 - x0))
+    return dataclasses.replace(here, x0=x0, eps=here.eps + ratio * (here.x0 - x0))
 
 
 def clipped(denoise: Denoise, schedule: Schedule, low: float = -1.0, high: float = 1.0) -> Denoise:

@@ -6,17 +6,16 @@ ones that its network was trained on. To add one, subclass `Grid` and give `spre
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
 
-from diffusion_jax.arguments import check_kind, check_whole, one_number
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.validation import Checked, check_instance, check_integer, instance, number
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
+class Grid(Checked):
     """Base of the grids: checks the number of steps and moves the times onto a discrete table."""
 
     def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
@@ -25,19 +24,17 @@ class Grid:
 
     def __call__(self, schedule: Schedule, steps: int) -> np.ndarray:
         """Times for `steps` steps. Raises ValueError for steps < 1 or more than the schedule has."""
-        check_whole("steps", steps)
+        check_integer("steps", steps)
         if schedule.steps is not None and steps > schedule.steps:
-            raise ValueError(
-                f"steps = {steps}: the schedule has only {schedule.steps} times; use at most so many"
-            )
+            raise ValueError(f"steps = {steps}: the schedule has only {schedule.steps} times; use at most so many")
         times = self.spread(schedule, steps)
         return times if schedule.steps is None else _onto_table(times, schedule.steps)
 
 
 def times_of(grid: Grid, schedule: Schedule, steps: int) -> np.ndarray:
     """grid(schedule, steps). Raises ValueError for what is no grid, and for bad steps."""
-    check_kind("grid", grid, Grid, "Uniform()")
-    check_kind("schedule", schedule, Schedule, "Cosine()")
+    check_instance("grid", grid, Grid, "Uniform()")
+    check_instance("schedule", schedule, Schedule, "Cosine()")
     return grid(schedule, steps)
 
 
@@ -84,8 +81,7 @@ class Leading(Grid):
     def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
         if schedule.steps is None:
             raise ValueError(
-                f"grid Leading: {type(schedule).__name__} is continuous, with no steps to stride over; "
-                "use Uniform"
+                f"grid Leading: {type(schedule).__name__} is continuous, with no steps to stride over; use Uniform"
             )
         stride = schedule.steps // steps
         return np.append((np.arange(steps) * stride + 1)[::-1] / schedule.steps, 0.0)
@@ -99,10 +95,7 @@ class UniformLogSNR(Grid):
     is zero at t = 1, the steps are counted from 1 - last, in whose place t = 1 stands.
     """
 
-    last: float = 1e-3
-
-    def __post_init__(self):
-        object.__setattr__(self, "last", _last(self.last))
+    last: float = dataclasses.field(default=1e-3, metadata=number("(0, 0.5)"))
 
     def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
         first, last = _log_snr_range(schedule, self.last)
@@ -118,14 +111,8 @@ class Karras(Grid):
     and the pictures noisy: use `UniformLogSNR` there.
     """
 
-    rho: float = 7.0
-    last: float = 1e-3
-
-    def __post_init__(self):
-        object.__setattr__(self, "last", _last(self.last))
-        object.__setattr__(self, "rho", one_number("rho", self.rho))
-        if not self.rho > 0:
-            raise ValueError(f"rho = {self.rho}: must be positive")
+    rho: float = dataclasses.field(default=7.0, metadata=number("(0, inf)"))
+    last: float = dataclasses.field(default=1e-3, metadata=number("(0, 0.5)"))
 
     def spread(self, schedule: Schedule, steps: int) -> np.ndarray:
         high, low = np.exp(np.asarray(_log_snr_range(schedule, self.last)) / (-2 * self.rho))
@@ -143,9 +130,10 @@ class Explicit(Grid):
     """
 
     times: tuple[float, ...]
-    interpolate: bool = False
+    interpolate: bool = dataclasses.field(default=False, metadata=instance(bool, "True"))
 
     def __post_init__(self):
+        super().__post_init__()
         times = np.asarray(self.times, np.float32)  # as they will be used: two that are one there are refused
         if times.ndim != 1 or [*times[:1], *times[-1:]] != [1, 0] or not (np.diff(times) < 0).all():
             raise ValueError(f"times = {self.times}: must decrease strictly from 1.0 to 0.0")
@@ -193,10 +181,3 @@ def _onto_table(times: np.ndarray, table_steps: int) -> np.ndarray:
         k[i] = min(k[i], k[i - 1] - 1)
     k = np.maximum(k, np.arange(steps, -1, -1))
     return k / table_steps
-
-
-def _last(last: Any) -> float:
-    last = one_number("last", last)
-    if not 0 < last < 0.5:
-        raise ValueError(f"last = {last}: the smallest time before 0 must be in (0, 0.5)")
-    return last

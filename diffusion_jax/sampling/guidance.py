@@ -6,17 +6,18 @@ before overdoes. All keep alpha x0 + sigma eps = x_t. They guide x0 and eps, all
 network learns its variance too, the fraction is the conditional model's, as it stands.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_number, one_number
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise, with_x0
+from diffusion_jax.validation import as_number, check_number
 
 # w as a function of the time.
 ScaleOfTime = Callable[[ArrayLike], jax.Array]
@@ -39,16 +40,16 @@ def classifier_free(cond: Denoise, uncond: Denoise, scale: ArrayLike | ScaleOfTi
         c = cond(x_t, t, **given)
 
         def other() -> Denoised:
-            return Denoised(*uncond(x_t, t, **given))
+            return dataclasses.replace(uncond(x_t, t, **given), variance_fraction=c.variance_fraction)
 
         if callable(scale):
             w = jnp.asarray(scale(t), jnp.float32)
-            u = jax.lax.cond(jnp.any(w != 1), other, lambda: Denoised(*c))
+            u = jax.lax.cond(jnp.any(w != 1), other, lambda: c)
         else:
             w, u = jnp.asarray(scale, jnp.float32), other()
         w = _one_each("scale", w, x_t)
         # Not u + w (c - u), which rounds away from c at w = 1.
-        return c.moved(w * c.x0 + (1 - w) * u.x0, w * c.eps + (1 - w) * u.eps)
+        return dataclasses.replace(c, x0=w * c.x0 + (1 - w) * u.x0, eps=w * c.eps + (1 - w) * u.eps)
 
     return denoise
 
@@ -64,7 +65,7 @@ def interval(scale: ArrayLike, schedule: Schedule, low: ArrayLike, high: ArrayLi
     Raises ValueError unless 0 <= low < high, and for a scale that is not finite.
     """
     check_number("scale", scale)
-    low, high = one_number("low", low, 0), one_number("high", high, 0, infinite=True)
+    low, high = as_number("low", low, "[0, inf)"), as_number("high", high, "[0, inf]")
     if isinstance(low, float) and isinstance(high, float) and not low < high:
         raise ValueError(f"low = {low}, high = {high}: need 0 <= low < high, noise levels sigma/alpha")
 
@@ -98,7 +99,7 @@ def rescale(guided: Denoise, cond: Denoise, schedule: Schedule, factor: ArrayLik
 
     Raises ValueError for a factor that is not in [0, 1].
     """
-    check_number("factor", factor, 0, 1)
+    check_number("factor", factor, "[0, 1]")
 
     def denoise(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
         here, wanted = guided(x_t, t, **given), _deviation(cond(x_t, t, **given).x0)
@@ -151,9 +152,7 @@ def classifier(
     def total(x_t: jax.Array, time: jax.Array) -> jax.Array:
         each = log_probability(x_t, time)
         if each.shape != x_t.shape[:1]:
-            raise ValueError(
-                f"log_probability gives {each.shape}: need one number a picture, {x_t.shape[:1]}"
-            )
+            raise ValueError(f"log_probability gives {each.shape}: need one number a picture, {x_t.shape[:1]}")
         return each.sum()
 
     def guided(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
@@ -163,6 +162,6 @@ def classifier(
         alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
         push = jnp.where(alpha > 0, push, 0.0)
         gain = sigma**2 / jnp.where(alpha > 0, alpha, 1.0)
-        return here.moved(here.x0 + gain * push, here.eps - sigma * push)
+        return dataclasses.replace(here, x0=here.x0 + gain * push, eps=here.eps - sigma * push)
 
     return guided

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import one_number
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise, with_x0
+from diffusion_jax.validation import as_number
 
 
 def dynamic_threshold(denoise: Denoise, schedule: Schedule, quantile: ArrayLike = 0.995) -> Denoise:
@@ -20,9 +20,7 @@ def dynamic_threshold(denoise: Denoise, schedule: Schedule, quantile: ArrayLike 
 
     Raises ValueError for a quantile that is not in (0, 1].
     """
-    quantile = one_number("quantile", quantile, 0, 1)
-    if isinstance(quantile, float) and not quantile > 0:
-        raise ValueError(f"quantile = {quantile}: must be above 0, such as 0.995")
+    quantile = as_number("quantile", quantile, "(0, 1]")
 
     def denoise_and_threshold(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
         here = denoise(x_t, t, **given)

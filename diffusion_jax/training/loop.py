@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import field
 from typing import Any
 
 import jax
@@ -12,12 +13,13 @@ import tqdm
 from diffusion_jax.runtime.writers import MetricsWriter
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import Metrics, TrainStep
+from diffusion_jax.validation import Checked, integer, number
 
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Plan(Checked):
     """The `train` section of a config.
 
     Attributes:
@@ -31,29 +33,20 @@ class Plan:
       seed: of everything: parameters, order of the data, noise, dropout, samples.
     """
 
-    steps: int
-    batch_size: int
-    log_every: int = 100
-    eval_every: int = 1000
-    sample_every: int = 1000
-    checkpoint_every: int = 1000
-    eval_examples: int = 2048
-    keep_checkpoints: int = 3
-    ema_decay: float = 0.999
-    accumulate: int = 1
-    seed: int = 0
+    steps: int = field(metadata=integer(1))
+    batch_size: int = field(metadata=integer(1))
+    log_every: int = field(default=100, metadata=integer(0))
+    eval_every: int = field(default=1000, metadata=integer(0))
+    sample_every: int = field(default=1000, metadata=integer(0))
+    checkpoint_every: int = field(default=1000, metadata=integer(0))
+    eval_examples: int = field(default=2048, metadata=integer(0))
+    keep_checkpoints: int = field(default=3, metadata=integer(1))
+    ema_decay: float = field(default=0.999, metadata=number("[0, 1)"))
+    accumulate: int = field(default=1, metadata=integer(1))
+    seed: int = field(default=0, metadata=integer(0, 2**32 - 1))
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "keep_checkpoints", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
-        for name in ("log_every", "eval_every", "sample_every", "checkpoint_every", "eval_examples"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: must not be negative")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay = {self.ema_decay}: must be in [0, 1)")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed = {self.seed}: must be from 0 to 2^32 - 1")
+        super().__post_init__()
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate = {self.accumulate}: must divide batch_size = {self.batch_size}")
 

@@ -13,6 +13,7 @@ from diffusion_jax.runtime.mesh import batch_sharding, state_sharding
 from diffusion_jax.training import ema
 from diffusion_jax.training.losses import Examples, Loss
 from diffusion_jax.training.state import Model, TrainState
+from diffusion_jax.validation import check_integer, check_number
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -43,10 +44,8 @@ def make_train_step(
       mesh: where to compute: the batch split over its devices, the state over 'fsdp'.
       lr_schedule: that of `tx`, to report its value at this update as the metric learning_rate.
     """
-    if not 0 <= ema_decay < 1:
-        raise ValueError(f"ema_decay = {ema_decay}: must be in [0, 1)")
-    if accumulate < 1:
-        raise ValueError(f"accumulate = {accumulate}: must be at least 1")
+    check_number("ema_decay", ema_decay, "[0, 1)")
+    check_integer("accumulate", accumulate, 1)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         _check_memory(loss, state)

@@ -3,7 +3,11 @@
 `run()` is what `python -m diffusion_jax.verify` prints and what the tests walk.
 """
 
-from diffusion_jax.verify.certificate import run as run
-from diffusion_jax.verify.report import Row as Row
-from diffusion_jax.verify.report import full as full
-from diffusion_jax.verify.report import table as table
+from diffusion_jax.verify.certificate import run
+from diffusion_jax.verify.report import Row, full, table
+
+__all__ = ["Row", "full", "run", "table"]
+
+
+def __dir__() -> list[str]:
+    return __all__

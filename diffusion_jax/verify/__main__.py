@@ -15,7 +15,7 @@ from absl import flags
 
 from diffusion_jax import verify
 from diffusion_jax.commands import no_more
-from diffusion_jax.experiment import sampler_from_text, schedule_from_text
+from diffusion_jax.config.text import sampler_from_text, schedule_from_text
 from diffusion_jax.sampling.samplers import Sampler
 
 

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
+from diffusion_jax.oracles import chain
 from diffusion_jax.process import predictions, schedules
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling import samplers
 from diffusion_jax.sampling.samplers import Sampler
-from diffusion_jax.verify import chain
 
 # A sampling error of five standard errors comes once in two million draws.
 SIGMAS = 5.0

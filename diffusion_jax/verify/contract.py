@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.arguments import shown
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Discrete, RectifiedFlow, Schedule
-from diffusion_jax.sampling.sample import picture_keys
+from diffusion_jax.sampling.randomness import image_keys
 from diffusion_jax.sampling.samplers import Sampler
+from diffusion_jax.validation import describe
 from diffusion_jax.verify.marched import ORDER_STEPS, alternating
 
 _FEWEST = 500
@@ -24,15 +24,13 @@ def check_sampler(name: str, sampler: Sampler) -> None:
     Raises ValueError, in one line, for one that fails or gives back something else.
     """
     if sampler.adaptive:
-        raise ValueError(
-            f"{name}: chooses its own steps, so it has no order in ours; the full verify has its row"
-        )
+        raise ValueError(f"{name}: chooses its own steps, so it has no order in ours; the full verify has its row")
     if not isinstance(_asked(f"{name}: its order", lambda: getattr(sampler, "order", None)), int | float):
         raise ValueError(f"{name}: has no order; declare it, order: ClassVar[int] = 1")
     x = jnp.zeros((2, 1, 1, 3))
 
     def step(sampler: Sampler, x_t: jax.Array, t: jax.Array, s: jax.Array):
-        keys = picture_keys(jax.random.key(0), jnp.arange(len(x_t)))
+        keys = image_keys(jax.random.key(0), jnp.arange(len(x_t)))
         memory = sampler.init(x_t)
         return memory, sampler.step(keys, _denoise, RectifiedFlow(), x_t, t, s, memory)
 
@@ -44,9 +42,7 @@ def check_sampler(name: str, sampler: Sampler) -> None:
     if _shapes(x_s) != _shapes(x):
         raise ValueError(f"{name}: step makes x_s of {_shapes(x_s)}, must be like x_t, {_shapes(x)}")
     if _shapes(after) != _shapes(memory):
-        raise ValueError(
-            f"{name}: step makes memory of {_shapes(after)}, must be like that of init, {_shapes(memory)}"
-        )
+        raise ValueError(f"{name}: step makes memory of {_shapes(after)}, must be like that of init, {_shapes(memory)}")
 
 
 def check_schedule(name: str, schedule: Schedule) -> None:
@@ -83,11 +79,9 @@ def check_schedule(name: str, schedule: Schedule) -> None:
 
 def _check_betas(name: str, betas: Any) -> None:
     if not isinstance(betas, np.ndarray) or betas.dtype != np.float64 or betas.ndim != 1:
-        raise ValueError(f"{name}: betas() makes {shown(betas)}, must make a NumPy array, float64 [T]")
+        raise ValueError(f"{name}: betas() makes {describe(betas)}, must make a NumPy array, float64 [T]")
     if not np.all((betas >= 0) & (betas <= 1)):
-        raise ValueError(
-            f"{name}: betas() goes from {betas.min():.3g} to {betas.max():.3g}, must be in [0, 1]"
-        )
+        raise ValueError(f"{name}: betas() goes from {betas.min():.3g} to {betas.max():.3g}, must be in [0, 1]")
 
 
 def _numbers(name: str, schedule: Schedule, part: str, at: np.ndarray) -> np.ndarray:

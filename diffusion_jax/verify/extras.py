@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.oracles.data import Correlated, Gaussian, exact_denoiser
 from diffusion_jax.process import schedules
 from diffusion_jax.process.predictions import V
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling import editing, likelihood
 from diffusion_jax.sampling.grids import Quadratic
-from diffusion_jax.sampling.sample import first_noise, sample
+from diffusion_jax.sampling.loop import sample
+from diffusion_jax.sampling.randomness import first_noise
 from diffusion_jax.sampling.samplers import RK45, DPMSolverPP
-from diffusion_jax.verify.data import Correlated, Gaussian, exact_denoiser
 from diffusion_jax.verify.marched import quick_jit, scales
 from diffusion_jax.verify.report import Row
 
@@ -84,9 +85,7 @@ def _inpainting(schedule: Schedule, where: str) -> Iterator[Row]:
     known = data.mean[0] + data.std[0]  # one deviation up
     images, mask = jnp.full((n, 1, 1, 2), known), np.array([True, False]).reshape(1, 1, 2)
     x = quick_jit(
-        lambda images: editing.inpaint(
-            jax.random.key(4), denoise, schedule, images, mask, steps=20, resamples=6
-        )
+        lambda images: editing.inpaint(jax.random.key(4), denoise, schedule, images, mask, steps=20, resamples=6)
     )(images)
     yield Row("inpainting keeps the known pixels", where, float(jnp.abs(x[..., 0] - known).max()), 0.0)
     other = np.asarray(x[..., 1], np.float64)
@@ -129,9 +128,7 @@ def _bound() -> Iterator[Row]:
 
     schedule, data = schedules.Cosine(), Gaussian(0.1, 0.3)
     denoise = exact_denoiser(data, schedule, V())
-    levels = np.clip(
-        np.round((data.mean + data.std * np.random.default_rng(0).normal(size=4096) + 1) * 127.5), 1, 254
-    )
+    levels = np.clip(np.round((data.mean + data.std * np.random.default_rng(0).normal(size=4096) + 1) * 127.5), 1, 254)
     x0 = (levels / 127.5 - 1).astype(np.float32).reshape(64, 8, 8, 1)
     edges = [ndtr((x0.astype(np.float64) + side / 255 - data.mean) / data.std) for side in (-1, 1)]
     exact = -np.log2(edges[1] - edges[0]).mean()

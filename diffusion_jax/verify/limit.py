@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.oracles.data import exact_denoiser
 from diffusion_jax.process.predictions import V
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling import grids
-from diffusion_jax.sampling.sample import march, picture_keys
+from diffusion_jax.sampling.loop import march
+from diffusion_jax.sampling.randomness import image_keys, standard_normal
 from diffusion_jax.sampling.samplers import Sampler
-from diffusion_jax.sampling.samplers.base import noise
 from diffusion_jax.verify.cases import LAWS, SIGMAS
-from diffusion_jax.verify.data import exact_denoiser
 from diffusion_jax.verify.marched import GAUSSIAN, Marched, Together, padded
 from diffusion_jax.verify.report import Row
 
@@ -56,8 +56,8 @@ def ends(schedule: Schedule, samplers: dict[str, Sampler]) -> np.ndarray:
     together = Together(tuple(samplers.values()))
 
     def drawn(key: jax.Array, times: jax.Array) -> jax.Array:
-        keys = picture_keys(key, jnp.arange(PICTURES))
-        start = schedule.sigma(times[0]) * noise(keys, (1, 1, PIXELS))
+        keys = image_keys(key, jnp.arange(PICTURES))
+        start = schedule.sigma(times[0]) * standard_normal(keys, (1, 1, PIXELS))
         end, _ = march(keys, denoise, schedule, together, jnp.concatenate([start] * len(samplers)), times)
         return end.reshape(len(samplers), PICTURES, PIXELS)
 

@@ -8,22 +8,21 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.oracles.data import Correlated, Gaussian, Mixture, exact_denoiser, side_by_side
 from diffusion_jax.process.predictions import Denoised, V
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling import grids
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.guidance import classifier_free
-from diffusion_jax.sampling.sample import march, picture_keys
+from diffusion_jax.sampling.loop import march
+from diffusion_jax.sampling.randomness import image_keys, standard_normal
 from diffusion_jax.sampling.samplers import Sampler
-from diffusion_jax.sampling.samplers.base import noise
 from diffusion_jax.verify.cases import predictions_for
-from diffusion_jax.verify.data import Correlated, Gaussian, Mixture, exact_denoiser, side_by_side
 
 # Compiling is most of what this costs, and little of it is needed at these sizes.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -120,6 +119,7 @@ def scales(schedule: Schedule, t) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(alpha, np.float64), np.asarray(sigma, np.float64)
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Together(Sampler):
     """Samplers side by side along the batch, that ask the denoiser once for all where their steps begin.
@@ -127,8 +127,11 @@ class Together(Sampler):
     Once the times repeat they stay where they are: grids of any length fit one program.
     """
 
-    order: ClassVar[int] = 0
     samplers: tuple[Sampler, ...] = ()
+
+    @property
+    def order(self):
+        return 0
 
     def init(self, x):
         parts = jnp.split(x, len(self.samplers))
@@ -136,8 +139,8 @@ class Together(Sampler):
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         parts = jnp.split(x_t, len(self.samplers))
-        first, schedule = Denoised(*denoise(x_t, t)), _known_at(schedule, t, s)
-        each = zip(*(jnp.split(part, len(parts)) for part in first), strict=True)
+        first, schedule = denoise(x_t, t), _known_at(schedule, t, s)
+        each = map(Denoised, jnp.split(first.x0, len(parts)), jnp.split(first.eps, len(parts)))
         moved = [
             sampler.step(keys, _asked_once(denoise, part, t, here), schedule, part, t, s, before)
             for sampler, part, here, before in zip(self.samplers, parts, each, memory, strict=True)
@@ -146,11 +149,11 @@ class Together(Sampler):
         return jax.tree.map(lambda new, old: jnp.where(s < t, new, old), (x_s, after), (x_t, memory))
 
 
-def _asked_once(denoise: Denoise, x_t: jax.Array, t: jax.Array, here: tuple) -> Denoise:
+def _asked_once(denoise: Denoise, x_t: jax.Array, t: jax.Array, here: Denoised) -> Denoise:
     """`denoise`, with the answer for this very state and time at hand."""
 
     def ask(x, time, **given):
-        return Denoised(*here) if x is x_t and time is t else denoise(x, time, **given)
+        return here if x is x_t and time is t else denoise(x, time, **given)
 
     return ask
 
@@ -175,9 +178,9 @@ def run(schedule: Schedule, samplers: dict[str, Sampler]) -> Marched:
     denoise = jax.jit(denoise)  # traced once, not once for each sampler
 
     def one_row(start_key: jax.Array, step_key: jax.Array, indices: jax.Array, times: jax.Array):
-        normal = noise(picture_keys(start_key, indices), (2, 2, pixels // 4))
+        normal = standard_normal(image_keys(start_key, indices), (2, 2, pixels // 4))
         start = schedule.sigma(times[0]) * normal
-        keys = picture_keys(step_key, indices)
+        keys = image_keys(step_key, indices)
         together = Together(tuple(samplers.values()))
         starts = jnp.concatenate([start] * len(samplers))
         end, _ = march(keys, denoise, schedule, together, starts, times)

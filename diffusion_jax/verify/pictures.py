@@ -1,5 +1,6 @@
 """Checks of the loop itself: noise, memory, compiles, and what one call leaves for the next."""
 
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
@@ -9,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.oracles.data import Gaussian, exact_denoiser
 from diffusion_jax.process import forward, schedules
-from diffusion_jax.process.predictions import Denoised, LearnedVariance, V
+from diffusion_jax.process.predictions import Denoised, V
 from diffusion_jax.sampling import guidance
-from diffusion_jax.sampling.sample import sample
+from diffusion_jax.sampling.loop import sample
 from diffusion_jax.sampling.samplers import DDIM, DDPM, DPMSolverPP, Sampler
-from diffusion_jax.verify.data import Gaussian, exact_denoiser
 from diffusion_jax.verify.marched import quick_jit
 from diffusion_jax.verify.report import Row
 
@@ -34,9 +35,7 @@ def _noise() -> Iterator[Row]:
 
     steps, n = 8, 64
     draw = quick_jit(
-        lambda key: sample(
-            key, nothing, _COSINE, (n, 8, 8, 1), sampler=DDIM(1.0), steps=steps, keep=steps + 1
-        )
+        lambda key: sample(key, nothing, _COSINE, (n, 8, 8, 1), sampler=DDIM(1.0), steps=steps, keep=steps + 1)
     )
     frames = draw(jax.random.key(0))[1]
     z = np.asarray(frames.x[:-1], np.float64).reshape(steps, n, -1)  # the last is data, without noise
@@ -63,9 +62,7 @@ def _memory() -> Iterator[Row]:
 
     def temporary(steps: int) -> int:
         draw = quick_jit(
-            lambda key: sample(
-                key, denoise, _COSINE, (16, 32, 32, 3), sampler=DPMSolverPP(order=3), steps=steps
-            )
+            lambda key: sample(key, denoise, _COSINE, (16, 32, 32, 3), sampler=DPMSolverPP(order=3), steps=steps)
         )
         analysis: Any = draw.lower(jax.random.key(0)).compile().memory_analysis()
         return analysis.temp_size_in_bytes
@@ -84,7 +81,7 @@ def _recompiles() -> Iterator[Row]:
         where = labels.reshape(-1, 1, 1, 1) / 10
 
         def model(mean) -> Any:
-            return lambda x_t, t: Denoised(*Gaussian().denoised(x_t - mean, *_scales(t)))
+            return lambda x_t, t: Gaussian().denoised(x_t - mean, *_scales(t))
 
         w = guidance.interval(scale, _COSINE, low, high)
         guided = guidance.classifier_free(model(where), model(0.0), w)
@@ -123,7 +120,7 @@ def _learned() -> Iterator[Row]:
 
         def denoise(x_t, t, fraction=fraction):
             here = Gaussian().denoised(x_t, *_scales(t))
-            return LearnedVariance(*here, jnp.full_like(x_t, fraction))
+            return dataclasses.replace(here, variance_fraction=jnp.full_like(x_t, fraction))
 
         def step(sampler: Sampler, denoise=denoise):
             t, s = jnp.float32(0.6), jnp.float32(0.4)

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.oracles.chain import posterior_variance, step_variance
 from diffusion_jax.process import forward, predictions, schedules
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Discrete, Schedule
 from diffusion_jax.sampling import grids
-from diffusion_jax.verify.chain import posterior_variance, step_variance
 from diffusion_jax.verify.marched import scales
 from diffusion_jax.verify.report import Row
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from diffusion_jax.oracles import chain
 from diffusion_jax.sampling.samplers import Sampler
-from diffusion_jax.verify import chain
 from diffusion_jax.verify.cases import EQUAL, LAWS, SIGMAS
 from diffusion_jax.verify.marched import (
     CORRELATED,

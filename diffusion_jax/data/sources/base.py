@@ -114,9 +114,7 @@ def check_classes(labels: np.ndarray, trained: np.ndarray, names: Sequence[str] 
     """Raises DataError for one class only, and for one with no picture among those that are trained on."""
     present = np.unique(labels)
     if len(present) < 2:
-        raise DataError(
-            f'there is only the class "{names[0] if names else present[0]}"; need two, or no classes'
-        )
+        raise DataError(f'there is only the class "{names[0] if names else present[0]}"; need two, or no classes')
     if len(missing := np.setdiff1d(present, trained)):
         name = names[missing[0]] if names else missing[0]
         raise DataError(f'class "{name}": all its pictures are held out; change holdout, or give it more')

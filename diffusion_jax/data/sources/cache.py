@@ -45,9 +45,7 @@ class Cache:
         try:
             return self._records[index]
         except RuntimeError as error:
-            raise DataError(
-                f"cache {self.file} is damaged ({first_line(error)}); delete it and start again"
-            ) from error
+            raise DataError(f"cache {self.file} is damaged ({first_line(error)}); delete it and start again") from error
 
 
 def directory(cache_dir: str) -> Path:

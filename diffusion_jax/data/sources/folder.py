@@ -114,9 +114,7 @@ class Folder(Dataset):
     def _cache_file(self, root: Path) -> Path:
         where = cache.directory(self.cache_dir)
         if where.is_relative_to(root):
-            raise DataError(
-                f'cache_dir = "{self.cache_dir}": {where} lies in the folder of the pictures; name another'
-            )
+            raise DataError(f'cache_dir = "{self.cache_dir}": {where} lies in the folder of the pictures; name another')
         key = hashlib.sha256(f"{root} {self._decoder()}".encode(errors="surrogateescape"))
         return where / f"{key.hexdigest()[:16]}.array_record"
 

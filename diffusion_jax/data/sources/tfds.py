@@ -44,8 +44,7 @@ class TFDS(Dataset):
         shape = features["image"].shape
         if None in shape:
             raise DataError(
-                f'dataset = "{self.dataset}": its pictures differ in size {shape}; '
-                "use one whose pictures are all alike"
+                f'dataset = "{self.dataset}": its pictures differ in size {shape}; use one whose pictures are all alike'
             )
         if features["image"].np_dtype != np.uint8:
             raise DataError(
@@ -54,9 +53,7 @@ class TFDS(Dataset):
             )
         label = dict(features).get("label")
         if label is not None and not hasattr(label, "num_classes"):
-            raise DataError(
-                f'dataset = "{self.dataset}": its feature "label" is no class; use another data set'
-            )
+            raise DataError(f'dataset = "{self.dataset}": its feature "label" is no class; use another data set')
         num_classes = label.num_classes if label is not None else 0
         names = tuple(label.names) if label is not None and label.names else ()
         return tuple(  # type: ignore[return-value]
@@ -76,9 +73,7 @@ class TFDS(Dataset):
             near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise DataError(f'dataset = "{self.dataset}": TFDS knows no such data set{hint}') from None
-        except (
-            Exception
-        ) as error:  # some builders need TensorFlow, or a network, to say so much as their name
+        except Exception as error:  # some builders need TensorFlow, or a network, to say so much as their name
             raise DataError(self._unprepared(name, tfds.core.constants.DATA_DIR)) from error
         if not builder.data_path.exists() or not builder.info.splits:
             raise DataError(self._unprepared(name, builder.data_dir))

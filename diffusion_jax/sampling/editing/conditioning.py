@@ -1,17 +1,18 @@
 """The denoiser of pictures of which a linear measurement is known."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_floats, check_number, check_whole, one_number
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.editing.measurements import Measurement
+from diffusion_jax.validation import as_number, check_floats, check_integer, check_number
 
 
 def conditioned(
@@ -50,10 +51,10 @@ def conditioned(
     Raises ValueError for a negative noise_std or lowest_snr, iterations below 1, y that is not finite, and,
     when called, y of another shape.
     """
-    check_whole("iterations", iterations)
+    check_integer("iterations", iterations)
     check_floats("y", y)
-    lowest_snr = one_number("lowest_snr", lowest_snr, 0)
-    check_number("noise_std", noise_std, 0)
+    lowest_snr = as_number("lowest_snr", lowest_snr, "[0, inf)")
+    check_number("noise_std", noise_std, "[0, inf)")
     y, noise_std = jnp.asarray(y, jnp.float32), jnp.asarray(noise_std, jnp.float32)
     if y.ndim < 2:
         raise ValueError(f"y has shape {y.shape}: need [B, ...], a measurement of each picture")
@@ -77,7 +78,7 @@ def conditioned(
             return measurement.forward(covariance(z)) + expand(noise_std, z) ** 2 * z
 
         shift = covariance(_solve(operator, missing, iterations))
-        return here.moved(x0 + shift, here.eps - alpha / sigma * shift)
+        return dataclasses.replace(here, x0=x0 + shift, eps=here.eps - alpha / sigma * shift)
 
     return denoise_given_y
 

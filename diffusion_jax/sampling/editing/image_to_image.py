@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import one_number
 from diffusion_jax.process.forward import diffuse
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.editing.pictures import checked_pictures
 from diffusion_jax.sampling.grids import Grid, Uniform, times_of
-from diffusion_jax.sampling.sample import first_noise, picture_indices, sample, shaped
+from diffusion_jax.sampling.loop import as_batch, sample
+from diffusion_jax.sampling.randomness import first_noise, image_indices
 from diffusion_jax.sampling.samplers import DDIM, Sampler
+from diffusion_jax.validation import as_number
 
 
 def image_to_image(
@@ -44,13 +45,11 @@ def image_to_image(
     """
     times = from_strength(times_of(grid, schedule, steps), strength)
     images = checked_pictures(images)
-    indices = picture_indices(indices, len(images))
+    indices = image_indices(indices, len(images))
     if noise is None:
         noise = first_noise(key, indices, images.shape[1:])
-    x = diffuse(schedule, images, jnp.float32(times[0]), shaped("noise", noise, images.shape))
-    return sample(
-        key, denoise, schedule, images.shape, sampler=sampler, times=times, indices=indices, start=x
-    )
+    x = diffuse(schedule, images, jnp.float32(times[0]), as_batch("noise", noise, images.shape))
+    return sample(key, denoise, schedule, images.shape, sampler=sampler, times=times, indices=indices, start=x)
 
 
 def from_strength(times: np.ndarray, strength: float) -> np.ndarray:
@@ -58,13 +57,10 @@ def from_strength(times: np.ndarray, strength: float) -> np.ndarray:
 
     A time that a float32 of the strength would reach counts as reached. Raises ValueError.
     """
-    strength = one_number("strength", strength)
-    if not 0 < strength <= 1:
-        raise ValueError(f"strength = {strength}: must be above 0, and 1 at most")
+    strength = as_number("strength", strength, "(0, 1]")
     kept = times[times <= strength * (1 + 1e-6)]
     if len(kept) < 2:
         raise ValueError(
-            f"strength = {strength}: the smallest time of the grid is {times[-2]:.3g}; use at least that, "
-            "or more steps"
+            f"strength = {strength}: the smallest time of the grid is {times[-2]:.3g}; use at least that, or more steps"
         )
     return kept

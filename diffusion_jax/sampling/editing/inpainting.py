@@ -1,22 +1,23 @@
 """Pictures of which a part is known."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_whole
 from diffusion_jax.process import forward
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.editing.pictures import known_part
 from diffusion_jax.sampling.grids import Grid, Uniform, times_of
-from diffusion_jax.sampling.sample import first_noise, fold, march, picture_indices, picture_keys, shaped
+from diffusion_jax.sampling.loop import as_batch, march
+from diffusion_jax.sampling.randomness import first_noise, fold, image_indices, image_keys
+from diffusion_jax.sampling.randomness import standard_normal as normal
 from diffusion_jax.sampling.samplers import DDIM, Sampler
-from diffusion_jax.sampling.samplers.base import noise as normal
+from diffusion_jax.validation import check_integer
 
 # Of each picture's key of a step, which the sampler under it may use in any other way.
 _KNOWN = 0x6B6E
@@ -59,16 +60,17 @@ def inpaint(
     """
     images, known = known_part(images, mask)
     times = resampled(times_of(grid, schedule, steps), jump_length, resamples)
-    indices = picture_indices(indices, len(images))
-    keys = picture_keys(key, indices)
+    indices = image_indices(indices, len(images))
+    keys = image_keys(key, indices)
     if noise is None:
         noise = first_noise(key, indices, images.shape[1:])
-    x = forward.diffuse(schedule, images, jnp.float32(times[0]), shaped("noise", noise, images.shape))
+    x = forward.diffuse(schedule, images, jnp.float32(times[0]), as_batch("noise", noise, images.shape))
     replacing = Replacing(sampler, images, known)
     x, _ = march(keys, denoise, schedule, replacing, x, jnp.asarray(times, jnp.float32))
     return jnp.where(known, images, x)
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Replacing(Sampler):
     """Steps of `inner` whose known pixels are replaced by noisy ones of `images`; steps up add noise.
@@ -76,10 +78,13 @@ class Replacing(Sampler):
     `known`, bool, broadcasts to `images`, [B, H, W, C]. After a step up `inner` begins anew.
     """
 
-    order: ClassVar[int] = 0  # it does not converge to the data
     inner: Sampler
     images: jax.Array
     known: jax.Array
+
+    @property
+    def order(self):
+        return 0  # it does not converge to the data
 
     def init(self, x):
         return self.inner.init(x)
@@ -106,11 +111,10 @@ def resampled(times: np.ndarray, jump_length: int, resamples: int) -> np.ndarray
     """
     steps = len(times) - 1
     for name, value in (("resamples", resamples), ("jump_length", jump_length)):
-        check_whole(name, value)
+        check_integer(name, value)
     if resamples > 1 and 2 * jump_length > steps:
         raise ValueError(
-            f"jump_length = {jump_length}: {steps} steps allow {steps // 2} at most; use more steps, or "
-            "resamples=1"
+            f"jump_length = {jump_length}: {steps} steps allow {steps // 2} at most; use more steps, or resamples=1"
         )
     left = [steps]  # steps to the data from each state
     for k in range(steps - 1, -1, -1):

@@ -1,22 +1,23 @@
 """From pictures to the noise that a deterministic sampler makes them of, and back."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_whole
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.editing.pictures import checked_pictures, checked_states
 from diffusion_jax.sampling.grids import Grid, Uniform, times_of
-from diffusion_jax.sampling.sample import march, picture_indices, picture_keys, sample
+from diffusion_jax.sampling.loop import march, sample
+from diffusion_jax.sampling.randomness import image_indices, image_keys
 from diffusion_jax.sampling.samplers import DDIM, Sampler
+from diffusion_jax.validation import STATIC, integer
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Inversion(Sampler):
     """A step of DDIM backwards, from time t up to s > t.
@@ -29,11 +30,11 @@ class Inversion(Sampler):
     divided by sigma.
     """
 
-    order: ClassVar[int] = 1
-    iterations: int = 2
+    iterations: int = dataclasses.field(default=2, metadata=STATIC | integer(1))
 
-    def __post_init__(self):
-        check_whole("iterations", self.iterations)
+    @property
+    def order(self):
+        return 1
 
     def init(self, x):
         return Denoised(x, jnp.zeros_like(x))  # what is known of data
@@ -43,11 +44,11 @@ class Inversion(Sampler):
         d_sigma = schedule.sigma(s) - schedule.sigma(t)
 
         def iterate(_, here: Denoised) -> Denoised:
-            x0, eps = denoise(x_t + d_alpha * here.x0 + d_sigma * here.eps, s)
-            return Denoised(x0, eps)
+            there = denoise(x_t + d_alpha * here.x0 + d_sigma * here.eps, s)
+            return dataclasses.replace(there, variance_fraction=None)
 
-        x0, eps = jax.lax.fori_loop(0, self.iterations, iterate, memory)
-        return x_t + d_alpha * x0 + d_sigma * eps, Denoised(x0, eps)
+        there = jax.lax.fori_loop(0, self.iterations, iterate, memory)
+        return x_t + d_alpha * there.x0 + d_sigma * there.eps, there
 
 
 def invert(
@@ -81,9 +82,7 @@ def decode(
     """Pictures of states at the grid's first time, as `invert` gives them, by DDIM without noise."""
     latents = checked_states("latents", latents)
     key = jax.random.key(0)  # nothing is drawn
-    return sample(
-        key, denoise, schedule, latents.shape, sampler=DDIM(), steps=steps, grid=grid, start=latents
-    )
+    return sample(key, denoise, schedule, latents.shape, sampler=DDIM(), steps=steps, grid=grid, start=latents)
 
 
 def reconstruct(
@@ -102,4 +101,4 @@ def reconstruct(
 
 def _no_keys(n: int) -> jax.Array:
     """The loop hands keys to every step; these ones draw nothing."""
-    return picture_keys(jax.random.key(0), picture_indices(None, n))
+    return image_keys(jax.random.key(0), image_indices(None, n))

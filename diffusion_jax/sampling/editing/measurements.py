@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_whole
 from diffusion_jax.sampling.editing.pictures import known_pixels
+from diffusion_jax.validation import check_integer
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601: what Pillow's "L" is
 
@@ -51,13 +51,11 @@ class Downsample(Measurement):
     factor: int = 2
 
     def __post_init__(self):
-        check_whole("factor", self.factor)
+        check_integer("factor", self.factor)
 
     def forward(self, x):
         if x.shape[1] % self.factor or x.shape[2] % self.factor:
-            raise ValueError(
-                f"factor = {self.factor}: does not divide pictures of {x.shape[1]}x{x.shape[2]} pixels"
-            )
+            raise ValueError(f"factor = {self.factor}: does not divide pictures of {x.shape[1]}x{x.shape[2]} pixels")
         batch, height, width, channels = x.shape
         blocks = (batch, height // self.factor, self.factor, width // self.factor, self.factor, channels)
         return jnp.mean(x.reshape(blocks), axis=(2, 4))

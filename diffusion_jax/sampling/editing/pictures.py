@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_floats, concrete
+from diffusion_jax.validation import check_floats, concrete
 
 _FAR = 16.0  # data that are no pictures may leave [-1, 1], but 0 .. 255 is another range altogether
 

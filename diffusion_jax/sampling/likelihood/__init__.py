@@ -14,10 +14,12 @@ pictures of a call go through `denoise` at once; more than fit are given in seve
 `indices`.
 """
 
-from diffusion_jax.sampling.likelihood.base import Estimate as Estimate
-from diffusion_jax.sampling.likelihood.bound import Bound as Bound
-from diffusion_jax.sampling.likelihood.bound import by_log_snr as by_log_snr
-from diffusion_jax.sampling.likelihood.bound import by_sampled_vlb as by_sampled_vlb
-from diffusion_jax.sampling.likelihood.bound import by_vlb as by_vlb
-from diffusion_jax.sampling.likelihood.flow import by_ode as by_ode
-from diffusion_jax.sampling.likelihood.flow import log_density as log_density
+from diffusion_jax.sampling.likelihood.base import Estimate
+from diffusion_jax.sampling.likelihood.bound import Bound, by_log_snr, by_sampled_vlb, by_vlb
+from diffusion_jax.sampling.likelihood.flow import by_ode, log_density
+
+__all__ = ["Bound", "Estimate", "by_log_snr", "by_ode", "by_sampled_vlb", "by_vlb", "log_density"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_whole
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.grids import Grid, times_of
-from diffusion_jax.sampling.sample import picture_indices, picture_keys
+from diffusion_jax.sampling.randomness import image_indices, image_keys
+from diffusion_jax.validation import check_integer
 
 # float32 pictures in [-1, 1] miss their level by some 1e-5 of it.
 _ON_A_LEVEL = 1e-3
@@ -47,7 +47,7 @@ def checked_pictures(x0: ArrayLike) -> jax.Array:
 
 def checked_times(schedule: Schedule, grid: Grid, steps: int) -> np.ndarray:
     """grid(schedule, steps), float64 [steps + 1], from 1 to 0. Raises ValueError where it is not that."""
-    check_whole("steps", steps, 2)
+    check_integer("steps", steps, 2)
     times = times_of(grid, schedule, steps)
     if times[0] != 1:
         raise ValueError(
@@ -65,4 +65,4 @@ def check_batch(name: str, x: jax.Array) -> None:
 
 def keys_of(key: jax.Array, n: int, indices: ArrayLike | None) -> jax.Array:
     """A stream of its own for each of n pictures, [n]. Raises ValueError for bad indices or a bad key."""
-    return picture_keys(key, picture_indices(indices, n))
+    return image_keys(key, image_indices(indices, n))

@@ -7,14 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_number, check_whole, concrete
 from diffusion_jax.process import forward, vlb
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.likelihood import base
-from diffusion_jax.sampling.sample import fold
-from diffusion_jax.sampling.samplers.base import noise
+from diffusion_jax.sampling.randomness import fold, standard_normal
+from diffusion_jax.validation import check_integer, check_number, concrete
 
 # A continuous schedule's bound has as many terms as one likes.
 _CONTINUOUS_STEPS = 1000
@@ -86,7 +85,7 @@ def by_sampled_vlb(
     mean of independent draws is an unbiased estimate of the bound, with their standard error. The
     arguments and errors are `by_vlb`'s; `draws` must be at least 2.
     """
-    check_whole("draws", draws, 2)  # for a standard error
+    check_integer("draws", draws, 2)  # for a standard error
     x0, times = base.checked_pictures(x0), _times(schedule, grid, steps)
     keys, last = base.keys_of(key, len(x0), indices), len(times) - 2
 
@@ -134,5 +133,5 @@ def _term(
     variance: str,
 ) -> jax.Array:
     """One term of the bound, [B], at an x_t drawn with `keys`."""
-    x_t = forward.diffuse(schedule, x0, t, noise(keys, x0.shape[1:]))
+    x_t = forward.diffuse(schedule, x0, t, standard_normal(keys, x0.shape[1:]))
     return vlb.term(schedule, x0, denoise(x_t, t), t, s, variance)

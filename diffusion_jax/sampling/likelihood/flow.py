@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_floats, shown
+from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.grids import Grid, UniformLogSNR
 from diffusion_jax.sampling.likelihood import base
-from diffusion_jax.sampling.sample import fold
+from diffusion_jax.sampling.randomness import fold
+from diffusion_jax.validation import check_floats, describe
 
 Probes = int | Literal["exact"]
 
@@ -96,7 +97,7 @@ def log_density(
     whole = isinstance(probes, int | np.integer) and not isinstance(probes, bool)
     if probes != "exact" and not (whole and probes >= 2):
         raise ValueError(
-            f'probes = {shown(probes)}: must be "exact", or a whole number of at least 2 for a standard error'
+            f'probes = {describe(probes)}: must be "exact", or a whole number of at least 2 for a standard error'
         )
     check_floats("x", x)
     x, path = jnp.asarray(x, jnp.float32), _path(schedule, grid, steps)
@@ -105,9 +106,9 @@ def log_density(
 
     def body(carry: tuple[jax.Array, jax.Array], node: tuple) -> tuple[tuple[jax.Array, jax.Array], None]:
         (y, integrals), (i, here, there) = carry, node
-        x0, along, eps = jax.linearize(lambda y: tuple(denoise(here.length * y, here.t)), y, has_aux=True)
+        x0, along, eps = jax.linearize(lambda y: _parts(denoise(here.length * y, here.t)), y, has_aux=True)
         integrals += here.weight * _traces(fold(keys, i + 1), along, y, probes)
-        x0_there, eps_there = denoise(there.length * (y + here.d_cos * x0 + here.d_sin * eps), there.t)
+        x0_there, eps_there = _parts(denoise(there.length * (y + here.d_cos * x0 + here.d_sin * eps), there.t))
         y += here.d_cos * (x0 + x0_there) / 2 + here.d_sin * (eps + eps_there) / 2
         return (y, integrals), None
 
@@ -118,6 +119,10 @@ def log_density(
     trace = base.Estimate(integrals[0], jnp.zeros(len(x))) if exact else base.mean_of(integrals)
     normal = jax.scipy.stats.norm.logpdf(y / path.sin[-1]) - math.log(path.sin[0] / path.cos[0])
     return trace._replace(value=normal.reshape(len(x), -1).sum(1) - trace.value)
+
+
+def _parts(denoised: Denoised) -> tuple[jax.Array, jax.Array]:
+    return denoised.x0, denoised.eps
 
 
 class _Node(NamedTuple):

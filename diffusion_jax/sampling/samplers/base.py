@@ -1,64 +1,53 @@
-"""Samplers: one reverse step from time t to time s < t, with the whole algorithm on one screen.
+"""The sampler interface: one reverse step from time t to time s < t.
 
-A sampler is a frozen dataclass with a declared `order` (of its global error, checked by the tests)
-and `step(keys, denoise, schedule, x_t, t, s, memory) -> (x_s, memory)`. It receives the denoiser, so that
-it may call it twice; `keys` holds one key a picture, [B]; `memory` is what a multistep method carries
-from step to step, made by `init`. Its float fields, and those of a sampler that it holds, are traced
-under jit, the others static.
+A sampler is a frozen dataclass, registered as a pytree, with a declared `order` (of its global error, measured
+by the tests) and `step(keys, denoise, schedule, x_t, t, s, memory) -> (x_s, memory)`. It receives the denoiser,
+so that it may call it more than once; `keys` holds one key per image, [B]; `memory` is what a multistep method
+carries from step to step, made by `init`.
 
-To add one, subclass `Sampler`; `sample` holds the only loop.
+Its fields are traced under jit, except those marked static in their metadata:
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Mine(Sampler):
+        strength: float = 0.3
+        variant: str = dataclasses.field(default="a", metadata=dict(static=True))
+
+To add a sampler, subclass `Sampler`; `sample` holds the only loop.
 """
 
+import abc
 import dataclasses
-import math
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import one_number
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
-
-
-def _flatten(sampler: "Sampler") -> tuple[tuple, tuple]:
-    fields = dataclasses.fields(sampler)
-    traced = tuple(field.name for field in fields if _is_traced(field.type))
-    static = tuple((f.name, getattr(sampler, f.name)) for f in fields if f.name not in traced)
-    return tuple(getattr(sampler, name) for name in traced), (traced, static)
-
-
-def _is_traced(kind: Any) -> bool:
-    return kind in (float, "float", "Sampler") or (isinstance(kind, type) and issubclass(kind, Sampler))
-
-
-def _unflatten(cls: type, names: tuple, leaves: tuple) -> "Sampler":
-    sampler: Sampler = object.__new__(cls)
-    for name, value in [*zip(names[0], leaves, strict=True), *names[1]]:
-        object.__setattr__(sampler, name, value)
-    return sampler
+from diffusion_jax.validation import Checked, check_instance, describe
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampler:
-    """Base of the samplers.
+class Sampler(Checked, abc.ABC):
+    """Base of the samplers."""
 
-    A subclass is a pytree: fields typed `float` are leaves, those typed as samplers subtrees, the rest is
-    static.
-    """
+    @property
+    @abc.abstractmethod
+    def order(self) -> int:
+        """Order of the global error in the step size, for smooth data."""
 
-    order: ClassVar[int]
-    adaptive: ClassVar[bool] = False  # chooses steps of its own between t and s
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        jax.tree_util.register_pytree_node(cls, _flatten, lambda *parts: _unflatten(cls, *parts))
+    @property
+    def adaptive(self) -> bool:
+        """Whether the sampler chooses smaller steps of its own between t and s."""
+        return False
 
     def init(self, x: jax.Array) -> Any:
-        """What the first step finds in `memory`."""
+        """The `memory` of the first step."""
         return ()
 
+    @abc.abstractmethod
     def step(
         self,
         keys: jax.Array,
@@ -69,25 +58,30 @@ class Sampler:
         s: jax.Array,
         memory: Any,
     ) -> tuple[jax.Array, Any]:
-        """x_s from x_t, [B, H, W, C] each, for scalar times s < t; at s = 0 that is clean data."""
-        raise NotImplementedError
+        """x_s from x_t, [B, H, W, C] each, for scalar times s < t; at s = 0 x_s is clean data."""
 
 
-def check_number(sampler: Sampler, name: str, low: float, high: float = math.inf) -> None:
-    """Makes the field a float in [low, high], but where jit traces it. Raises ValueError for another."""
-    object.__setattr__(sampler, name, one_number(name, getattr(sampler, name), low, high))
-
-
-def check_eta(sampler: Sampler) -> None:
-    """Makes eta a float in [0, 1], but where jit traces it."""
-    check_number(sampler, "eta", 0, 1)
+def check_sampler(sampler: Any) -> None:
+    """Raises ValueError unless `sampler` is a registered sampler whose traced fields are single numbers."""
+    check_instance("sampler", sampler, Sampler, "DDIM()")
+    name = type(sampler).__name__
+    leaves = jax.tree_util.tree_leaves_with_path(sampler)
+    if any(leaf is sampler for _, leaf in leaves):
+        raise ValueError(
+            f"sampler = {describe(sampler)}: must be a pytree; put @jax.tree_util.register_dataclass above "
+            f"@dataclasses.dataclass(frozen=True) of {name}"
+        )
+    for path, leaf in leaves:
+        where = f"sampler{jax.tree_util.keystr(path)}"
+        if not isinstance(leaf, int | float) and not hasattr(leaf, "dtype"):
+            raise ValueError(
+                f"{where} = {describe(leaf)}: must be a number, which jit traces; mark other fields static, "
+                "dataclasses.field(..., metadata=dict(static=True))"
+            )
+        if np.ndim(leaf):
+            raise ValueError(f"{where} has shape {np.shape(leaf)}: must be one number")
 
 
 def nearest(schedule: Schedule, t: ArrayLike) -> ArrayLike:
     """The time nearest to t that a network of this schedule is trained on."""
     return t if schedule.steps is None else schedule.round(t - 0.5 / schedule.steps)
-
-
-def noise(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal noise [B, *shape], float32: picture i from keys[i] alone."""
-    return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)

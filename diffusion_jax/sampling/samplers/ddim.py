@@ -1,14 +1,17 @@
 """Denoising diffusion implicit models."""
 
 import dataclasses
-from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import forward
-from diffusion_jax.sampling.samplers.base import Sampler, check_eta, noise
+from diffusion_jax.sampling.randomness import standard_normal
+from diffusion_jax.sampling.samplers.base import Sampler
+from diffusion_jax.validation import number
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DDIM(Sampler):
     """x_s = alpha_s x0 + sqrt(sigma_s^2 - tau^2) eps + tau z, with tau^2 = eta^2 var.
@@ -17,17 +20,17 @@ class DDIM(Sampler):
     probability flow, eta = 1 is DDPM in law.
     """
 
-    order: ClassVar[int] = 1
-    eta: float = 0.0
+    eta: float = dataclasses.field(default=0.0, metadata=number("[0, 1]"))
 
-    def __post_init__(self):
-        check_eta(self)
+    @property
+    def order(self):
+        return 1
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
-        x0, eps = denoise(x_t, t)
-        variance = self.eta**2 * forward.posterior(schedule, x_t, x0, t, s)[1]
+        here = denoise(x_t, t)
+        variance = self.eta**2 * forward.posterior(schedule, x_t, here.x0, t, s)[1]
         # sigma_s^2 - variance, which as a difference cancels at eta = 1 near t = 1.
         left = jnp.exp(schedule.log_snr(t) - schedule.log_snr(s))
         direction = schedule.sigma(s) * jnp.sqrt((1 - self.eta) * (1 + self.eta) + self.eta**2 * left)
-        x_s = schedule.alpha(s) * x0 + direction * eps
-        return x_s + jnp.sqrt(variance) * noise(keys, x_t.shape[1:]), memory
+        x_s = schedule.alpha(s) * here.x0 + direction * here.eps
+        return x_s + jnp.sqrt(variance) * standard_normal(keys, x_t.shape[1:]), memory

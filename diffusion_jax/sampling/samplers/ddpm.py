@@ -1,15 +1,17 @@
 """Ancestral sampling."""
 
 import dataclasses
-from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import forward
-from diffusion_jax.process.predictions import LearnedVariance
-from diffusion_jax.sampling.samplers.base import Sampler, noise
+from diffusion_jax.sampling.randomness import standard_normal
+from diffusion_jax.sampling.samplers.base import Sampler
+from diffusion_jax.validation import STATIC, choice
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DDPM(Sampler):
     """Ancestral sampling from p(x_s | x_t) = q(x_s | x_t, x0-hat) (Ho et al. 2020, Alg. 2).
@@ -20,12 +22,11 @@ class DDPM(Sampler):
     `forward.learned_variance`). A network that says nothing of it is refused with a ValueError.
     """
 
-    order: ClassVar[int] = 1
-    variance: str = "small"
+    variance: str = dataclasses.field(default="small", metadata=STATIC | choice("small", "large", "learned"))
 
-    def __post_init__(self):
-        if self.variance not in ("small", "large", "learned"):
-            raise ValueError(f'variance = "{self.variance}": must be "small", "large" or "learned"')
+    @property
+    def order(self):
+        return 1
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         here = denoise(x_t, t)
@@ -33,15 +34,15 @@ class DDPM(Sampler):
         if self.variance != "small":
             wider = self._wider(here, schedule, x_t, t, s)
             variance = jnp.where(schedule.sigma(s) > 0, wider, 0.0)  # no noise on data
-        return mean + jnp.sqrt(variance) * noise(keys, x_t.shape[1:]), memory
+        return mean + jnp.sqrt(variance) * standard_normal(keys, x_t.shape[1:]), memory
 
     def _wider(self, here, schedule, x_t, t, s):
         """The large or the learned variance."""
         if self.variance == "large":
             return forward.transition(schedule, x_t, t, s)[1]
-        if not isinstance(here, LearnedVariance):
+        if here.variance_fraction is None:
             raise ValueError(
                 'DDPM variance = "learned": the denoiser says nothing of its variance; use a network that '
                 'makes twice the channels of x_t, or variance = "small" or "large"'
             )
-        return forward.learned_variance(schedule, here.fraction, t, s)
+        return forward.learned_variance(schedule, here.variance_fraction, t, s)

@@ -2,13 +2,15 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
-from diffusion_jax.arguments import check_whole
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.sampling.samplers.exponential import Past, lean, weights
+from diffusion_jax.validation import STATIC, choice
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DEIS(Sampler):
     """DEIS, multistep, on d(x_t/alpha_t) = eps d(nsr), nsr = sigma/alpha (Zhang and Chen 2023, Prop. 3).
@@ -23,18 +25,14 @@ class DEIS(Sampler):
     there h is infinite.
     """
 
-    order: int = 2  # type: ignore[misc]  # a choice here, not a constant
-
-    def __post_init__(self):
-        check_whole("order", self.order, None)
-        if self.order not in (2, 3):
-            raise ValueError(f"order = {self.order}: must be 2 or 3; order 1 is DDIM")
+    order: int = dataclasses.field(default=2, metadata=STATIC | choice(2, 3))  # order 1 is DDIM
 
     def init(self, x):
         return Past.nothing(x, self.order - 1)
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
-        x0, eps = denoise(x_t, t)
+        denoised = denoise(x_t, t)
+        x0, eps = denoised.x0, denoised.eps
         here, there = schedule.log_snr(t) / 2, schedule.log_snr(s) / 2
         beyond = lean(memory.values, weights(memory.places, here, there, -1.0), eps)
         alpha, sigma = schedule.alpha(s), schedule.sigma(s)

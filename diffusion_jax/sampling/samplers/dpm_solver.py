@@ -1,16 +1,17 @@
 """DPM-Solver++, multistep and single step, with noise and without."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.arguments import check_whole
-from diffusion_jax.sampling.samplers.base import Sampler, check_eta, nearest, noise
+from diffusion_jax.sampling.randomness import standard_normal
+from diffusion_jax.sampling.samplers.base import Sampler, nearest
 from diffusion_jax.sampling.samplers.exponential import Past, lean, transfer, weights
+from diffusion_jax.validation import STATIC, choice, number
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DPMSolverPP(Sampler):
     """DPM-Solver++ in x0, multistep: 1S, 2M and 3M, and at eta = 1 their SDE forms (Lu et al. 2022b).
@@ -29,14 +30,8 @@ class DPMSolverPP(Sampler):
     overshoots, and order 2 is better.
     """
 
-    order: int = 2  # type: ignore[misc]  # a choice here, not a constant
-    eta: float = 0.0
-
-    def __post_init__(self):
-        check_whole("order", self.order, None)
-        if self.order not in (1, 2, 3):
-            raise ValueError(f"order = {self.order}: must be 1, 2 or 3")
-        check_eta(self)
+    order: int = dataclasses.field(default=2, metadata=STATIC | choice(1, 2, 3))
+    eta: float = dataclasses.field(default=0.0, metadata=number("[0, 1]"))
 
     def init(self, x):
         return Past.nothing(x, self.order - 1)
@@ -51,6 +46,7 @@ class DPMSolverPP(Sampler):
         return whole(x_t, direction) + drawn, memory.then(x0, here)
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DPMSolverPP2S(Sampler):
     """DPM-Solver++ in x0, single step of second order (Lu et al. 2022b, Alg. 1), and its SDE form.
@@ -63,11 +59,11 @@ class DPMSolverPP2S(Sampler):
     of it, and the law of the samples is right to second order.
     """
 
-    order: ClassVar[int] = 2
-    eta: float = 0.0
+    eta: float = dataclasses.field(default=0.0, metadata=number("[0, 1]"))
 
-    def __post_init__(self):
-        check_eta(self)
+    @property
+    def order(self):
+        return 2
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         x0 = denoise(x_t, t).x0
@@ -95,4 +91,4 @@ class DPMSolverPP2S(Sampler):
 
 def _drawn(eta: float, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array | float:
     """Standard normal noise [B, *shape]; none is drawn where jit does not trace eta and it is 0."""
-    return 0.0 if isinstance(eta, float) and eta == 0 else noise(keys, shape)
+    return 0.0 if isinstance(eta, float) and eta == 0 else standard_normal(keys, shape)

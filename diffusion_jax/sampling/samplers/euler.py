@@ -1,7 +1,6 @@
 """Euler's rule on the probability flow, and its ancestral form."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +9,17 @@ from jax.typing import ArrayLike
 from diffusion_jax.process import forward
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.samplers.base import Sampler, check_number, noise
+from diffusion_jax.sampling.randomness import standard_normal
+from diffusion_jax.sampling.samplers.base import Sampler
+from diffusion_jax.validation import number
 
 
-def move(
-    here: Denoised, x_t: jax.Array, schedule: Schedule, t: ArrayLike, s: ArrayLike, sigma: ArrayLike
-) -> jax.Array:
+def move(here: Denoised, x_t: jax.Array, schedule: Schedule, t: ArrayLike, s: ArrayLike, sigma: ArrayLike) -> jax.Array:
     """x_t + (alpha_s - alpha_t) x0 + (sigma - sigma_t) eps: straight on to the noise level sigma."""
     return x_t + (schedule.alpha(s) - schedule.alpha(t)) * here.x0 + (sigma - schedule.sigma(t)) * here.eps
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Euler(Sampler):
     """Euler's rule on dx = x0 d(alpha) + eps d(sigma).
@@ -30,12 +30,15 @@ class Euler(Sampler):
     eta = 0 on every schedule, but for the rounding.
     """
 
-    order: ClassVar[int] = 1
+    @property
+    def order(self):
+        return 1
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         return move(denoise(x_t, t), x_t, schedule, t, s, schedule.sigma(s)), memory
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EulerAncestral(Sampler):
     """Euler's rule down to a lower noise level, then fresh noise: k-diffusion's ancestral step.
@@ -48,11 +51,11 @@ class EulerAncestral(Sampler):
     of it: x_s = alpha_s x0 + sigma_s z, the sampling of consistency models (Song et al. 2023, Alg. 1).
     """
 
-    order: ClassVar[int] = 1
-    eta: float = 1.0
+    eta: float = dataclasses.field(default=1.0, metadata=number("[0, inf)"))
 
-    def __post_init__(self):
-        check_number(self, "eta", 0)
+    @property
+    def order(self):
+        return 1
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         here = denoise(x_t, t)
@@ -62,4 +65,4 @@ class EulerAncestral(Sampler):
         # sigma_s^2 - up^2, which as a difference cancels at eta = 1 near t = 1.
         left = jnp.exp(schedule.log_snr(t) - schedule.log_snr(s))
         down = sigma * jnp.sqrt(jnp.maximum((1 - self.eta) * (1 + self.eta) + self.eta**2 * left, 0.0))
-        return move(here, x_t, schedule, t, s, down) + up * noise(keys, x_t.shape[1:]), memory
+        return move(here, x_t, schedule, t, s, down) + up * standard_normal(keys, x_t.shape[1:]), memory

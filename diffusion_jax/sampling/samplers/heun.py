@@ -2,17 +2,19 @@
 
 import dataclasses
 import math
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import forward
-from diffusion_jax.sampling.samplers.base import Sampler, check_number, nearest, noise
+from diffusion_jax.sampling.randomness import standard_normal
+from diffusion_jax.sampling.samplers.base import Sampler, nearest
+from diffusion_jax.validation import number
 
 _MOST_CHURN = math.sqrt(2) - 1  # at most twice the variance of the noise
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Heun(Sampler):
     """The trapezoidal rule on dx = x0 d(alpha) + eps d(sigma) (Karras et al. 2022, Alg. 1 and 2).
@@ -27,15 +29,14 @@ class Heun(Sampler):
     none beyond t = 1. The order is that of the rule without churn.
     """
 
-    order: ClassVar[int] = 2
-    churn: float = 0.0
-    churn_min: float = 0.0
-    churn_max: float = 1e9
-    noise_scale: float = 1.0
+    churn: float = dataclasses.field(default=0.0, metadata=number("[0, inf)"))
+    churn_min: float = dataclasses.field(default=0.0, metadata=number("[0, inf)"))
+    churn_max: float = dataclasses.field(default=1e9, metadata=number("[0, inf)"))
+    noise_scale: float = dataclasses.field(default=1.0, metadata=number("[0, inf)"))
 
-    def __post_init__(self):
-        for name in ("churn", "churn_min", "churn_max", "noise_scale"):
-            check_number(self, name, 0)
+    @property
+    def order(self):
+        return 2
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         if not (isinstance(self.churn, float) and self.churn == 0):  # 0 is known where jit does not trace it
@@ -64,6 +65,6 @@ class Heun(Sampler):
 
         def noisier() -> jax.Array:
             mean, variance = forward.transition(schedule, x_t, raised, t)
-            return mean + self.noise_scale * jnp.sqrt(variance) * noise(keys, x_t.shape[1:])
+            return mean + self.noise_scale * jnp.sqrt(variance) * standard_normal(keys, x_t.shape[1:])
 
         return jax.lax.cond(raised > t, noisier, lambda: x_t), raised

@@ -1,7 +1,6 @@
 """The midpoint rule on the probability flow."""
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from diffusion_jax.sampling.samplers.euler import move
 _FLOW = RectifiedFlow()
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Midpoint(Sampler):
     """Euler's rule with x0 and eps of the middle of the step, where a shorter step of Euler's rule leads.
@@ -28,7 +28,9 @@ class Midpoint(Sampler):
     step; one call and first order where the table has nothing between t and data.
     """
 
-    order: ClassVar[int] = 2
+    @property
+    def order(self):
+        return 2
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         here = denoise(x_t, t)
@@ -37,7 +39,7 @@ class Midpoint(Sampler):
         def corrected() -> jax.Array:
             there = denoise(move(here, x_t, schedule, t, middle, schedule.sigma(middle)), middle)
             w = 1 / (2 * r)
-            both = Denoised(*((1 - w) * a + w * b for a, b in zip(here, there, strict=True)))
+            both = Denoised((1 - w) * here.x0 + w * there.x0, (1 - w) * here.eps + w * there.eps)
             return move(both, x_t, schedule, t, s, schedule.sigma(s))
 
         end = schedule.alpha(s) * here.x0

@@ -1,18 +1,19 @@
 """The probability flow with adaptive steps, by diffrax."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.arguments import check_whole
 from diffusion_jax.process.schedules import RectifiedFlow, Schedule
-from diffusion_jax.sampling.samplers.base import Sampler, check_number
+from diffusion_jax.sampling.samplers.base import Sampler
+from diffusion_jax.validation import STATIC, integer, number
 
 _FLOW = RectifiedFlow()
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RK45(Sampler):
     """Dormand and Prince's rule of order 5 on the probability flow, with steps of its own choice from t to s.
@@ -30,19 +31,22 @@ class RK45(Sampler):
     cost many calls and gain nothing. More than `max_steps` steps make NaN, which `Run.sample` refuses.
     """
 
-    order: ClassVar[int] = 5
-    adaptive: ClassVar[bool] = True
-    rtol: float = 1e-4
-    atol: float = 1e-4
-    last: float = 1e-3
-    max_steps: int = 1000
+    rtol: float = dataclasses.field(default=1e-4, metadata=number("[0, inf)"))
+    atol: float = dataclasses.field(default=1e-4, metadata=number("[1e-6, inf)"))  # float32 holds no less
+    last: float = dataclasses.field(default=1e-3, metadata=number("[1e-6, 0.5]"))
+    max_steps: int = dataclasses.field(default=1000, metadata=STATIC | integer(1))
 
     def __post_init__(self):
         _diffrax()
-        check_number(self, "rtol", 0)
-        check_number(self, "atol", 1e-6)  # float32 holds no less
-        check_number(self, "last", 1e-6, 0.5)
-        check_whole("max_steps", self.max_steps)
+        super().__post_init__()
+
+    @property
+    def order(self):
+        return 5
+
+    @property
+    def adaptive(self):
+        return True
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         def slope(u: jax.Array, y: jax.Array, _: Any = None) -> jax.Array:
@@ -81,7 +85,5 @@ def _diffrax() -> Any:
     try:
         import diffrax
     except ImportError as error:
-        raise ValueError(
-            'RK45 needs diffrax, which is not installed: pip install "diffusion_jax[ode]"'
-        ) from error
+        raise ValueError('RK45 needs diffrax, which is not installed: pip install "diffusion_jax[ode]"') from error
     return diffrax

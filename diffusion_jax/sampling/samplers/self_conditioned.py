@@ -1,47 +1,53 @@
-"""Sampling with networks that are shown their own last guess."""
+"""Sampling from networks that are conditioned on their own previous estimate."""
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
+from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.sampling.samplers.ddim import DDIM
+from diffusion_jax.validation import instance
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SelfConditioned(Sampler):
-    """`sampler` for a network that is given its x0 of the step before as `x0_hat` (Chen et al. 2023, Alg. 2).
+    """`sampler` for a network that receives its previous x0 as `x0_hat` (Chen et al. 2023, Alg. 2).
 
-    The first step is given zeros. What a sampler asks later in its step (Heun, Midpoint) is given the x0 of
-    the step's first call. As many calls as `sampler` makes; one more where it does not begin by asking at
-    (x_t, t) itself (Heun with churn, RK45).
+    The network's estimate at the start (x_t, t) of a step receives the x0 of the previous step's start, zeros in
+    the first step. Calls elsewhere within the step (Heun, Midpoint) receive the x0 of this step's start. The cost
+    is that of `sampler`, and one more call per step where it never asks at (x_t, t) (Heun with churn, RK45).
     """
 
-    sampler: Sampler = DDIM()
+    sampler: Sampler = dataclasses.field(default=DDIM(), metadata=instance(Sampler, "DDIM()"))
 
     def __post_init__(self):
-        if not isinstance(self.sampler, Sampler) or isinstance(self.sampler, SelfConditioned):
-            raise ValueError(f"sampler = {self.sampler!r}: must be another sampler, such as DDIM()")
+        super().__post_init__()
+        if isinstance(self.sampler, SelfConditioned):
+            raise ValueError(
+                f"sampler = {self.sampler!r}: is self-conditioned already; give it without SelfConditioned"
+            )
 
     @property
-    def order(self) -> int:  # type: ignore[override]  # that of the sampler inside
+    def order(self):
         return self.sampler.order
 
     @property
-    def adaptive(self) -> bool:  # type: ignore[override]
+    def adaptive(self):
         return self.sampler.adaptive
 
     def init(self, x):
         return jnp.zeros_like(x), self.sampler.init(x)
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
-        guess, inside = memory
-        first = denoise(x_t, t, x0_hat=guess)
+        previous_x0, memory = memory
+        first = denoise(x_t, t, x0_hat=previous_x0)
 
-        def conditioned(x, time, **given):
-            if x is x_t and time is t:
-                return first
-            return denoise(x, time, x0_hat=first.x0, **given)
+        def conditioned(x: jax.Array, time: jax.Array, **kwargs: jax.Array) -> Denoised:
+            at_start = (time == t) & jnp.all(x == x_t)
+            return jax.lax.cond(at_start, lambda: first, lambda: denoise(x, time, x0_hat=first.x0, **kwargs))
 
-        x_s, inside = self.sampler.step(keys, conditioned, schedule, x_t, t, s, inside)
-        return x_s, (first.x0, inside)
+        x_s, memory = self.sampler.step(keys, conditioned, schedule, x_t, t, s, memory)
+        return x_s, (first.x0, memory)

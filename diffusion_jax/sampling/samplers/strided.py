@@ -1,14 +1,17 @@
 """A rule that is wrong, kept to reproduce a project that used it."""
 
 import dataclasses
-from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import forward
-from diffusion_jax.sampling.samplers.base import Sampler, check_eta, noise
+from diffusion_jax.sampling.randomness import standard_normal
+from diffusion_jax.sampling.samplers.base import Sampler
+from diffusion_jax.validation import number
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StridedPosterior(Sampler):
     """The rule of github.com/okarthikb/diffusion, to reproduce that project. Its law is wrong: use `DDIM`.
@@ -20,11 +23,11 @@ class StridedPosterior(Sampler):
     are T = 500, eta = 0.1, `grids.Leading` with 35 steps, no clipping. For variance preserving schedules.
     """
 
-    order: ClassVar[int] = 0  # it does not converge to the data
-    eta: float = 0.1
+    eta: float = dataclasses.field(default=0.1, metadata=number("[0, 1]"))
 
-    def __post_init__(self):
-        check_eta(self)
+    @property
+    def order(self):
+        return 0  # it does not converge to the data
 
     def init(self, x):
         return jnp.bool_(True)  # the first step is still to come
@@ -32,7 +35,7 @@ class StridedPosterior(Sampler):
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         # Theirs starts at unit variance, wherever its first time lies.
         x_t = jnp.where(memory, x_t / schedule.sigma(t), x_t)
-        x0, eps = denoise(x_t, t)
-        b = jnp.clip(forward.posterior(schedule, x_t, x0, t, s)[1], 0.0, 0.999)
-        mean = (x_t - b / schedule.sigma(t) * eps) / jnp.sqrt(1 - b)
-        return mean + jnp.sqrt(self.eta * b) * noise(keys, x_t.shape[1:]), jnp.bool_(False)
+        here = denoise(x_t, t)
+        b = jnp.clip(forward.posterior(schedule, x_t, here.x0, t, s)[1], 0.0, 0.999)
+        mean = (x_t - b / schedule.sigma(t) * here.eps) / jnp.sqrt(1 - b)
+        return mean + jnp.sqrt(self.eta * b) * standard_normal(keys, x_t.shape[1:]), jnp.bool_(False)

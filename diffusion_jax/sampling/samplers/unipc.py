@@ -2,13 +2,15 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
-from diffusion_jax.arguments import check_whole
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.sampling.samplers.exponential import Past, lean, transfer, weights
+from diffusion_jax.validation import STATIC, choice
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class UniPC(Sampler):
     """UniPC in x0, multistep (Zhao et al. 2023, Alg. 1 and 2): UniP-p leads to s, UniC-p corrects x_s.
@@ -26,15 +28,8 @@ class UniPC(Sampler):
     there h is infinite.
     """
 
-    order: int = 2  # type: ignore[misc]  # a choice here, not a constant
-    variant: str = "bh2"
-
-    def __post_init__(self):
-        check_whole("order", self.order, None)
-        if self.order not in (1, 2, 3):
-            raise ValueError(f"order = {self.order}: must be 1, 2 or 3")
-        if self.variant not in ("bh1", "bh2"):
-            raise ValueError(f'variant = "{self.variant}": must be "bh1" or "bh2"')
+    order: int = dataclasses.field(default=2, metadata=STATIC | choice(1, 2, 3))
+    variant: str = dataclasses.field(default="bh2", metadata=STATIC | choice("bh1", "bh2"))
 
     def init(self, x):
         return Past.nothing(x, self.order)

@@ -4,22 +4,39 @@ A loss draws (t, eps, label drop) for a batch and judges the network's output. T
 are frozen dataclasses of their own; to add one, subclass `Times` or `Weighting`.
 """
 
-from diffusion_jax.training.losses.base import NO_LABEL as NO_LABEL
-from diffusion_jax.training.losses.base import Examples as Examples
-from diffusion_jax.training.losses.base import Loss as Loss
-from diffusion_jax.training.losses.base import Noised as Noised
-from diffusion_jax.training.losses.base import to_float as to_float
-from diffusion_jax.training.losses.bounds import HybridLoss as HybridLoss
-from diffusion_jax.training.losses.bounds import VLBLoss as VLBLoss
-from diffusion_jax.training.losses.diffusion import DiffusionLoss as DiffusionLoss
-from diffusion_jax.training.losses.times import LogNormalTimes as LogNormalTimes
-from diffusion_jax.training.losses.times import LossHistory as LossHistory
-from diffusion_jax.training.losses.times import LossSecondMomentTimes as LossSecondMomentTimes
-from diffusion_jax.training.losses.times import StratifiedTimes as StratifiedTimes
-from diffusion_jax.training.losses.times import Times as Times
-from diffusion_jax.training.losses.times import UniformTimes as UniformTimes
-from diffusion_jax.training.losses.weightings import EDM as EDM
-from diffusion_jax.training.losses.weightings import MinSNR as MinSNR
-from diffusion_jax.training.losses.weightings import Sigmoid as Sigmoid
-from diffusion_jax.training.losses.weightings import Uniform as Uniform
-from diffusion_jax.training.losses.weightings import Weighting as Weighting
+from diffusion_jax.training.losses.base import Examples, Loss, Noised
+from diffusion_jax.training.losses.bounds import HybridLoss, VLBLoss
+from diffusion_jax.training.losses.diffusion import DiffusionLoss
+from diffusion_jax.training.losses.times import (
+    LogNormalTimes,
+    LossHistory,
+    LossSecondMomentTimes,
+    StratifiedTimes,
+    Times,
+    UniformTimes,
+)
+from diffusion_jax.training.losses.weightings import EDM, MinSNR, Sigmoid, Uniform, Weighting
+
+__all__ = [
+    "EDM",
+    "DiffusionLoss",
+    "Examples",
+    "HybridLoss",
+    "LogNormalTimes",
+    "Loss",
+    "LossHistory",
+    "LossSecondMomentTimes",
+    "MinSNR",
+    "Noised",
+    "Sigmoid",
+    "StratifiedTimes",
+    "Times",
+    "Uniform",
+    "UniformTimes",
+    "VLBLoss",
+    "Weighting",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

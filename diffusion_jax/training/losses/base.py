@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import forward
-from diffusion_jax.process.predictions import Prediction
+from diffusion_jax.process.pixels import NO_LABEL, to_float
+from diffusion_jax.process.predictions import Prediction, split_variance
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import split_variance
 from diffusion_jax.training.losses.times import StratifiedTimes, Times
-
-NO_LABEL = -1  # what a network takes for "no class"
+from diffusion_jax.validation import Checked, instance, number
 
 
 class Examples(NamedTuple):
@@ -29,14 +28,14 @@ class Examples(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Loss:
+class Loss(Checked):
     """Base of the losses: draw all randomness for a batch, then the loss of each example.
 
     `schedule` and `prediction` are what the network learns.
     """
 
-    schedule: Schedule
-    prediction: Prediction
+    schedule: Schedule = dataclasses.field(metadata=instance(Schedule, "Cosine()"))
+    prediction: Prediction = dataclasses.field(metadata=instance(Prediction, "V()"))
 
     def init(self) -> Any:
         """What the loss remembers before the first step: a pytree, which the training state carries."""
@@ -46,9 +45,7 @@ class Loss:
         """The examples of a batch."""
         raise NotImplementedError
 
-    def per_example(
-        self, apply: Callable[..., jax.Array], params: Any, examples: Examples, **kwargs: Any
-    ) -> jax.Array:
+    def per_example(self, apply: Callable[..., jax.Array], params: Any, examples: Examples, **kwargs: Any) -> jax.Array:
         """The loss of each example, [B]; `kwargs` go to apply(params, x, time, labels, **kwargs)."""
         raise NotImplementedError
 
@@ -83,14 +80,14 @@ class Noised(Loss, abc.ABC):
     # Whether it is for networks with twice the channels, the second half of which is their variance.
     learns_variance: ClassVar[bool] = False
 
-    times: Times = dataclasses.field(default=StratifiedTimes(), kw_only=True)
-    label_drop: float = dataclasses.field(default=0.1, kw_only=True)
-    self_condition: float = dataclasses.field(default=0.0, kw_only=True)
+    times: Times = dataclasses.field(
+        default=StratifiedTimes(), kw_only=True, metadata=instance(Times, "StratifiedTimes()")
+    )
+    label_drop: float = dataclasses.field(default=0.1, kw_only=True, metadata=number("[0, 1]"))
+    self_condition: float = dataclasses.field(default=0.0, kw_only=True, metadata=number("[0, 1]"))
 
     def __post_init__(self):
-        for name in ("label_drop", "self_condition"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be in [0, 1]")
+        super().__post_init__()
         self.prediction.check(self.schedule)
         self.times.check(self.schedule)
 
@@ -122,9 +119,7 @@ class Noised(Loss, abc.ABC):
         return dataclasses.replace(self, label_drop=0.0, times=StratifiedTimes(), self_condition=guess)
 
     @abc.abstractmethod
-    def per_example(
-        self, apply: Callable[..., jax.Array], params: Any, examples: Examples, **kwargs: Any
-    ) -> jax.Array:
+    def per_example(self, apply: Callable[..., jax.Array], params: Any, examples: Examples, **kwargs: Any) -> jax.Array:
         """The loss of each example, [B]."""
 
     def output(
@@ -148,9 +143,7 @@ class Noised(Loss, abc.ABC):
     def _split(self, output: jax.Array, x_t: jax.Array) -> tuple[jax.Array, Any]:
         prediction, fraction = split_variance(output, x_t.shape)
         if (fraction is not None) != self.learns_variance:
-            raise ValueError(
-                f"the network makes {output.shape} of pictures {x_t.shape}: {_mismatch(type(self))}"
-            )
+            raise ValueError(f"the network makes {output.shape} of pictures {x_t.shape}: {_mismatch(type(self))}")
         return prediction, fraction
 
     def noised(self, examples: Examples) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -165,10 +158,3 @@ def _mismatch(loss: type[Noised]) -> str:
     if loss.learns_variance:
         return f"{loss.__name__} needs twice the channels; use a network with learn_variance=True"
     return f"{loss.__name__} does not train a variance; use HybridLoss, or learn_variance=False"
-
-
-def to_float(images: jax.Array) -> jax.Array:
-    """uint8 pictures as float32 in [-1, 1]; floating ones as they are."""
-    if images.dtype == jnp.uint8:
-        return images.astype(jnp.float32) / 127.5 - 1.0
-    return images.astype(jnp.float32)

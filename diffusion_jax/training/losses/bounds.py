@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import vlb
-from diffusion_jax.process.predictions import LearnedVariance
 from diffusion_jax.training.losses.base import Examples, Noised
 from diffusion_jax.training.losses.diffusion import DiffusionLoss
+from diffusion_jax.validation import number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +45,11 @@ class HybridLoss(DiffusionLoss):
     """
 
     learns_variance: ClassVar[bool] = True
-    vlb_weight: float = 0.001
+    vlb_weight: float = dataclasses.field(default=0.001, metadata=number("(0, inf)"))
 
     def __post_init__(self):
         super().__post_init__()
         _steps(self)
-        if not self.vlb_weight > 0:
-            raise ValueError(f"vlb_weight = {self.vlb_weight}: must be positive; or use DiffusionLoss")
 
     def per_example(self, apply, params, examples, **kwargs):
         parts = self.parts(apply, params, examples, **kwargs)
@@ -71,7 +69,7 @@ def bound(loss: Noised, output: jax.Array, fraction: jax.Array, examples: Exampl
     schedule, steps = loss.schedule, _steps(loss)
     denoised = loss.prediction.denoised(output, *loss.noised(examples))
     k = jnp.rint(examples.t * steps)
-    learned = LearnedVariance(*denoised, fraction)
+    learned = dataclasses.replace(denoised, variance_fraction=fraction)
     term = vlb.term(schedule, examples.x0, learned, examples.t, (k - 1) / steps, "learned")
     return steps * term + vlb.prior(schedule, examples.x0)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.training.losses.base import Examples, Noised
 from diffusion_jax.training.losses.weightings import Uniform, Weighting
+from diffusion_jax.validation import instance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,7 @@ class DiffusionLoss(Noised):
       weighting: weight of the squared error by log-SNR.
     """
 
-    weighting: Weighting = Uniform()
+    weighting: Weighting = dataclasses.field(default=Uniform(), metadata=instance(Weighting, "MinSNR()"))
 
     def per_example(self, apply, params, examples, **kwargs):
         output, _ = self.output(apply, params, examples, **kwargs)

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.validation import Checked, integer, number
 
 
 @dataclasses.dataclass(frozen=True)
-class Times:
+class Times(Checked):
     """Base of the distributions of training times."""
 
     def check(self, schedule: Schedule) -> None:
@@ -67,12 +68,8 @@ class LogNormalTimes(Times):
     Clipped to what the schedule has.
     """
 
-    mean: float = -1.2
-    std: float = 1.2
-
-    def __post_init__(self):
-        if not self.std > 0:
-            raise ValueError(f"std = {self.std}: must be positive")
+    mean: float = dataclasses.field(default=-1.2, metadata=number())
+    std: float = dataclasses.field(default=1.2, metadata=number("(0, inf)"))
 
     def draw(self, key, schedule, n):
         log_nsr = self.mean + self.std * jax.random.normal(key, (n,))
@@ -100,14 +97,8 @@ class LossSecondMomentTimes(StratifiedTimes):
       uniform: share of the draws that is spread evenly over all times, so that none is forgotten.
     """
 
-    history: int = 10
-    uniform: float = 0.001
-
-    def __post_init__(self):
-        if self.history < 1:
-            raise ValueError(f"history = {self.history}: must be at least 1")
-        if not 0 < self.uniform <= 1:
-            raise ValueError(f"uniform = {self.uniform}: must be in (0, 1]")
+    history: int = dataclasses.field(default=10, metadata=integer(1))
+    uniform: float = dataclasses.field(default=0.001, metadata=number("(0, 1]"))
 
     def check(self, schedule: Schedule) -> None:
         """Raises ValueError for a continuous schedule, which has no times to keep losses of."""

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process.predictions import LOG_SNR_LIMIT, Prediction
+from diffusion_jax.validation import Checked, number
 
 
 @dataclasses.dataclass(frozen=True)
-class Weighting:
+class Weighting(Checked):
     """Base of the weightings: what an example's squared error counts at its log-SNR."""
 
     def __call__(self, prediction: Prediction, log_snr: jax.Array) -> jax.Array:
@@ -34,11 +35,7 @@ class Uniform(Weighting):
 class MinSNR(Weighting):
     """min(SNR, gamma) on x0's squared error, whatever is predicted (Hang et al. 2023, Sec. 3.4)."""
 
-    gamma: float = 5.0
-
-    def __post_init__(self):
-        if not self.gamma > 0:
-            raise ValueError(f"gamma = {self.gamma}: must be positive")
+    gamma: float = dataclasses.field(default=5.0, metadata=number("(0, inf)"))
 
     def of_x0(self, log_snr):
         return jnp.minimum(jnp.exp(log_snr), self.gamma)
@@ -51,11 +48,7 @@ class EDM(Weighting):
     With s = sigma/alpha and d = `sigma_data`.
     """
 
-    sigma_data: float = 0.5
-
-    def __post_init__(self):
-        if not self.sigma_data > 0:
-            raise ValueError(f"sigma_data = {self.sigma_data}: must be positive")
+    sigma_data: float = dataclasses.field(default=0.5, metadata=number("(0, inf)"))
 
     def of_x0(self, log_snr):
         return jnp.exp(log_snr) + self.sigma_data**-2
@@ -69,7 +62,7 @@ class Sigmoid(Weighting):
     as -d(log_snr)/dt, is left to the times and the schedule.
     """
 
-    bias: float = 0.0
+    bias: float = dataclasses.field(default=0.0, metadata=number())
 
     def of_x0(self, log_snr):
         return jnp.exp(log_snr) * jax.nn.sigmoid(self.bias - log_snr)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from diffusion_jax.verify.data import Gaussian, Scales
+from diffusion_jax.oracles.data import Gaussian, Scales
 
 Variance = Callable[[Scales, Scales], float]
 
@@ -40,9 +40,7 @@ def large_noise(at_t: Scales, at_s: Scales) -> float:
     return step_variance(at_t, at_s) if at_s[1] > 0 else 0.0
 
 
-def law(
-    data: Gaussian, alphas: np.ndarray, sigmas: np.ndarray, kept: Variance, drawn: Variance
-) -> tuple[float, float]:
+def law(data: Gaussian, alphas: np.ndarray, sigmas: np.ndarray, kept: Variance, drawn: Variance) -> tuple[float, float]:
     """Mean and standard deviation of the samples of `data` with its exact denoiser.
 
     `alphas` and `sigmas` are those of the times, from noise to data; x starts as N(0, sigmas[0]^2). The step

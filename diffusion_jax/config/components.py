@@ -80,7 +80,7 @@ def build(
             nested = Namespace(namespace.module, kind if isinstance(kind, type) else None)
             arguments[key] = build(value, nested, inside, allow_code)
         else:
-            arguments[key] = checked(value, kind, inside)
+            arguments[key] = check_type(value, kind, inside)
     return construct(factory, path, **arguments, **given)
 
 
@@ -90,7 +90,7 @@ def section(cls: type, spec: Any, path: str) -> Any:
         raise ConfigError(f"config.{path} = {spec!r}: must be a dict")
     accepted = _parameters(cls)
     check_names(spec, list(accepted), path)
-    arguments = {k: checked(v, accepted[k], f"{path}.{k}") for k, v in spec.items()}
+    arguments = {k: check_type(v, accepted[k], f"{path}.{k}") for k, v in spec.items()}
     return construct(cls, path, **arguments)
 
 
@@ -124,18 +124,16 @@ def check_names(found: Mapping | list, accepted: list[str], path: str) -> None:
             raise ConfigError(f"config.{where}: there is no such field; {_offer(name, accepted)}")
 
 
-def checked(value: Any, annotation: Any, path: str) -> Any:
+def check_type(value: Any, annotation: Any, path: str) -> Any:
     """`value` as its annotation wants it: lists as tuples, whole numbers as floats where asked."""
     if isinstance(value, list | tuple):
-        value = tuple(checked(item, Any, path) for item in value)
+        value = tuple(check_type(item, Any, path) for item in value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"config.{path} = {value}: must be a finite number")
     if _allows(value, annotation):
         return float(value) if annotation is float else value
     if isinstance(annotation, type) and not _is_plain(annotation):
-        raise ConfigError(
-            f'config.{path} = {value!r}: must be dict(name="...", ...), a {annotation.__name__}'
-        )
+        raise ConfigError(f'config.{path} = {value!r}: must be dict(name="...", ...), a {annotation.__name__}')
     wanted = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     wanted = wanted if len(wanted) < 40 else "another type"
     raise ConfigError(f"config.{path} = {value!r}: must be of type {wanted}, not {type(value).__name__}")

@@ -126,8 +126,8 @@ def exact_denoiser(data: Data, schedule: Schedule, prediction: Prediction) -> De
             time = schedule.time(-8 * time)
         else:
             alpha, sigma = schedule.alpha(time), schedule.sigma(time)
-        x0, eps = data.denoised(x, alpha, sigma)
-        output = prediction.target(x0, eps, alpha, sigma)
+        exact = data.denoised(x, alpha, sigma)
+        output = prediction.target(exact.x0, exact.eps, alpha, sigma)
         if schedule.steps is None:
             return output
         k = time * schedule.steps
@@ -144,7 +144,6 @@ def side_by_side(denoisers: list[Denoise], pixels: list[int]) -> Denoise:
     def denoise(x_t, t, **given):
         row = x_t.reshape(len(x_t), 1, 1, -1)
         parts = [f(x, t, **given) for f, x in zip(denoisers, jnp.split(row, edges, axis=-1), strict=True)]
-        x0, eps = (jnp.concatenate([part[i] for part in parts], -1).reshape(x_t.shape) for i in (0, 1))
-        return Denoised(x0, eps)
+        return jax.tree.map(lambda *part: jnp.concatenate(part, -1).reshape(x_t.shape), *parts)
 
     return denoise

@@ -1,8 +1,6 @@
 """From a config to objects, all of them checked before anything is compiled."""
 
-import ast
 import dataclasses
-import inspect
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,19 +10,19 @@ import optax
 from jax.sharding import Mesh
 
 from diffusion_jax import models
-from diffusion_jax.components import (
+from diffusion_jax.config.components import (
     ConfigError,
     Namespace,
     build,
     check_names,
     check_spec,
-    checked,
+    check_type,
     construct,
     section,
 )
 from diffusion_jax.data import sources
 from diffusion_jax.process import predictions, schedules
-from diffusion_jax.run import Network, Sampling
+from diffusion_jax.run import Guidance, Network, Sampling
 from diffusion_jax.runtime.mesh import MeshShape, make_mesh
 from diffusion_jax.sampling import grids, samplers
 from diffusion_jax.training import losses
@@ -98,10 +96,10 @@ class Experiment:
             unlabelled=getattr(loss, "label_drop", 1.0) > 0,
         )
         _check_guidance(sampling, network)
-        construct(network.fitted, "sampler", sampler=sampling.sampler)
+        construct(network.adapt_sampler, "sampler", sampler=sampling.sampler)
         return cls(
             config=plain,
-            dataset=open_dataset_section(plain, allow_code),
+            dataset=build_dataset(plain, allow_code),
             network=network,
             loss=loss,
             tx=tx,
@@ -118,9 +116,7 @@ def as_plain(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str,
     try:
         return json.loads(json.dumps(values))
     except TypeError as error:
-        raise ConfigError(
-            f'config: {error}; name components as dict(name="...") and give plain values'
-        ) from error
+        raise ConfigError(f'config: {error}; name components as dict(name="...") and give plain values') from error
 
 
 def check_sections(plain: Mapping[str, Any]) -> None:
@@ -130,16 +126,16 @@ def check_sections(plain: Mapping[str, Any]) -> None:
             raise ConfigError(f"config.{name}: the section is missing")
 
 
-def open_dataset_section(plain: Mapping[str, Any], allow_code: bool = True) -> sources.Dataset:
+def build_dataset(plain: Mapping[str, Any], allow_code: bool = True) -> sources.Dataset:
     return build(plain["data"], Namespace(sources, sources.Dataset), "data", allow_code)
 
 
 def _check_guidance(sampling: Sampling, network: Network) -> None:
     """Guidance needs a network with classes that has also been trained without them."""
-    where = f"config.sampler.guidance = {sampling.guidance}"
-    if sampling.guidance != 1.0 and not network.num_classes:
+    where = f"config.sampler.guidance = {sampling.guidance.scale}"
+    if sampling.guidance.scale != 1.0 and not network.num_classes:
         raise ConfigError(f"{where}: the model has no classes; use 1.0")
-    if sampling.guidance != 1.0 and not network.unlabelled:
+    if sampling.guidance.scale != 1.0 and not network.unlabelled:
         raise ConfigError(f"{where}: needs loss.label_drop above 0, or no label is ever left out; or use 1.0")
 
 
@@ -187,9 +183,7 @@ def _check_options(model: Any, loss: losses.Loss) -> None:
         )
 
 
-def _optimizer(
-    spec: Mapping[str, Any], allow_code: bool
-) -> tuple[optax.Schedule, optax.GradientTransformation]:
+def _optimizer(spec: Mapping[str, Any], allow_code: bool) -> tuple[optax.Schedule, optax.GradientTransformation]:
     """The learning rate by update, and the optimizer, whose gradient is clipped to `clip_norm` (0: not).
 
     dict(name="adamw", lr_schedule=2e-4, clip_norm=1.0, ...): the name and the other fields are optax's;
@@ -197,13 +191,13 @@ def _optimizer(
     """
     check_spec(spec, "optimizer")
     rest = {key: value for key, value in spec.items() if key not in ("lr_schedule", "clip_norm")}
-    clip_norm = checked(spec.get("clip_norm", 0.0), float, "optimizer.clip_norm")
+    clip_norm = check_type(spec.get("clip_norm", 0.0), float, "optimizer.clip_norm")
     rate = spec.get("lr_schedule")
     namespace = Namespace(optax)
     if isinstance(rate, Mapping):
         lr_schedule = build(rate, namespace, "optimizer.lr_schedule", allow_code)
     else:
-        constant = checked(rate, float, "optimizer.lr_schedule")
+        constant = check_type(rate, float, "optimizer.lr_schedule")
         lr_schedule = optax.constant_schedule(constant)
         if constant <= 0:
             raise ConfigError(f"config.optimizer.lr_schedule = {constant}: must be positive")
@@ -216,68 +210,28 @@ def _optimizer(
 
 
 def _sampling(spec: Mapping[str, Any], allow_code: bool) -> Sampling:
-    """dict(name="DDIM", eta=0.0, steps=50, guidance=1.0, ...): the sampler and how it is used."""
+    """dict(name="DDIM", eta=0.0, steps=50, guidance=1.0, ...): the sampler and the settings of `Sampling`.
+
+    guidance, guidance_interval and guidance_rescale are the fields of `Guidance`.
+    """
     check_spec(spec, "sampler")
-    own = [name for name in inspect.signature(Sampling).parameters if name != "sampler"]
-    rest = {key: value for key, value in spec.items() if key not in own}
-    settings = {key: value for key, value in spec.items() if key in own}
+    names = [field.name for field in dataclasses.fields(Sampling) if field.name != "sampler"]
+    settings = {key: value for key, value in spec.items() if key in names}
+    guidance = {key: value for key, value in spec.items() if key in _GUIDANCE}
+    rest = {key: value for key, value in spec.items() if key not in settings | guidance}
     settings["sampler"] = build(rest, _SAMPLERS, "sampler", allow_code)
     if "grid" in settings:
         settings["grid"] = build(settings["grid"], _GRIDS, "sampler.grid", allow_code)
+    fields = {
+        _GUIDANCE[key][0]: check_type(value, _GUIDANCE[key][1], f"sampler.{key}") for key, value in guidance.items()
+    }
+    settings["guidance"] = construct(Guidance, "sampler", **({"scale": 1.0} | fields))
     return section(Sampling, settings, "sampler")
 
 
-def sampler_from_text(text: str, allow_code: bool = False) -> samplers.Sampler:
-    """A sampler from "DDPM" or "DDIM(eta=0.5)", as a command line has it; see `components.build`."""
-    return _from_text(text, _SAMPLERS, "sampler", "DDIM(eta=0.5)", allow_code)
-
-
-def grid_from_text(text: str) -> grids.Grid:
-    """A grid from "Leading" or "UniformLogSNR(last=0.01)", as a command line has it."""
-    return _from_text(text, _GRIDS, "grid", "UniformLogSNR(last=0.01)")
-
-
-def schedule_from_text(text: str, allow_code: bool = False) -> schedules.Schedule:
-    """A schedule from "Cosine(steps=500)" or "Shifted(schedule=Cosine(), resolution=128)"."""
-    return _from_text(
-        text, Namespace(schedules, schedules.Schedule), "schedule", "Cosine(steps=500)", allow_code
-    )
-
-
-def _from_text(text: str, namespace: Namespace, path: str, example: str, allow_code: bool = False) -> Any:
-    module, colon, rest = text.strip().partition(":")  # "pkg.module:Mine(x=1)" is no Python
-    code = colon and module.replace(".", "").isidentifier()
-    if code and not allow_code:
-        raise ConfigError(f'--{path} "{text}": is code of your own; give --allow_code to import it')
-    try:
-        tree = ast.parse(rest if code else text.strip(), mode="eval").body
-        spec = _spec(tree if isinstance(tree, ast.Call) else ast.Call(tree, [], []))
-    except (SyntaxError, ValueError) as error:
-        reason = f" ({error})" if type(error) is ValueError else ""  # Python's own text helps nobody
-        raise ConfigError(f'--{path} "{text}": must be a name, or as in {example}{reason}') from None
-    if code:
-        spec["name"] = f"{module}:{spec['name']}"
-    try:
-        return build(spec, namespace, path, allow_code)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace(f"config.{path}", f"--{path}", 1)) from error
-
-
-def _spec(call: ast.Call) -> dict[str, Any]:
-    """Name(a=1, b=Other()) as dict(name="Name", a=1, b=dict(name="Other")). Raises ValueError."""
-    if call.args:
-        raise ValueError("name the arguments")
-    names = [str(k.arg) for k in call.keywords]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{name} is given twice")
-    return {"name": ast.unparse(call.func)} | {str(k.arg): _value(k.value) for k in call.keywords}
-
-
-def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call):
-        return _spec(node)
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        raise ValueError(f"{ast.unparse(node)} is no number; put text in quotes, () behind a name") from None
+# Name in a config -> field of `Guidance` and its type.
+_GUIDANCE: dict[str, tuple[str, Any]] = {
+    "guidance": ("scale", float),
+    "guidance_interval": ("interval", tuple[float, ...]),
+    "guidance_rescale": ("rescale", float),
+}

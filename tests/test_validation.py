@@ -5,14 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.arguments import check_floats, check_kind, check_number, check_whole, one_number, shown
+from diffusion_jax.validation import (
+    as_number,
+    check_floats,
+    check_instance,
+    check_integer,
+    check_number,
+    shown,
+)
 
 NAN, INF = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize("value", [1, 7, np.int32(1), np.uint8(200)])
 def test_whole_numbers_pass(value):
-    check_whole("n", value)
+    check_integer("n", value)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +36,7 @@ def test_whole_numbers_pass(value):
 )
 def test_what_is_no_whole_number_is_refused(value, low, message):
     with pytest.raises(ValueError, match=message):
-        check_whole("n", value, low)
+        check_integer("n", value, low)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +80,9 @@ def test_other_numbers_are_refused(value, limits, message):
 
 
 def test_an_object_of_the_class_passes_and_the_class_itself_does_not():
-    check_kind("grid", 3, int, "3")
+    check_instance("grid", 3, int, "3")
     with pytest.raises(ValueError, match="^grid = <class 'int'>: must be of type int, such as 3$"):
-        check_kind("grid", int, int, "3")
+        check_instance("grid", int, int, "3")
 
 
 def test_infinity_passes_where_it_may():
@@ -85,9 +92,9 @@ def test_infinity_passes_where_it_may():
 
 
 def test_one_number_becomes_a_float_and_an_array_is_refused():
-    assert isinstance(one_number("w", np.float32(0.5)), float)
+    assert isinstance(as_number("w", np.float32(0.5)), float)
     with pytest.raises(ValueError, match=r"^w has shape \(1,\): give one number$"):
-        one_number("w", [0.5])
+        as_number("w", [0.5])
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.arguments import check_floats, check_kind, check_whole, concrete, shown
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.grids import Grid, Uniform, times_of
+from diffusion_jax.sampling.randomness import first_noise, fold, image_indices, image_keys
 from diffusion_jax.sampling.samplers import DDIM, Sampler
-from diffusion_jax.sampling.samplers.base import noise as normal
+from diffusion_jax.sampling.samplers.base import check_sampler
+from diffusion_jax.validation import check_floats, check_instance, check_integer, describe
 
 
 class Frames(NamedTuple):
@@ -70,13 +71,13 @@ def sample(
         not one of threefry, and a denoiser that makes another shape of x_t.
     """
     if not isinstance(shape, tuple | list) or len(shape) < 2:
-        raise ValueError(f"shape = {shown(shape)}: give [B, H, W, C]")
+        raise ValueError(f"shape = {describe(shape)}: give [B, H, W, C]")
     for size in shape:
-        check_whole("shape", size)
+        check_integer("shape", size)
     times = times_of(grid, schedule, steps) if times is None else _checked(times)
-    indices = picture_indices(indices, shape[0])
-    keys = picture_keys(key, indices)
-    check_whole("keep", keep, 0)
+    indices = image_indices(indices, shape[0])
+    keys = image_keys(key, indices)
+    check_integer("keep", keep, 0)
     if keep and not 2 <= keep <= len(times):
         raise ValueError(f"keep = {keep}: must be 0 or from 2 to steps + 1 = {len(times)}")
     kept = np.round(np.linspace(0, len(times) - 1, keep)).astype(int)
@@ -85,12 +86,12 @@ def sample(
 
     t = jnp.asarray(times, jnp.float32)
     if start is None:
-        noise = first_noise(key, indices, shape[1:]) if noise is None else shaped("noise", noise, shape)
+        noise = first_noise(key, indices, shape[1:]) if noise is None else as_batch("noise", noise, shape)
         # The barrier keeps the compiler from working sigma into the drawing: noise given back is the same
         # bits.
         x = schedule.sigma(t[0]) * jax.lax.optimization_barrier(noise)
     else:
-        x = shaped("start", start, shape)
+        x = as_batch("start", start, shape)
     x, frames = march(keys, denoise, schedule, sampler, x, t, kept)
     if not keep:
         return x
@@ -108,28 +109,20 @@ def march(
 ) -> tuple[jax.Array, jax.Array]:
     """Takes x [B, H, W, C] from times[0] to times[-1], a step of `sampler` between two neighbours.
 
-    The loop under everything that samples. `keys`, [B], are the pictures' (`picture_keys`); `times`, float32
+    The loop under everything that samples. `keys`, [B], are the pictures' (`image_keys`); `times`, float32
     [steps + 1], may be traced, and may rise where the sampler knows how. Returns x and the states number
     `kept` on the way, [len(kept), B, H, W, C].
     """
 
-    check_kind("sampler", sampler, Sampler, "DDIM()")
-    check_kind("schedule", schedule, Schedule, "Cosine()")
-
-    def alike(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
-        here = denoise(x_t, t, **given)
-        if not isinstance(here, tuple) or not hasattr(here, "eps"):
-            raise ValueError(f"denoise makes {type(here).__name__}: must make Denoised(x0, eps)")
-        for made in (here.x0, here.eps):
-            if jnp.shape(made) != x_t.shape:  # it would broadcast
-                raise ValueError(f"denoise makes {jnp.shape(made)} of x_t {x_t.shape}: need the same shape")
-        return here
+    check_sampler(sampler)
+    check_instance("schedule", schedule, Schedule, "Cosine()")
+    checked_denoise = check_output(denoise)
 
     def body(carry, i):
         x, memory, frames = carry
         frames = _record(frames, kept, i, x)
         step_keys = fold(keys, i + 1)
-        x, memory = sampler.step(step_keys, alike, schedule, x, times[i], times[i + 1], memory)
+        x, memory = sampler.step(step_keys, checked_denoise, schedule, x, times[i], times[i + 1], memory)
         return (x, memory, frames), None
 
     last = len(times) - 1
@@ -138,41 +131,22 @@ def march(
     return x, _record(frames, kept, last, x)
 
 
-def first_noise(key: jax.Array, indices: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """The standard normal noise [B, *shape] from which pictures `indices`, [B], of `key` start."""
-    return normal(fold(picture_keys(key, jnp.asarray(indices)), 0), shape)
+def check_output(denoise: Denoise) -> Denoise:
+    """`denoise`, which raises ValueError if it does not return a `Denoised` shaped like its input."""
+
+    def checked(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
+        here = denoise(x_t, t, **kwargs)
+        if not isinstance(here, Denoised):
+            raise ValueError(f"denoise returns {type(here).__name__}: must return Denoised(x0, eps)")
+        for part in (here.x0, here.eps):
+            if jnp.shape(part) != x_t.shape:  # it would broadcast
+                raise ValueError(f"denoise maps x_t of shape {x_t.shape} to {jnp.shape(part)}: must be the same shape")
+        return here
+
+    return checked
 
 
-def picture_indices(indices: ArrayLike | None, n: int) -> jax.Array:
-    """Integers [n], 0..n-1 unless given. Raises ValueError for others."""
-    if indices is None:
-        return jnp.arange(n)
-    found = concrete("indices", indices)
-    if found is not None and found.dtype.kind not in "iuf":
-        raise ValueError(f"indices = {shown(indices)}: need one integer for each of {n} pictures")
-    if found is not None and found.size and not -(2**31) <= found.min() <= found.max() < 2**32:
-        raise ValueError(f"indices are from {found.min()} to {found.max()}: need 32 bits each")
-    indices = jnp.asarray(indices)
-    if indices.shape != (n,) or not jnp.issubdtype(indices.dtype, jnp.integer):
-        raise ValueError(
-            f"indices have shape {indices.shape} of {indices.dtype}: "
-            f"need one integer for each of {n} pictures"
-        )
-    return indices
-
-
-def picture_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
-    """A stream of its own for each of the pictures `indices` of a threefry key, [B]."""
-    check_key(key)
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-
-
-def fold(keys: jax.Array, i: ArrayLike) -> jax.Array:
-    """Each picture's key for step i; 0 is the first noise."""
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-
-
-def shaped(name: str, x: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+def as_batch(name: str, x: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     """x as float32. Raises ValueError where it has not the `shape` of the pictures, or is no finite float."""
     check_floats(name, x)
     x = jnp.asarray(x, jnp.float32)
@@ -206,16 +180,3 @@ def _checked(times: ArrayLike) -> np.ndarray:
     if not (np.diff(times) < 0).all() or times[0] > 1 or times[-1] < 0:
         raise ValueError("times must decrease strictly within [0, 1], from noise to data")
     return times
-
-
-def check_key(key: jax.Array) -> None:
-    """Raises ValueError for what is not one key of threefry."""
-    typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not typed and not (getattr(key, "dtype", None) == jnp.uint32 and key.shape == (2,)):
-        raise ValueError(f"key = {shown(key)}: give one such as jax.random.key(0)")
-    if typed and key.shape:
-        raise ValueError(f"key has shape {key.shape}: give one key; every picture has its own part of it")
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        impl = str(jax.random.key_impl(key))
-        if "threefry" not in impl and impl != "fry":
-            raise ValueError(f"key is of the generator {impl}: use threefry, jax.random.key(0)")

@@ -1,0 +1,1 @@
+"""From a config to checked objects: components by name, component text, the sections of an experiment."""
