@@ -23,6 +23,8 @@ from diffusion_jax.runtime import images
 from diffusion_jax.sampling.editing import slerp
 from diffusion_jax.sampling.loop import Frames
 
+__all__ = ["forward", "guidance", "held_out", "interpolation", "shown", "strip", "trajectory"]
+
 
 def trajectory(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **settings: Any) -> Frames:
     """States of n pictures on their way from noise to data, [frames, n, H, W, C].
@@ -146,3 +148,7 @@ def _names(run: Run, labels: ArrayLike | None) -> list[str] | None:
 
 def _watched(columns: Iterable, progress: bool) -> Iterable:
     return tqdm.tqdm(columns, unit="column", disable=not progress)
+
+
+def __dir__() -> list[str]:
+    return __all__

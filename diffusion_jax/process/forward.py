@@ -9,6 +9,8 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules import Schedule
 
+__all__ = ["diffuse", "expand", "learned_variance", "posterior", "transition"]
+
 
 def expand(value: jax.Array, like: jax.Array) -> jax.Array:
     """A scalar or [B] value shaped to multiply `like`, [B, ...]."""
@@ -75,3 +77,7 @@ def _lowest_sigma(schedule: Schedule, sigma_t: jax.Array) -> jax.Array:
 def _lost(schedule: Schedule, t: ArrayLike, s: ArrayLike) -> jax.Array:
     """1 - SNR(t)/SNR(s), by expm1: as a plain difference it cancels for neighbouring times."""
     return -jnp.expm1(schedule.log_snr(t) - schedule.log_snr(s))
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -33,3 +33,7 @@ def to_uint8(x: ArrayLike) -> np.ndarray:
     if x.dtype == np.uint8:
         return x
     return np.clip(x.astype(np.float32) * 127.5 + 128.0, 0, 255).astype(np.uint8)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -17,6 +17,8 @@ from jax.typing import ArrayLike
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.validation import Checked, number
 
+__all__ = ["X0", "Denoised", "Eps", "Preconditioned", "Prediction", "V", "Velocity", "split_variance"]
+
 # float32 cannot tell an SNR of e^30 from infinity; clipped there, the gains stay finite at both ends.
 LOG_SNR_LIMIT = 30.0
 
@@ -199,3 +201,7 @@ class Preconditioned(Prediction):
 
 def _limited(log_snr: ArrayLike) -> jax.Array:
     return jnp.clip(jnp.asarray(log_snr, jnp.float32), -LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+
+
+def __dir__() -> list[str]:
+    return __all__

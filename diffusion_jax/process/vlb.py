@@ -16,6 +16,8 @@ from diffusion_jax.process import forward
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 
+__all__ = ["discretised_log_likelihood", "normal_kl", "prior", "term"]
+
 _HALF_BIN = 1 / 255  # 256 levels from -1 to 1 lie 2/255 apart
 # Half a bin of so many standard deviations: below it two neighbouring values of the normal distribution
 # are too close to be subtracted in float32, and above it the density's expansion is not exact.
@@ -101,3 +103,7 @@ def _fraction(denoised: Denoised, variance: str) -> jax.Array:
 def _bits(nats: jax.Array) -> jax.Array:
     """Mean over each picture's elements, [B], in bits."""
     return jnp.mean(nats, axis=tuple(range(1, nats.ndim))) / math.log(2)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from diffusion_jax.process.pixels import to_uint8
 
+__all__ = ["grid", "save", "save_animation", "save_folder", "save_grid", "strip", "table"]
+
 # Tiles smaller than this are enlarged by a whole factor, so that a person can see 8x8 pictures.
 _SMALLEST_TILE = 40
 _GAP, _BREAK = 2, 6
@@ -180,3 +182,7 @@ def _layout(tiles: np.ndarray, above: list[list[str]], left: list[str], together
 def _width(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
     """Pixels that a caption takes, with air on both sides; 0 for none."""
     return int(np.ceil(font.getlength(text))) + 2 * _GAP if text else 0
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,6 +13,8 @@ import numpy as np
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.validation import Checked, check_instance, check_integer, instance, number
 
+__all__ = ["Explicit", "Grid", "Karras", "Leading", "Quadratic", "Trailing", "Uniform", "UniformLogSNR", "times_of"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Grid(Checked):
@@ -181,3 +183,7 @@ def _onto_table(times: np.ndarray, table_steps: int) -> np.ndarray:
         k[i] = min(k[i], k[i - 1] - 1)
     k = np.maximum(k, np.arange(steps, -1, -1))
     return k / table_steps
+
+
+def __dir__() -> list[str]:
+    return __all__

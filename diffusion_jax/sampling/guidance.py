@@ -19,6 +19,8 @@ from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise, with_x0
 from diffusion_jax.validation import as_number, check_number
 
+__all__ = ["autoguidance", "classifier", "classifier_free", "interval", "rescale"]
+
 # w as a function of the time.
 ScaleOfTime = Callable[[ArrayLike], jax.Array]
 
@@ -165,3 +167,7 @@ def classifier(
         return dataclasses.replace(here, x0=here.x0 + gain * push, eps=here.eps - sigma * push)
 
     return guided
+
+
+def __dir__() -> list[str]:
+    return __all__

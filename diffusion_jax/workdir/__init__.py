@@ -11,3 +11,7 @@ from diffusion_jax.workdir.load import load
 from diffusion_jax.workdir.session import train
 
 __all__ = ["load", "train"]
+
+
+def __dir__() -> list[str]:
+    return __all__
