@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_jax.config.components import ConfigError
+from diffusion_jax.config.defaults import with_defaults
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.data.sources import Source
 from diffusion_jax.runtime.files import replace_text
@@ -49,10 +50,10 @@ def write_config(folder: Path, experiment: Experiment, training: Source) -> None
 def check_same_experiment(path: Path, mine: dict[str, Any]) -> None:
     try:
         theirs = json.loads(path.read_text())
-        before = flatten({"config": theirs["config"], "data fingerprint": theirs["data"]})
+        before = flatten({"config": with_defaults(theirs["config"]), "data fingerprint": theirs["data"]})
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); name another workdir") from error
-    now = flatten({"config": mine["config"], "data fingerprint": mine["data"]})
+    now = flatten({"config": with_defaults(mine["config"]), "data fingerprint": mine["data"]})
     for field in sorted(before.keys() | now.keys()):
         free = any(f"{field}.".startswith(f"config.{name}.") for name in _MAY_CHANGE)
         if before.get(field) != now.get(field) and not free:

@@ -1,0 +1,90 @@
+"""A config with the defaults of its components filled in, so that two ways to write the same config compare equal."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+
+from diffusion_jax import models
+from diffusion_jax.config.components import ConfigError, Namespace
+from diffusion_jax.data import sources
+from diffusion_jax.process import predictions, schedules
+from diffusion_jax.run import Guidance, Sampling
+from diffusion_jax.runtime.mesh import MeshShape
+from diffusion_jax.sampling import grids, samplers
+from diffusion_jax.training import losses
+from diffusion_jax.training.loop import Plan
+
+_NAMED = {
+    "data": Namespace(sources, sources.Dataset),
+    "model": Namespace(models),
+    "schedule": Namespace(schedules, schedules.Schedule),
+    "prediction": Namespace(predictions, predictions.Prediction),
+    "loss": Namespace(losses, losses.Loss),
+    "optimizer": Namespace(optax),
+    "sampler": Namespace(samplers, samplers.Sampler),
+}
+_NAMELESS = {"train": Plan, "mesh": MeshShape}
+# Fields that a section has beside those of its component.
+_SETTINGS = {name: value for name, value in vars(Sampling()).items() if name not in ("sampler", "guidance")}
+_GUIDANCE = {"guidance": 1.0, "guidance_interval": Guidance(1.0).interval, "guidance_rescale": Guidance(1.0).rescale}
+_BESIDE: dict[str, dict[str, Any]] = {"optimizer": {"clip_norm": 0.0}, "sampler": _SETTINGS | _GUIDANCE}
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config`, plain JSON values, with each field that it leaves out at its default.
+
+    The user's own components ("pkg.module:Name") keep the fields that they have: no code is imported.
+
+    >>> with_defaults({"schedule": {"name": "LinearBeta", "steps": 500}, "mesh": {}})["schedule"]
+    {'name': 'LinearBeta', 'steps': 500, 'start': 0.0001, 'end': 0.02}
+    """
+    filled: dict[str, Any] = {}
+    for section, spec in {"mesh": {}, **config}.items():
+        if section in _NAMELESS:
+            filled[section] = _fill(spec, _defaults(_NAMELESS[section]), None)
+        else:
+            filled[section] = _fill_named(spec, _NAMED[section], _BESIDE.get(section, {}))
+    return filled
+
+
+def _fill_named(spec: Any, namespace: Namespace, beside: Mapping[str, Any]) -> Any:
+    """A component's spec, and the specs inside it, filled."""
+    try:
+        factory = namespace.find(spec["name"], "", allow_code=False)
+    except ConfigError:  # the user's own, or from another version
+        return dict(spec)
+    return _fill(spec, {**_defaults(factory), **beside}, namespace.module)
+
+
+def _fill(spec: Mapping[str, Any], defaults: Mapping[str, Any], module: Any) -> dict[str, Any]:
+    missing = {name: _as_plain(value) for name, value in defaults.items() if name not in spec}
+    return {name: _fill_nested(name, value, module) for name, value in {**spec, **missing}.items()}
+
+
+def _fill_nested(name: str, value: Any, module: Any) -> Any:
+    if not isinstance(value, Mapping) or "name" not in value:
+        return value
+    return _fill_named(value, Namespace(grids if name == "grid" else module), {})
+
+
+def _defaults(factory: Any) -> dict[str, Any]:
+    """Name -> default of each argument that has one; `parent` and `name` belong to Flax."""
+    parameters = inspect.signature(factory).parameters
+    return {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if parameter.default is not parameter.empty and name not in ("parent", "name")
+    }
+
+
+def _as_plain(value: Any) -> Any:
+    """A default as a config writes it: objects as dict(name=...), tuples as lists, functions by their names."""
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: _as_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"name": type(value).__name__, **fields}
+    if isinstance(value, list | tuple):
+        return [_as_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float | str | None) else repr(getattr(value, "__name__", value))
