@@ -1,7 +1,7 @@
 """Eight fake devices, set before JAX is imported; what needs one takes the first.
 
-Compiling takes most of the suite's time, so the compiler is told not to optimize, and what took long is
-kept for the rest of the suite and the processes that it starts.
+Compiling takes most of the suite's time, so the compiler is told not to optimize (the fixture `default_options`
+lets a test compile as users do), and what took long is kept for the rest of the suite and the processes that it starts.
 """
 
 import atexit
@@ -9,9 +9,8 @@ import os
 import shutil
 import tempfile
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _cache = tempfile.mkdtemp(prefix="diffusion_jax_compiled_")
@@ -19,8 +18,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "2")
 
+from collections.abc import Iterator
+
 import jax
 import pytest
+from compiling import optimizations
 
 jax.config.update("jax_debug_key_reuse", True)  # a key used twice is an error
 
@@ -30,3 +32,10 @@ def devices() -> list[jax.Device]:
     found = jax.devices()
     assert len(found) == 8
     return found
+
+
+@pytest.fixture
+def default_options() -> Iterator[None]:
+    """The test compiles with the compiler options that users have."""
+    with optimizations():
+        yield
