@@ -1,10 +1,10 @@
-"""Image diffusion in JAX. The public names; see README.md for the tour."""
+"""Image diffusion in JAX: the public names. README.md gives a tour."""
 
 from diffusion_jax import figures, interop, models, oracles, verify
 from diffusion_jax.data import sources
 from diffusion_jax.process import forward, pixels, predictions, schedules, vlb
 from diffusion_jax.process.predictions import Denoised
-from diffusion_jax.run import Guidance, Run, Sampling
+from diffusion_jax.run import Guidance, Network, Run, Sampling
 from diffusion_jax.runtime import images
 from diffusion_jax.sampling import editing, grids, guidance, likelihood, samplers
 from diffusion_jax.sampling.denoiser import clipped, denoiser
@@ -19,6 +19,7 @@ from diffusion_jax.workdir import load, train
 __all__ = [
     "Denoised",
     "Guidance",
+    "Network",
     "Run",
     "Sampling",
     "TrainState",

@@ -437,7 +437,7 @@ def test_a_batch_larger_than_the_training_set_is_refused(tmp_path, folder):
     dataset = folder(paint(tmp_path / "x", TEN), classes="folder")
     with pytest.raises(
         ConfigError,
-        match="config.train.batch_size = 24: the data have only 18 training pictures; use at most so",
+        match="config.train.batch_size = 24: the data have only 18 training images; use at most 18",
     ):
         dj.train(config(dataset, batch_size=24), tmp_path / "run")
     assert not (tmp_path / "run").exists()

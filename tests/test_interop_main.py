@@ -71,7 +71,7 @@ def test_sample_py_draws_from_it_what_the_loaded_network_does(workdir, checkpoin
 def test_training_in_it_is_refused_before_anything_is_read(workdir):
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
     nowhere = tiny.config() | {"data": {"name": "NPZ", "path": "nowhere.npz"}}
-    with pytest.raises(ConfigError, match="weights imported from ckpt.pt, without .*; name another workdir"):
+    with pytest.raises(ConfigError, match="weights imported from ckpt.pt, without .*; use another directory"):
         dj.train(nowhere, workdir)
     assert before == {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 

@@ -231,7 +231,7 @@ def test_the_command_certifies_a_sampler_of_ones_own(capsys):
         (["--sampler", "SelfConditioned(sampler=RK45())"], "SelfConditioned.*chooses its own steps"),
         (
             ["--sampler", "DDIM(eta=x)"],
-            r'--sampler "DDIM\(eta=x\)": .*\(x is no number; put text in quotes, \(\) behind',
+            r'--sampler "DDIM\(eta=x\)": .*\(x is not a value; put text in quotes and \(\) after',
         ),
         (["--sampler", "DDIM(eta=0.1, eta=0.2)"], r"\(eta is given twice\)"),
         (["--sampler", "DDIM("], r'--sampler "DDIM\(": must be a name, or as in DDIM\(eta=0.5\)$'),

@@ -1,7 +1,7 @@
 """Components named in a config: dict(name="DDIM", eta=0.0) -> DDIM(eta=0.0).
 
-A name is looked up among the public names of one module. "pkg.module:Name" reaches a user's own code,
-but only where code may be imported: never for a config that was read out of a checkpoint.
+A name is looked up among the public names of one module. "pkg.module:Name" refers to the user's own code, but
+only where a config may import code: never in a config that was read from a checkpoint.
 """
 
 import collections.abc
@@ -12,144 +12,161 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
+
+__all__ = ["ConfigError", "Namespace", "build", "build_section", "check_names", "construct", "convert", "get_name"]
 
 
 class ConfigError(ValueError):
-    """A config that cannot be used; the message names the field, its value and the remedy."""
+    """A config that cannot be used. The message names the field, its value and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Namespace:
-    """The public names of `module`: subclasses of the base class `kind`, or anything callable if None."""
+    """The public names of `module`: subclasses of the base class `kind`, or anything callable if None.
+
+    >>> from diffusion_jax.sampling import grids
+    >>> Namespace(grids, grids.Grid).find("Leading", "sampler.grid", allow_code=False)
+    <class 'diffusion_jax.sampling.grids.Leading'>
+    """
 
     module: types.ModuleType
     kind: type | None = None
 
     def names(self) -> list[str]:
-        return sorted(name for name, value in vars(self.module).items() if self._has(name, value))
-
-    def _has(self, name: str, value: Any) -> bool:
-        home = str(getattr(value, "__module__", None))
-        return not name.startswith("_") and home.startswith(self.module.__name__) and self._fits(value)
-
-    def _fits(self, value: Any) -> bool:
-        if self.kind is None:
-            return callable(value)
-        is_kind = isinstance(value, type) and issubclass(value, self.kind) and value is not self.kind
-        return is_kind and not inspect.isabstract(value)
+        """The names that a config may use, sorted."""
+        return sorted(name for name, value in vars(self.module).items() if self._is_public(name, value))
 
     def find(self, name: str, path: str, allow_code: bool) -> Any:
+        """The class or function called `name`. Raises ConfigError for an unknown name or another kind."""
         where = f'config.{path}.name = "{name}"'
         if ":" in name:
-            found = _import(name, where, allow_code)
-            if inspect.isabstract(found):
-                missing = ", ".join(sorted(found.__abstractmethods__))
-                raise ConfigError(f"{where}: still lacks {missing}")
-            if not self._fits(found):
-                wanted = self.kind.__name__ if self.kind else "class or function"
-                raise ConfigError(f"{where}: is no {wanted}")
-            return found
+            return self._import(name, where, allow_code)
         if name not in self.names():
-            raise ConfigError(f"{where}: there is none; {_offer(name, self.names())}")
+            raise ConfigError(f"{where}: unknown name; {_suggest(name, self.names())}")
         return getattr(self.module, name)
 
+    def _import(self, name: str, where: str, allow_code: bool) -> Any:
+        found = _import_attribute(name, where, allow_code)
+        if inspect.isabstract(found):
+            raise ConfigError(f"{where}: still lacks {', '.join(sorted(found.__abstractmethods__))}")
+        if not self._is_kind(found):
+            raise ConfigError(f"{where}: must be a {self.kind.__name__ if self.kind else 'class or function'}")
+        return found
 
-def build(
-    spec: Any,
-    namespace: Namespace,
-    path: str,
-    allow_code: bool = True,
-    **given: Any,
-) -> Any:
-    """The object that `spec`, a dict with a "name", describes; `given` are arguments from elsewhere.
+    def _is_public(self, name: str, value: Any) -> bool:
+        home = str(getattr(value, "__module__", None))
+        return not name.startswith("_") and home.startswith(self.module.__name__) and self._is_kind(value)
 
-    Nested specs are built from the same module, lists become tuples, and every argument is checked
-    against its annotation. Raises ConfigError, with the path of the field.
+    def _is_kind(self, value: Any) -> bool:
+        if self.kind is None:
+            return callable(value)
+        is_subclass = isinstance(value, type) and issubclass(value, self.kind) and value is not self.kind
+        return is_subclass and not inspect.isabstract(value)
+
+
+def build(spec: Any, namespace: Namespace, path: str, allow_code: bool = True, **kwargs: Any) -> Any:
+    """Builds the object that `spec`, a dict with a "name", describes; `kwargs` are further arguments.
+
+    Nested specs are built from the same module, lists become tuples, and every argument is checked against its
+    annotation. Raises ConfigError with the path of the field.
+
+    >>> from diffusion_jax.process import schedules
+    >>> build({"name": "Cosine", "steps": 100}, Namespace(schedules, schedules.Schedule), "schedule").steps
+    100
     """
-    check_spec(spec, path)
+    factory = namespace.find(get_name(spec, path), path, allow_code)
+    accepted = _annotations(factory)
     arguments = {key: value for key, value in spec.items() if key != "name"}
-    factory = namespace.find(spec["name"], path, allow_code)
-    accepted = _parameters(factory)
-    check_names(arguments, [name for name in accepted if name not in given], path)
+    check_names(arguments, accepted.keys() - kwargs.keys(), path)
     for key, value in arguments.items():
-        inside = f"{path}.{key}"
-        kind = accepted[key]
-        if isinstance(value, Mapping) and not _is_plain(kind):
-            nested = Namespace(namespace.module, kind if isinstance(kind, type) else None)
+        inside, annotation = f"{path}.{key}", accepted[key]
+        if isinstance(value, Mapping) and not _is_plain(annotation):
+            nested = Namespace(namespace.module, annotation if isinstance(annotation, type) else None)
             arguments[key] = build(value, nested, inside, allow_code)
         else:
-            arguments[key] = check_type(value, kind, inside)
-    return construct(factory, path, **arguments, **given)
+            arguments[key] = convert(value, annotation, inside)
+    return construct(factory, path, **arguments, **kwargs)
 
 
-def section(cls: type, spec: Any, path: str) -> Any:
-    """The dataclass `cls` from a section of a config without a name."""
+def build_section(cls: type, spec: Any, path: str) -> Any:
+    """Builds the dataclass `cls` from a section of a config that has no "name"."""
     if not isinstance(spec, Mapping):
         raise ConfigError(f"config.{path} = {spec!r}: must be a dict")
-    accepted = _parameters(cls)
-    check_names(spec, list(accepted), path)
-    arguments = {k: check_type(v, accepted[k], f"{path}.{k}") for k, v in spec.items()}
-    return construct(cls, path, **arguments)
+    accepted = _annotations(cls)
+    check_names(spec, accepted, path)
+    return construct(cls, path, **{key: convert(value, accepted[key], f"{path}.{key}") for key, value in spec.items()})
 
 
 def construct(factory: Any, path: str, /, **arguments: Any) -> Any:
-    """factory(**arguments), with what it refuses told as a ConfigError of one line."""
+    """factory(**arguments); its ValueError or TypeError becomes a ConfigError of one line.
+
+    Other exceptions are converted too if they come from the user's own code; from the library's code they are
+    bugs, and pass through.
+    """
     try:
         inspect.signature(factory).bind(**arguments)
         return factory(**arguments)
     except ConfigError:
         raise
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"config.{path}: {' '.join(str(error).split())}") from error
-    except Exception as error:  # the user's own code may raise anything
-        if str(getattr(factory, "__module__", "")).startswith(__package__):
+        raise ConfigError(f"config.{path}: {_join_lines(error)}") from error
+    except Exception as error:
+        if str(getattr(factory, "__module__", "")).startswith(_PACKAGE):
             raise
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ConfigError(f"config.{path}: {factory.__name__} fails with {what}") from error
+        kind = type(error).__name__
+        raise ConfigError(f"config.{path}: {factory.__name__} fails with {kind}: {_join_lines(error)}") from error
 
 
-def check_spec(spec: Any, path: str) -> None:
-    """Raises ConfigError for what is no dict with a "name"."""
+_PACKAGE = __name__.partition(".")[0]
+
+
+def get_name(spec: Any, path: str) -> str:
+    """The "name" of a component. Raises ConfigError unless `spec` is a dict with a "name"."""
     if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
         raise ConfigError(f'config.{path} = {spec!r}: must be dict(name="...", ...)')
+    return spec["name"]
 
 
-def check_names(found: Mapping | list, accepted: list[str], path: str) -> None:
-    """Raises ConfigError for a field that is not `accepted`, with the nearest ones that are."""
+def check_names(found: Iterable[str], accepted: Collection[str], path: str) -> None:
+    """Raises ConfigError for a field that is not `accepted`, and suggests the nearest ones."""
     for name in found:
         if name not in accepted:
             where = f"{path}.{name}" if path else name
-            raise ConfigError(f"config.{where}: there is no such field; {_offer(name, accepted)}")
+            raise ConfigError(f"config.{where}: there is no such field; {_suggest(name, accepted)}")
 
 
-def check_type(value: Any, annotation: Any, path: str) -> Any:
-    """`value` as its annotation wants it: lists as tuples, whole numbers as floats where asked."""
+def convert(value: Any, annotation: Any, path: str) -> Any:
+    """`value` as its annotation asks: lists as tuples, integers as floats. Raises ConfigError for another type."""
     if isinstance(value, list | tuple):
-        value = tuple(check_type(item, Any, path) for item in value)
+        value = tuple(convert(item, Any, path) for item in value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"config.{path} = {value}: must be a finite number")
-    if _allows(value, annotation):
-        return float(value) if annotation is float else value
-    if isinstance(annotation, type) and not _is_plain(annotation):
-        raise ConfigError(f'config.{path} = {value!r}: must be dict(name="...", ...), a {annotation.__name__}')
-    wanted = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    wanted = wanted if len(wanted) < 40 else "another type"
-    raise ConfigError(f"config.{path} = {value!r}: must be of type {wanted}, not {type(value).__name__}")
+    if not _matches(value, annotation):
+        raise ConfigError(f"config.{path} = {value!r}: {_requirement(annotation)}, not {type(value).__name__}")
+    return float(value) if annotation is float else value
+
+
+def _requirement(annotation: Any) -> str:
+    is_class = isinstance(annotation, type)
+    if is_class and not _is_plain(annotation):
+        return f'must be dict(name="...", ...), a {annotation.__name__}'
+    name = annotation.__name__ if is_class else str(annotation)
+    return f"must be of type {name}" if len(name) < 40 else "must be of another type"
 
 
 def _is_plain(annotation: Any) -> bool:
     return (typing.get_origin(annotation) or annotation) in (bool, int, float, str, tuple)
 
 
-def _allows(value: Any, annotation: Any) -> bool:
-    """Whether a value fits an annotation; one that says nothing about values fits all."""
+def _matches(value: Any, annotation: Any) -> bool:
+    """Whether a value has the type of an annotation; an annotation without a type matches every value."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return any(_allows(value, one) for one in arguments)
+        return any(_matches(value, option) for option in arguments)
     if origin is tuple:
-        return isinstance(value, tuple) and all(_allows(item, arguments[0]) for item in value)
+        return isinstance(value, tuple) and all(_matches(item, arguments[0]) for item in value)
     if origin is collections.abc.Callable:
         return callable(value)
     if not isinstance(annotation, type) or annotation in (Any, inspect.Parameter.empty):
@@ -159,16 +176,16 @@ def _allows(value: Any, annotation: Any) -> bool:
     return isinstance(value, int | float if annotation is float else annotation)
 
 
-def _offer(name: str, known: list[str]) -> str:
+def _suggest(name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     if near:
         return f"did you mean {' or '.join(near)}?"
     more = ", ..." if len(known) > 20 else ""
-    return f"there are {', '.join(sorted(known)[:20])}{more}" if known else "it takes none"
+    return f"use one of {', '.join(sorted(known)[:20])}{more}" if known else "it takes no arguments"
 
 
-def _parameters(factory: Any) -> dict[str, Any]:
-    """Argument names of a class or function -> their annotations."""
+def _annotations(factory: Any) -> dict[str, Any]:
+    """Names of the arguments of a class or function -> their annotations."""
     try:
         parameters = inspect.signature(factory).parameters
     except ValueError as error:
@@ -182,7 +199,7 @@ def _parameters(factory: Any) -> dict[str, Any]:
     }
 
 
-def _import(name: str, where: str, allow_code: bool) -> Any:
+def _import_attribute(name: str, where: str, allow_code: bool) -> Any:
     if not allow_code:
         raise ConfigError(
             f"{where}: this config was read from a file and may not import code; "
@@ -192,4 +209,8 @@ def _import(name: str, where: str, allow_code: bool) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # the user's module may raise anything
-        raise ConfigError(f"{where}: cannot be imported ({' '.join(str(error).split())})") from error
+        raise ConfigError(f"{where}: cannot be imported ({_join_lines(error)})") from error
+
+
+def _join_lines(error: Exception) -> str:
+    return " ".join(str(error).split())

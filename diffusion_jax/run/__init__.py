@@ -1,4 +1,4 @@
-"""A trained network and how pictures are drawn from it."""
+"""A trained network and how it generates images."""
 
 from diffusion_jax.run.network import Network
 from diffusion_jax.run.run import Run

@@ -15,18 +15,20 @@ from diffusion_jax.sampling.loop import Frames, sample
 from diffusion_jax.sampling.samplers import Sampler
 from diffusion_jax.sampling.thresholding import dynamic_threshold
 
+__all__ = ["PerImage", "Shared", "network_denoiser", "sample_batch"]
+
 
 class PerImage(NamedTuple):
     """The inputs that differ from image to image."""
 
-    indices: Any  # int [B], which images of the key's endless sequence
+    indices: Any  # int [B], the positions of the images in the endless sequence of the key
     labels: Any  # int32 [B]
-    noise: Any | None  # [B, H, W, C] to start from; the key's own if None
+    noise: Any | None  # [B, H, W, C] to start from; None for the noise of the key
     scale: Any | None  # [B], of guidance; None for no guidance
 
 
 class Shared(NamedTuple):
-    """The inputs that all images share, traced: another value does not recompile, None instead of one does."""
+    """The inputs that all images share. They are traced: only changing between None and a value recompiles."""
 
     sampler: Sampler
     interval: tuple[Any, Any] | None  # noise levels at which guidance acts; None for all
@@ -70,8 +72,8 @@ def sample_batch(
             keep_x0=keep_x0,
         )
 
-    # Each device generates its part by itself, with the program that a single device would run: if the
-    # compiler split the batch, it would also round differently.
+    # Each device generates its part with the program that a single device would run. If the compiler split the
+    # batch, it would also round differently.
     split = PartitionSpec(mesh.axis_names)
     everywhere, split_frames = PartitionSpec(), PartitionSpec(None, mesh.axis_names)
     frames: Any = Frames(everywhere, split_frames, split_frames if keep_x0 else None)  # type: ignore

@@ -1,4 +1,4 @@
-"""A network with its schedule and prediction, and checks of the inputs that it accepts."""
+"""A network with its schedule and prediction, and the inputs that it accepts."""
 
 import dataclasses
 from typing import Any
@@ -10,18 +10,33 @@ from diffusion_jax.process.pixels import NO_LABEL
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.samplers import Sampler, SelfConditioned
+from diffusion_jax.validation import refuse_if
+
+__all__ = ["Network"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The static part of sampling; hashable, so that jit finds its program again."""
+    """The static part of sampling; hashable, so that jit does not recompile for an equal network.
+
+    Attributes:
+      model: any hashable object with apply(params, x, time, labels).
+      schedule, prediction: what it was trained with.
+      image_shape: (H, W, C).
+      num_classes: number of classes; 0 if it takes no labels.
+      unlabelled: whether it was also trained without labels, as classifier-free guidance needs.
+
+    >>> network = Network(dj.models.UNet(), dj.schedules.Cosine(), dj.predictions.V(), (32, 32, 3), num_classes=0)
+    >>> network.label_rows(2, None)
+    array([-1, -1], dtype=int32)
+    """
 
     model: Any
     schedule: Schedule
     prediction: Prediction
     image_shape: tuple[int, int, int]
     num_classes: int
-    unlabelled: bool = True  # whether it was also trained without labels, as guidance needs
+    unlabelled: bool = True
 
     @property
     def self_condition(self) -> bool:
@@ -29,16 +44,17 @@ class Network:
         return getattr(self.model, "self_condition", False)
 
     def label_rows(self, n: int, labels: ArrayLike | None) -> np.ndarray:
-        """Labels as int32 [n], NO_LABEL if there are none. Raises ValueError if the network cannot take them."""
+        """Labels as int32 [n], NO_LABEL if they are None. Raises ValueError if the network cannot take them."""
         if labels is None:
-            if self.num_classes and not self.unlabelled:
-                raise ValueError(f"labels: this network was never trained without them; give {n}, one per image")
+            needed = self.num_classes and not self.unlabelled
+            refuse_if((needed, f"labels: this network was never trained without them; give {n}, one per image"))
             return np.full(n, NO_LABEL, np.int32)
         rows = np.asarray(labels)
-        if not self.num_classes:
-            raise ValueError("labels: this network was trained without classes; leave them out")
-        if rows.shape != (n,) or not np.issubdtype(rows.dtype, np.integer):
-            raise ValueError(f"labels must be {n} integers (one per image), got {rows.dtype} of shape {rows.shape}")
+        is_row = rows.shape == (n,) and np.issubdtype(rows.dtype, np.integer)
+        refuse_if(
+            (not self.num_classes, "labels: this network was trained without classes; leave them out"),
+            (not is_row, f"labels must be {n} integers (one per image), got {rows.dtype} of shape {rows.shape}"),
+        )
         self.check_labels(rows)
         return rows.astype(np.int32)
 
@@ -48,13 +64,15 @@ class Network:
         if wrong.size:
             raise ValueError(f"labels contain {wrong.ravel()[0]}: must be from 0 to {self.num_classes - 1}")
 
-    def noise_rows(self, n: int, noise: ArrayLike) -> np.ndarray:
+    def noise_rows(self, n: int, noise: ArrayLike | None) -> np.ndarray | None:
         """Noise as float32 [n, H, W, C]. Raises ValueError if it has another shape or is not finite."""
+        if noise is None:
+            return None
         rows, shape = np.asarray(noise, np.float32), (n, *self.image_shape)
-        if rows.shape != shape:
-            raise ValueError(f"noise has shape {rows.shape}: must be {shape}")
-        if not np.isfinite(rows).all():
-            raise ValueError("noise is not finite: must be standard normal, as run.noise(key, n) is")
+        refuse_if(
+            (rows.shape != shape, f"noise has shape {rows.shape}: must be {shape}"),
+            (not np.isfinite(rows).all(), "noise is not finite: must be standard normal, such as run.noise(key, n)"),
+        )
         return rows
 
     def adapt_sampler(self, sampler: Sampler) -> Sampler:
@@ -65,20 +83,55 @@ class Network:
         """
         inner = sampler.sampler if isinstance(sampler, SelfConditioned) else sampler
         name = type(inner).__name__
-        if inner is not sampler and getattr(self.model, "self_condition", None) is False:
-            raise ValueError(f"sampler = SelfConditioned: this network is not self-conditioned; use {name}")
-        variance = getattr(inner, "variance", None)
-        if variance == "learned" and getattr(self.model, "learn_variance", None) is False:
-            raise ValueError(
-                f'sampler = {name}(variance="learned"): this network does not learn a variance; use "small" or "large"'
-            )
+        needs_variance = getattr(inner, "variance", None) == "learned"
+        refuse_if(
+            (
+                inner is not sampler and getattr(self.model, "self_condition", None) is False,
+                f"sampler = SelfConditioned: this network is not self-conditioned; use {name}",
+            ),
+            (
+                needs_variance and getattr(self.model, "learn_variance", None) is False,
+                f'sampler = {name}(variance="learned"): this network does not learn a variance; use "small" or "large"',
+            ),
+        )
         return SelfConditioned(inner) if self.self_condition else sampler
 
     def check_weaker(self, weaker: "Network", n: int, labelled: bool) -> None:
         """Raises ValueError if `weaker` cannot guide this network, n images with or without labels."""
         for name in ("image_shape", "num_classes", "schedule", "self_condition"):
-            mine, theirs = getattr(self, name), getattr(weaker, name)
-            if mine != theirs:
-                raise ValueError(f"weaker: its {name} is {theirs}, this run's is {mine}; both must be the same")
-        if not labelled and weaker.num_classes and not weaker.unlabelled:
-            raise ValueError(f"weaker: was never trained without labels; give {n}, one per image")
+            own, other = getattr(self, name), getattr(weaker, name)
+            refuse_if((own != other, f"weaker: its {name} is {other}, this run's is {own}; both must be the same"))
+        needs_labels = weaker.num_classes and not weaker.unlabelled
+        refuse_if((needs_labels and not labelled, f"weaker: was never trained without labels; give {n}, one per image"))
+
+    def guidance_scale(
+        self, n: int, scale: ArrayLike, *, labelled: bool, weaker: bool, explicit: bool
+    ) -> np.ndarray | None:
+        """The scale of guidance for each image, float32 [n]; None if no image is guided.
+
+        Guidance needs labels, or a weaker run to lead away from. Without either, an `explicit` scale is refused and
+        a default one has no effect. Raises ValueError also for another shape, and if the network was never trained
+        without labels.
+        """
+        scale = np.asarray(scale, np.float64)
+        refuse_if(
+            (
+                scale.shape not in ((), (n,)),
+                f"guidance has shape {scale.shape}: must be one number, or {n}, one per image",
+            )
+        )
+        acting = scale[scale != 1]
+        if not acting.size or not (labelled or weaker or explicit):
+            return None
+        refuse_if(
+            (
+                not labelled and not weaker,
+                f"guidance = {acting[0]}: needs labels to guide towards; give labels, or guidance 1",
+            ),
+            (
+                not weaker and not self.unlabelled,
+                f"guidance = {acting[0]}: this network was never trained without labels; use 1.0, or train it with "
+                "loss.label_drop above 0",
+            ),
+        )
+        return np.broadcast_to(scale.astype(np.float32), (n,))

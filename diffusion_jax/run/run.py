@@ -1,7 +1,7 @@
 """A trained network that generates images."""
 
 import dataclasses
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,23 @@ from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.run.batch import PerImage, Shared, network_denoiser, sample_batch
 from diffusion_jax.run.network import Network
 from diffusion_jax.run.settings import Overrides, Sampling
-from diffusion_jax.runtime.mesh import batch_sharding, replicated
+from diffusion_jax.runtime.mesh import batch_sharding, make_mesh, replicated
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.randomness import check_key, first_noise
 from diffusion_jax.validation import check_instance, check_integer
+
+__all__ = ["Run"]
+
+
+class _Inputs(NamedTuple):
+    """The checked inputs of `sample` and `denoiser`."""
+
+    labels: np.ndarray  # int32 [n]
+    scale: np.ndarray | None  # of guidance, float32 [n]; None if no image is guided
+    shared: Shared
+    settings: Sampling
+    networks: tuple[Network, Network | None]  # this network and the weaker one
+    params: tuple[Any, Any]  # theirs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +42,26 @@ class Run:
       network: the model, its schedule and its prediction.
       params: the parameters, of the moving average.
       sampling: the default settings of `sample`.
-      mesh: the devices that generate.
+      mesh: the devices that generate; default: all.
       class_names: a name per class, () if the data have none.
       config: the config of the training run.
       step: the training step of the checkpoint.
+
+    >>> class Scale:  # any hashable object with apply is a network
+    ...     def apply(self, params, x, time, labels):
+    ...         return params["w"] * x
+    >>> network = dj.Network(Scale(), dj.schedules.Cosine(), dj.predictions.V(), (4, 4, 1), num_classes=3)
+    >>> run = Run(network, {"w": jnp.float32(0.5)}, class_names=("cat", "dog", "owl"))
+    >>> run.class_name(2)
+    'owl'
+    >>> run.sample(jax.random.key(0), 2, labels=[1, 2], steps=5).shape
+    (2, 4, 4, 1)
     """
 
     network: Network
     params: Any
-    sampling: Sampling
-    mesh: Mesh
+    sampling: Sampling = Sampling()
+    mesh: Mesh = dataclasses.field(default_factory=make_mesh)
     class_names: tuple[str, ...] = ()
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     step: int = 0
@@ -92,51 +115,49 @@ class Run:
         Raises:
           ValueError: if n, batch_size or steps is below 1, labels are out of range or too few, guidance has no
             labels, the network was never trained without labels and needs some, a weaker run does not fit, the
-            sampler wants a variance that the network did not learn, the noise has another shape, or the images are
+            sampler needs a variance that the network did not learn, the noise has another shape, or the images are
             not finite.
 
-        Example:
-          run = dj.load("runs/digits")
-          x = run.sample(jax.random.key(0), n=16, labels=[3] * 16, steps=20, guidance=2.0)
+        >>> run = dj.load("runs/digits")  # doctest: +SKIP
+        >>> run.sample(jax.random.key(0), 16, labels=[3] * 16, steps=20, guidance=2.0).shape  # doctest: +SKIP
+        (16, 8, 8, 1)
         """
-        check_integer("n", n)
         check_integer("keep", keep, 0)
         check_key(key)
-        chosen = (self.sampling if sampling is None else sampling).override(**overrides)
-        explicit = sampling is not None or overrides.get("guidance") is not None
-        rows = self.network.label_rows(n, labels)
-        scale = self._scale(n, chosen, explicit, labels is not None)
-        start = None if noise is None else self.network.noise_rows(n, noise)
+        inputs = self._prepare(n, labels, sampling, overrides)
         size = self._batch_size(n, batch_size)
-        shared = self._shared(chosen)
-        chosen.grid(self.schedule, chosen.steps)  # raises before there is a progress bar
-        weaker = chosen.guidance.weaker
-        weaker_params = None if weaker is None else jax.device_put(weaker.params, replicated(self.mesh))
-        parts = []
+        rows = inputs.labels, self.network.noise_rows(n, noise), inputs.scale
+        settings = inputs.settings
+        settings.grid(self.schedule, settings.steps)  # raises before there is a progress bar
+        weaker_params = None if inputs.params[1] is None else jax.device_put(inputs.params[1], replicated(self.mesh))
+        batches = []
         for first in tqdm.trange(0, n, size, unit="batch", disable=not progress):
             indices = np.arange(first, first + size)
             filled = np.minimum(indices, n - 1)  # fills the last batch with images that are dropped below
-            each = [None if x is None else x[filled] for x in (rows, start, scale)]
+            images = PerImage(indices, *(None if x is None else x[filled] for x in rows))
             sampled = sample_batch(
                 (self.params, weaker_params),
                 key,
-                jax.device_put(PerImage(indices, *each), batch_sharding(self.mesh)),
-                shared,
+                jax.device_put(images, batch_sharding(self.mesh)),
+                inputs.shared,
                 network=self.network,
-                weaker=None if weaker is None else weaker.network,
-                steps=chosen.steps,
-                grid=chosen.grid,
-                clip=chosen.clip,
+                weaker=inputs.networks[1],
+                steps=settings.steps,
+                grid=settings.grid,
+                clip=settings.clip,
                 keep=keep,
                 keep_x0=keep_x0,
                 mesh=self.mesh,
             )
-            parts.append(jax.device_get(sampled))
-            _check_finite(parts[-1], first, scale)
-        return _join_batches(parts, n)
+            batches.append(jax.device_get(sampled))
+            _check_finite(batches[-1], first, inputs.scale)
+        return _join_batches(batches, n)
 
     def noise(self, key: jax.Array, n: int) -> np.ndarray:
-        """The noise that `sample(key, n)` starts from: standard normal float32 [n, H, W, C]."""
+        """The noise that `sample(key, n)` starts from: standard normal float32 [n, H, W, C].
+
+        >>> run.sample(key, 16, noise=run.noise(key, 16))  # doctest: +SKIP
+        """
         check_integer("n", n)
         return np.asarray(_first_noise(key, np.arange(n), self.network.image_shape))
 
@@ -148,60 +169,49 @@ class Run:
         sampling: Sampling | None = None,
         **overrides: Unpack[Overrides],
     ) -> Denoise:
-        """The network as denoise(x_t, t) for n images at once, as `editing` and `dj.sample` take it.
+        """The network as denoise(x_t, t) for n images at once, for `editing`, `likelihood` and `dj.sample`.
 
         The arguments, defaults and errors are those of `sample`; sampler, steps and grid have no effect here.
+
+        >>> denoise = run.denoiser(len(x0), labels=labels, guidance=1.0)  # doctest: +SKIP
+        >>> dj.editing.reconstruct(denoise, run.schedule, x0)  # doctest: +SKIP
         """
+        inputs = self._prepare(n, labels, sampling, overrides)
+        scale = None if inputs.scale is None else jnp.asarray(inputs.scale)
+        images = PerImage(None, jnp.asarray(inputs.labels), None, scale)
+        return network_denoiser(*inputs.networks, inputs.params, images, inputs.shared, inputs.settings.clip)
+
+    def _prepare(self, n: int, labels: ArrayLike | None, sampling: Sampling | None, overrides: Overrides) -> _Inputs:
+        """Checks and converts the arguments that `sample` and `denoiser` share."""
         check_integer("n", n)
-        chosen = (self.sampling if sampling is None else sampling).override(**overrides)
-        explicit = sampling is not None or overrides.get("guidance") is not None
-        rows = jnp.asarray(self.network.label_rows(n, labels))
-        scale = self._scale(n, chosen, explicit, labels is not None)
-        images = PerImage(None, rows, None, None if scale is None else jnp.asarray(scale))
-        weaker = chosen.guidance.weaker
-        networks = self.network, None if weaker is None else weaker.network
-        params = self.params, None if weaker is None else weaker.params
-        return network_denoiser(*networks, params, images, self._shared(chosen), chosen.clip)
-
-    def _shared(self, chosen: Sampling) -> Shared:
-        """The numbers of the settings, as arguments of the compiled program."""
-        guidance = chosen.guidance
-        return Shared(
-            self.network.adapt_sampler(chosen.sampler),
-            tuple(jnp.float32(level) for level in guidance.interval) or None,
-            jnp.float32(guidance.rescale) if guidance.rescale else None,
-            jnp.float32(chosen.threshold) if chosen.threshold else None,
-        )
-
-    def _scale(self, n: int, chosen: Sampling, explicit: bool, labelled: bool) -> np.ndarray | None:
-        """The guidance scale of each image, float32 [n]; None if no image is guided.
-
-        Guidance of the run's config is for images with labels; asked for explicitly, it needs them.
-        """
-        weaker, scale = chosen.guidance.weaker, np.asarray(chosen.guidance.scale, np.float64)
+        settings = (self.sampling if sampling is None else sampling).override(**overrides)
+        guidance, weaker, labelled = settings.guidance, settings.guidance.weaker, labels is not None
         if weaker is not None:
             check_instance("weaker", weaker, Run, 'dj.load("runs/weaker")')
             self.network.check_weaker(weaker.network, n, labelled)
-        if scale.shape not in ((), (n,)):
-            raise ValueError(f"guidance has shape {scale.shape}: must be one number, or {n}, one per image")
-        acting = scale[scale != 1]
-        if not acting.size or not (labelled or weaker is not None or explicit):
-            return None
-        if not labelled and weaker is None:
-            raise ValueError(f"guidance = {acting[0]}: needs labels to guide towards; give labels, or guidance 1")
-        if weaker is None and not self.network.unlabelled:
-            raise ValueError(
-                f"guidance = {acting[0]}: this network was never trained without labels; use 1.0, "
-                "or train it with loss.label_drop above 0"
-            )
-        return np.broadcast_to(scale.astype(np.float32), (n,))
+        scale = self.network.guidance_scale(
+            n,
+            guidance.scale,
+            labelled=labelled,
+            weaker=weaker is not None,
+            explicit=sampling is not None or overrides.get("guidance") is not None,
+        )
+        shared = Shared(
+            sampler=self.network.adapt_sampler(settings.sampler),
+            interval=tuple(jnp.float32(level) for level in guidance.interval) or None,  # type: ignore
+            rescale=jnp.float32(guidance.rescale) if guidance.rescale else None,
+            threshold=jnp.float32(settings.threshold) if settings.threshold else None,
+        )
+        networks = self.network, None if weaker is None else weaker.network
+        params = self.params, None if weaker is None else weaker.params
+        return _Inputs(self.network.label_rows(n, labels), scale, shared, settings, networks, params)
 
     def _batch_size(self, n: int, batch_size: int | None) -> int:
+        """The number of images per batch, a multiple of the number of devices."""
         if batch_size is not None:
             check_integer("batch_size", batch_size)
         size = min(n, 256) if batch_size is None else batch_size
-        # The devices share it evenly, and none gets a single image: the compiler drops a dimension
-        # of 1, and then rounds differently.
+        # At least two images per device, because the compiler drops a dimension of 1 and then rounds differently.
         return max(2, -(-size // self.mesh.size)) * self.mesh.size
 
 
@@ -210,15 +220,15 @@ _first_noise = jax.jit(first_noise, static_argnums=2)
 
 def _check_finite(sampled: Any, first: int, scale: np.ndarray | None) -> None:
     if not all(np.isfinite(x).all() for x in jax.tree.leaves(sampled)):
-        calmer = "" if scale is None else f"a guidance below {scale.max():g}, "
-        raise ValueError(f"images from {first} on are not finite; use {calmer}more steps, or an earlier checkpoint")
+        lower = "" if scale is None else f"a guidance below {scale.max():g}, "
+        raise ValueError(f"images from {first} on are not finite; use {lower}more steps, or an earlier checkpoint")
 
 
-def _join_batches(parts: list, n: int) -> Any:
-    """Batches as one, without the fill of the last; images clipped to [-1, 1]."""
-    if not isinstance(parts[0], tuple):
-        return np.clip(np.concatenate(parts)[:n], -1, 1)
-    images, frames = zip(*parts, strict=True)
+def _join_batches(batches: list, n: int) -> Any:
+    """Batches as one, without the images that filled up the last; images clipped to [-1, 1]."""
+    if not isinstance(batches[0], tuple):
+        return np.clip(np.concatenate(batches)[:n], -1, 1)
+    images, frames = zip(*batches, strict=True)
     states = [f._replace(times=None) for f in frames]
     joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :n], *states)
     return _join_batches(list(images), n), joined._replace(times=frames[0].times)

@@ -13,7 +13,20 @@ from diffusion_jax.validation import Checked, as_number, check_number, instance,
 if TYPE_CHECKING:
     from diffusion_jax.run.run import Run
 
-__all__ = ["Guidance", "Sampling"]
+__all__ = ["Guidance", "Overrides", "Sampling"]
+
+
+# Configs and flags call the fields of `Guidance` guidance_interval and guidance_rescale, and so do the messages.
+def _as_levels(_: str, value: Any) -> tuple[float, ...]:
+    check_number("guidance_interval", value, "[0, inf]")
+    levels = tuple(np.ravel(value).tolist())
+    if levels and not (len(levels) == 2 and levels[0] < levels[1]):
+        raise ValueError(f"guidance_interval = {levels}: must be two noise levels, low < high, such as (0.3, 3.0)")
+    return levels
+
+
+def _as_rescale(_: str, value: Any) -> float:
+    return as_number("guidance_rescale", value, "[0, 1]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +40,9 @@ class Guidance(Checked):
         (`guidance.interval`); () for all of them.
       rescale: how far guidance keeps the contrast of the conditional model, in [0, 1] (`guidance.rescale`); 0
         leaves the contrast as it is.
-      weaker: a run that guidance leads away from, instead of the unconditional model
-        (`guidance.autoguidance`), with or without labels: trained on the same data and schedule, but smaller or for
-        less long. `dataclasses.replace(run, params=...)` makes one of an earlier average of the weights.
+      weaker: a run that guidance leads away from, instead of the unconditional model (`guidance.autoguidance`), with
+        or without labels: trained on the same data and schedule, but smaller or for less long.
+        `dataclasses.replace(run, params=...)` makes one from an earlier average of the weights.
 
     Raises ValueError if a value is out of range.
 
@@ -38,18 +51,13 @@ class Guidance(Checked):
     """
 
     scale: ArrayLike
-    interval: tuple[float, ...] = ()
-    rescale: float = dataclasses.field(default=0.0, metadata=number("[0, 1]"))
+    interval: tuple[float, ...] = dataclasses.field(default=(), metadata={"check": _as_levels})
+    rescale: float = dataclasses.field(default=0.0, metadata={"check": _as_rescale})
     weaker: "Run | None" = None
 
     def __post_init__(self):
         super().__post_init__()
-        check_number("guidance", self.scale)
-        check_number("guidance_interval", self.interval, "[0, inf]")
-        levels = tuple(np.ravel(self.interval).tolist())
-        object.__setattr__(self, "interval", levels)
-        if levels and not (len(levels) == 2 and levels[0] < levels[1]):
-            raise ValueError(f"guidance_interval = {levels}: must be two noise levels, low < high, such as (0.3, 3.0)")
+        check_number("guidance", self.scale)  # not in the metadata: that would skip a JAX array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +72,11 @@ class Sampling(Checked):
       clip: clip x0 to [-1, 1] at every step.
       threshold: quantile of |x0|, in (0, 1], for dynamic thresholding at every step (`dynamic_threshold`),
         which brings x0 into [-1, 1] with or without `clip`; 0 turns it off.
+
+    Raises ValueError if a value is out of range.
+
+    >>> Sampling(dj.samplers.DPMSolverPP(), steps=20, guidance=2.0).guidance
+    Guidance(scale=2.0, interval=(), rescale=0.0, weaker=None)
     """
 
     sampler: Sampler = dataclasses.field(default=DDIM(), metadata=instance(Sampler, "DDIM()"))
@@ -83,6 +96,9 @@ class Sampling(Checked):
 
         A number or an array for `guidance` changes its scale only. Raises TypeError for an unknown name and
         ValueError if a value is out of range.
+
+        >>> Sampling(steps=50).override(steps=20, clip=None).steps
+        20
         """
         names = [field.name for field in dataclasses.fields(self)]
         for name in overrides.keys() - set(names):

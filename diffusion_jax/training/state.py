@@ -9,35 +9,56 @@ import optax
 
 from diffusion_jax.training.losses import Loss
 
+__all__ = ["Model", "TrainState"]
+
 
 class Model(Protocol):
-    """What the library asks of a network: a Flax Linen module is one.
+    """The interface of a network; Flax Linen modules have it.
 
-    Runs ask for two things more: that it is hashable, and `num_classes`, the number of classes that it
-    takes (0: none). A method `check(image_shape)` is called, where there is one, before anything is compiled.
+    A run needs two more things: that the network is hashable, and an attribute `num_classes`, the number of classes
+    that it takes (0: no classes). If the network has a method `check(image_shape)`, it is called before anything is
+    compiled.
     """
 
     def init(self, key: jax.Array, x: jax.Array, time: jax.Array, labels: jax.Array) -> Any:
         """Parameters, from x [B, H, W, C], time [B] and labels int32 [B]."""
 
     def apply(self, params: Any, x: jax.Array, time: jax.Array, labels: Any, **kwargs: Any) -> Any:
-        """The network's output, [B, H, W, C], or [B, H, W, 2 C] where it learns its variance.
+        """The network's output, [B, H, W, C], or [B, H, W, 2 C] if it learns its variance.
 
-        kwargs are train=True and rngs={"dropout": key}, and x0_hat [B, H, W, C] where it is self-conditioned.
+        kwargs are train=True and rngs={"dropout": key}, and x0_hat [B, H, W, C] if it is self-conditioned.
         """
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """State of a training run after `step` steps."""
+    """State of a training run after `step` steps.
 
-    step: jax.Array  # int32, counts every batch
+    Attributes:
+      step: int32, counts every batch.
+      params: the parameters.
+      opt_state: the state of the optimizer.
+      ema_params: the moving average of the parameters, float32.
+      skipped: int32, the number of batches whose loss or gradient was not finite.
+      memory: what the loss keeps from earlier batches; () for most losses.
+
+    >>> class Scale:  # any object with init and apply is a network
+    ...     def init(self, key, x, time, labels):
+    ...         return {"w": jnp.float32(0.5)}
+    ...     def apply(self, params, x, time, labels, **kwargs):
+    ...         return params["w"] * x
+    >>> state = TrainState.create(jax.random.key(0), Scale(), optax.sgd(0.1), image_shape=(8, 8, 1))
+    >>> state.ema_params
+    {'w': Array(0.5, dtype=float32)}
+    """
+
+    step: jax.Array
     params: Any
     opt_state: Any
-    ema_params: Any  # float32
-    skipped: jax.Array  # int32, batches whose loss or gradient was not finite
-    memory: Any = ()  # what the loss remembers of the batches before
+    ema_params: Any
+    skipped: jax.Array
+    memory: Any = ()
 
     @classmethod
     def create(
@@ -49,13 +70,13 @@ class TrainState:
         shardings: Any = None,
         loss: Loss | None = None,
     ) -> "TrainState":
-        """The state before the first step, for pictures of `image_shape` (H, W, C).
+        """The state before the first step, for images of `image_shape` (H, W, C).
 
-        `shardings`, a pytree like the state, says where its leaves live. `loss` is needed where it learns
-        from the batches, as with `losses.LossSecondMomentTimes`.
+        `shardings`, a pytree like the state, places its leaves on devices. Pass `loss` if it learns from the batches,
+        as with `losses.LossSecondMomentTimes`.
         """
 
-        def initial(key: jax.Array) -> "TrainState":
+        def init(key: jax.Array) -> "TrainState":
             x = jnp.zeros((1, *image_shape))
             params = model.init(key, x, jnp.zeros(1), jnp.zeros(1, jnp.int32))
             return cls(
@@ -67,5 +88,5 @@ class TrainState:
                 memory=() if loss is None else loss.init(),
             )
 
-        # Under jit the parts are compiled together, and no two leaves share a buffer: the step donates all.
-        return jax.jit(initial, out_shardings=shardings)(key)
+        # Under jit, everything compiles together and no two leaves share a buffer, because the step donates them all.
+        return jax.jit(init, out_shardings=shardings)(key)

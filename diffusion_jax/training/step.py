@@ -15,6 +15,8 @@ from diffusion_jax.training.losses import Examples, Loss
 from diffusion_jax.training.state import Model, TrainState
 from diffusion_jax.validation import check_integer, check_number
 
+__all__ = ["Batch", "Metrics", "TrainStep", "make_train_step"]
+
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
@@ -30,39 +32,58 @@ def make_train_step(
     mesh: Mesh | None = None,
     lr_schedule: optax.Schedule | None = None,
 ) -> TrainStep:
-    """The jitted step (state, batch, key) -> (state, metrics); the old state is donated.
+    """Makes the jitted step (state, batch, key) -> (state, metrics); the old state is donated.
 
-    All randomness comes from fold_in(key, state.step), so one key serves the whole run. A batch whose
-    loss, gradient or update is not finite is counted in `skipped` and changes nothing else. A loss that
-    learns from the batches has its memory in the state: `TrainState.create(..., loss=loss)`. Metrics are the
-    scalars loss, grad_norm, skipped and, with `lr_schedule`, learning_rate, left on the device.
+    All randomness comes from fold_in(key, state.step), so one key serves the whole run. A batch whose loss, gradient
+    or update is not finite is counted in `skipped` and changes nothing else. If the loss learns from the batches, its
+    memory is part of the state: `TrainState.create(..., loss=loss)`. The metrics are the scalars loss, grad_norm,
+    skipped and, with `lr_schedule`, learning_rate; they stay on the device.
 
     Args:
-      ema_decay: of the averaged parameters, after its warm-up.
-      accumulate: micro-batches that a batch is computed in, one after the other; their number must
-        divide the batch. Apart from rounding (and dropout's draws) the result is that of one batch.
-      mesh: where to compute: the batch split over its devices, the state over 'fsdp'.
-      lr_schedule: that of `tx`, to report its value at this update as the metric learning_rate.
+      model: the network.
+      tx: the optimizer.
+      loss: the training loss.
+      ema_decay: decay of the averaged parameters after the warm-up, in [0, 1).
+      accumulate: number of micro-batches, computed one after another, into which a batch is split; it must divide the
+        batch size. Except for rounding (and the dropout masks) the result is the same as for one batch.
+      mesh: the devices; the batch is split over all of them, the state over 'fsdp'.
+      lr_schedule: the learning rate schedule of `tx`; its value at each update becomes the metric learning_rate.
+
+    Raises ValueError if ema_decay or accumulate is out of range, and when the step is traced, if accumulate does not
+    divide the batch or the state lacks the memory of the loss.
+
+    >>> class Scale:
+    ...     def init(self, key, x, time, labels):
+    ...         return {"w": jnp.float32(0.5)}
+    ...     def apply(self, params, x, time, labels, **kwargs):
+    ...         return params["w"] * x
+    >>> tx, loss = optax.sgd(0.1), dj.losses.DiffusionLoss(dj.schedules.Cosine(), dj.predictions.V())
+    >>> state = dj.TrainState.create(jax.random.key(0), Scale(), tx, image_shape=(8, 8, 1))
+    >>> train_step = make_train_step(Scale(), tx, loss)
+    >>> batch = {"image": jnp.zeros((16, 8, 8, 1), jnp.uint8)}
+    >>> state, metrics = train_step(state, batch, jax.random.key(1))
+    >>> state.step.item(), sorted(metrics)
+    (1, ['grad_norm', 'loss', 'skipped'])
     """
     check_number("ema_decay", ema_decay, "[0, 1)")
-    check_integer("accumulate", accumulate, 1)
+    check_integer("accumulate", accumulate)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         _check_memory(loss, state)
         key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
         examples = loss.draw(key, batch, state.memory)
-        value, losses, grads = gradient(model, loss, state.params, examples, dropout_key, accumulate)
+        value, losses, grads = _compute_gradient(model, loss, state.params, examples, dropout_key, accumulate)
         grad_norm = optax.tree.norm(grads)
-        updated = _update(state, grads, tx, ema_decay)
+        updated = _apply_gradient(state, grads, tx, ema_decay)
         updated = dataclasses.replace(updated, memory=loss.update(state.memory, examples, losses))
-        # The parameters too: a step size that overflows makes them NaN out of a sound gradient.
+        # Includes the parameters, because a step size that overflows makes them NaN from a finite gradient.
         norms = jnp.stack([value, grad_norm, optax.tree.norm(updated.params)])
         finite = jnp.isfinite(norms).all()
         new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
         skipped = state.skipped + jnp.where(finite, 0, 1)
         new_state = dataclasses.replace(new_state, step=state.step + 1, skipped=skipped)
         if mesh is not None:
-            # The state leaves as it came, so that the next call finds the same program.
+            # The new state has the sharding of the old one, so that the next call does not recompile.
             shardings = state_sharding(mesh, new_state)
             new_state = jax.lax.with_sharding_constraint(new_state, shardings)
         metrics = {"loss": value, "grad_norm": grad_norm, "skipped": skipped}
@@ -72,11 +93,11 @@ def make_train_step(
 
     if mesh is None:
         return jax.jit(train_step, donate_argnums=0)
-    in_shardings = (None, batch_sharding(mesh), None)  # None: as the argument comes
+    in_shardings = (None, batch_sharding(mesh), None)  # None: the sharding that the argument has
     return jax.jit(train_step, donate_argnums=0, in_shardings=in_shardings)
 
 
-def gradient(
+def _compute_gradient(
     model: Model,
     loss: Loss,
     params: Any,
@@ -102,36 +123,36 @@ def gradient(
         return jax.tree.map(jnp.add, total, (value, grads)), losses
 
     zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
-    parts = jax.tree.map(lambda x: _split(x, accumulate), examples)
+    parts = jax.tree.map(lambda x: _split_batch(x, accumulate), examples)
     total, losses = jax.lax.scan(add, zero, (jnp.arange(accumulate), parts))
     value, grads = jax.tree.map(lambda x: x / accumulate, total)
-    return value, _joined(losses), grads
+    return value, _join_batch(losses), grads
 
 
-def _split(x: jax.Array, parts: int) -> jax.Array:
-    """[B, ...] as [parts, B/parts, ...], each part taken from all over the batch and so from every device."""
+def _split_batch(x: jax.Array, parts: int) -> jax.Array:
+    """[B, ...] as [parts, B/parts, ...]; each part has every `parts`-th example, and so some from every device."""
     if x.shape[0] % parts:
         raise ValueError(f"accumulate = {parts}: must divide the batch of {x.shape[0]}")
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
-def _joined(parts: jax.Array) -> jax.Array:
-    """The inverse of `_split`."""
+def _join_batch(parts: jax.Array) -> jax.Array:
+    """The inverse of `_split_batch`."""
     return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])
 
 
 def _check_memory(loss: Loss, state: TrainState) -> None:
-    wanted = jax.tree.map(jnp.shape, jax.eval_shape(loss.init))
-    if wanted != jax.tree.map(jnp.shape, state.memory):
+    expected = jax.tree.map(jnp.shape, jax.eval_shape(loss.init))
+    if expected != jax.tree.map(jnp.shape, state.memory):
         raise ValueError(
-            f"state.memory is not that of this {type(loss).__name__}; use TrainState.create(..., loss=loss)"
+            f"state.memory does not belong to this {type(loss).__name__}; use TrainState.create(..., loss=loss)"
         )
 
 
-def _update(state: TrainState, grads: Any, tx: optax.GradientTransformation, ema_decay: float) -> TrainState:
-    """`state` with its parameters moved along `grads` and averaged, step and counts as they were."""
+def _apply_gradient(state: TrainState, grads: Any, tx: optax.GradientTransformation, ema_decay: float) -> TrainState:
+    """`state` with new parameters, their average and the optimizer's state; step and counts are unchanged."""
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     decay = ema.decay_at(state.step - state.skipped, ema_decay)
-    ema_params = ema.update(state.ema_params, params, decay)
+    ema_params = ema.update_average(state.ema_params, params, decay)
     return dataclasses.replace(state, params=params, opt_state=opt_state, ema_params=ema_params)

@@ -1,10 +1,10 @@
 """A run's directory: train into it, load from it.
 
 config.json      the config and the fingerprint of the data
-checkpoints/     the newest sound checkpoints; see runtime/checkpoint.py
-metrics.jsonl    the record of the training
+checkpoints/     the newest checkpoints; see runtime/checkpoint.py
+metrics.jsonl    the metrics of the training, one JSON line each
 events/          the same for TensorBoard
-samples/         a grid of images at each sample point; samples.png is the last
+samples/         a grid of images each time that samples are due; samples.png is the latest
 """
 
 from diffusion_jax.workdir.load import load

@@ -14,13 +14,15 @@ from diffusion_jax.runtime.files import make_writable
 from diffusion_jax.runtime.mesh import state_sharding
 from diffusion_jax.training.state import TrainState
 
+__all__ = ["abstract_state", "check_not_imported", "check_outside_data", "checkpoint_items", "make_workdir"]
+
 
 def checkpoint_items(state: TrainState) -> dict[str, Any]:
-    """The state as the items of a checkpoint: the EMA weights can be read without the rest.
+    """The state as the items of a checkpoint. The EMA weights can be read without the rest.
 
-    A memory without leaves is left out: such a checkpoint is as it was before losses had any.
+    An empty loss memory is omitted, so such checkpoints keep the older layout.
     """
-    rest = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+    rest = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     if not jax.tree.leaves(state.memory):
         del rest["memory"]
     return {"ema_params": rest.pop("ema_params"), "rest": rest}
@@ -40,25 +42,29 @@ def abstract_state(experiment: Experiment) -> TrainState:
     )
 
 
-def make_workdir(folder: Path) -> None:
+def make_workdir(workdir: Path) -> None:
+    """Creates the directory. Raises OSError if it cannot be written."""
     try:
-        make_writable(folder)
+        make_writable(workdir)
     except OSError as error:
-        raise OSError(f"workdir {folder} cannot be written ({error}); name another") from error
+        raise OSError(f"workdir {workdir} cannot be written ({error}); use another directory") from error
 
 
-def check_outside_data(folder: Path, dataset: Dataset) -> None:
-    """A run draws pictures: in the folder of the data they would be data of the next start."""
-    if isinstance(dataset, Folder) and folder.resolve().is_relative_to(dataset.root):
-        raise ConfigError(f"workdir {folder} lies in the folder of the pictures, {dataset.root}; name another")
+def check_outside_data(workdir: Path, dataset: Dataset) -> None:
+    """Raises ConfigError if the run's samples would become training images of the next start."""
+    if isinstance(dataset, Folder) and workdir.resolve().is_relative_to(dataset.root):
+        raise ConfigError(
+            f"workdir {workdir} is inside the directory of the training images, {dataset.root}; use another directory"
+        )
 
 
-def check_not_imported(folder: Path) -> None:
+def check_not_imported(workdir: Path) -> None:
+    """Raises ConfigError if the directory holds imported weights."""
     try:
-        theirs = json.loads((folder / "config.json").read_text())["imported_from"]
+        origin = json.loads((workdir / "config.json").read_text())["imported_from"]
     except (OSError, ValueError, KeyError, TypeError):
-        return  # no run yet, or one of ours, or damaged: told later
+        return  # no run yet, or a training run, or damaged, which is reported later
     raise ConfigError(
-        f"workdir {folder} holds weights imported from {theirs}, without an optimizer's state to go on from; "
-        "name another workdir"
+        f"workdir {workdir} holds weights imported from {origin}, without an optimizer state to resume from; "
+        "use another directory"
     )

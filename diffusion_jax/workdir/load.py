@@ -8,27 +8,36 @@ from diffusion_jax.run import Run
 from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
 from diffusion_jax.workdir.layout import abstract_state
 
+__all__ = ["build_run", "load"]
+
 
 def load(workdir: str | Path, *, allow_code: bool = False) -> Run:
-    """The network of a training run, with the EMA weights of its newest sound checkpoint.
+    """Loads the network of a training run, with the EMA weights of its newest sound checkpoint.
 
-    Everything is read from the checkpoint itself. A component of the user's own ("pkg.module:Name") is
-    imported only with `allow_code`. Raises CheckpointError where there is no sound checkpoint.
+    Everything is read from the checkpoint itself. The devices need not be the same as in training. A component of the
+    user's own ("pkg.module:Name") is imported only with `allow_code`. Raises CheckpointError if there is no sound
+    checkpoint, and ConfigError if its config cannot be used.
+
+    >>> run = dj.load("runs/digits")  # doctest: +SKIP
+    >>> dj.load("nowhere")
+    Traceback (most recent call last):
+    diffusion_jax.runtime.checkpoint.CheckpointError: no checkpoint in nowhere; train first, or use another directory
     """
-    folder = Path(workdir) / "checkpoints"
-    if not folder.is_dir():
-        raise CheckpointError(f"no checkpoint in {workdir}; train first, or name another workdir")
-    with Checkpoints(folder, read_only=True) as checkpoints:
-        about = checkpoints.describe()
-        config = about["config"] | {"mesh": {}}  # the devices here need not be those of the training
-        shape, num_classes = tuple(about["image_shape"]), about["num_classes"]
-        experiment = Experiment.from_config(config, shape, num_classes, allow_code)
-        wanted = {"ema_params": abstract_state(experiment).ema_params}
-        step, restored, about = checkpoints.restore(wanted)
-    return build_run(experiment, restored["ema_params"], about["class_names"], about["config"], step)
+    directory = Path(workdir) / "checkpoints"
+    if not directory.is_dir():
+        raise CheckpointError(f"no checkpoint in {workdir}; train first, or use another directory")
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        description = checkpoints.describe()
+        config = description["config"] | {"mesh": {}}  # all devices that are here, not those of the training
+        image_shape = tuple(description["image_shape"])
+        experiment = Experiment.from_config(config, image_shape, description["num_classes"], allow_code)
+        target = {"ema_params": abstract_state(experiment).ema_params}
+        step, restored, description = checkpoints.restore(target)
+    return build_run(experiment, restored["ema_params"], description["class_names"], description["config"], step)
 
 
 def build_run(experiment: Experiment, params: Any, class_names: Any, config: dict[str, Any], step: int) -> Run:
+    """The run that generates images with the parameters `params` of an experiment."""
     return Run(
         network=experiment.network,
         params=params,

@@ -1,4 +1,4 @@
-"""Which experiment a directory holds, and what a resumed run may change of it."""
+"""Which experiment a directory holds, and which fields a resumed run may change."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,9 @@ from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.data.sources import Source
 from diffusion_jax.runtime.files import replace_text
 
-# Fields that a resumed run may have otherwise: how long it runs and what it shows, not what its steps do.
+__all__ = ["check_same_experiment", "flatten", "write_config"]
+
+# Fields that a resumed run may change: they decide how long it runs and what it reports, not what a step computes.
 _MAY_CHANGE = (
     "train.steps",
     "train.log_every",
@@ -19,7 +21,7 @@ _MAY_CHANGE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "data.data_dir",
-    # Where the pictures lie; that they are the same is seen by the data fingerprint.
+    # The place of the images; whether they are the same is checked with the data's fingerprint.
     "data.path",
     "data.csv",
     "data.cache_dir",
@@ -28,42 +30,50 @@ _MAY_CHANGE = (
 )
 
 
-def write_config(folder: Path, experiment: Experiment, training: Source) -> None:
-    """Writes config.json; refuses a folder that holds another experiment, or this one further on."""
-    mine = {"config": experiment.config, "data": training.fingerprint}
-    path = folder / "config.json"
-    saved = [int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit()]
-    if saved and path.exists():
-        check_same_experiment(path, mine)
-    elif saved:
-        raise ConfigError(
-            f"workdir {folder} holds checkpoints but no config.json; put it back, or name another workdir"
-        )
+def write_config(workdir: Path, experiment: Experiment, training: Source) -> None:
+    """Writes config.json. Raises ConfigError if the directory holds another experiment, or more steps of this one."""
+    current = {"config": experiment.config, "data": training.fingerprint}
+    path = workdir / "config.json"
+    saved = [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
+    if saved:
+        check_same_experiment(path, current)
     if max(saved, default=0) > experiment.plan.steps:
         raise ConfigError(
-            f"config.train.steps = {experiment.plan.steps}: {folder} is at step {max(saved)} already; "
-            "give at least that, or name another workdir"
+            f"config.train.steps = {experiment.plan.steps}: {workdir} is at step {max(saved)} already; "
+            "use at least that, or another directory"
         )
-    replace_text(path, json.dumps(mine, indent=2) + "\n")
+    replace_text(path, json.dumps(current, indent=2) + "\n")
 
 
-def check_same_experiment(path: Path, mine: dict[str, Any]) -> None:
-    try:
-        theirs = json.loads(path.read_text())
-        before = flatten({"config": with_defaults(theirs["config"]), "data fingerprint": theirs["data"]})
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); name another workdir") from error
-    now = flatten({"config": with_defaults(mine["config"]), "data fingerprint": mine["data"]})
+def check_same_experiment(path: Path, current: dict[str, Any]) -> None:
+    """Raises ConfigError if a field that a resumed run must keep differs between `current` and the file `path`."""
+    before, now = flatten(_read_config(path)), flatten(_label(current))
     for field in sorted(before.keys() | now.keys()):
-        free = any(f"{field}.".startswith(f"config.{name}.") for name in _MAY_CHANGE)
-        if before.get(field) != now.get(field) and not free:
+        may_change = any(f"{field}.".startswith(f"config.{name}.") for name in _MAY_CHANGE)
+        if before.get(field) != now.get(field) and not may_change:
             raise ConfigError(
                 f"{field} = {now.get(field)!r}: {path.parent} holds a run with "
-                f"{before.get(field)!r}; set it back, or name another workdir"
+                f"{before.get(field)!r}; set it back, or use another directory"
             )
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return _label(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"workdir {path.parent} holds checkpoints but no config.json; put it back, or use another directory"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); use another directory") from error
+
+
+def _label(content: dict[str, Any]) -> dict[str, Any]:
+    return {"config": with_defaults(content["config"]), "data fingerprint": content["data"]}
+
+
 def flatten(tree: Any, path: str = "") -> dict[str, Any]:
+    """The leaves of nested dicts, by their path such as "config.train.steps"."""
     if not isinstance(tree, dict):
         return {path: tree}
     parts = [flatten(value, f"{path}.{key}" if path else key) for key, value in tree.items()]

@@ -1,10 +1,10 @@
-"""The training loss: which times, which noise, what weight.
+"""The training loss: times, noise and weights.
 
-A loss draws (t, eps, label drop) for a batch and judges the network's output. The times and the weightings
-are frozen dataclasses of their own; to add one, subclass `Times` or `Weighting`.
+A loss draws (t, eps, dropped labels) for a batch and computes the loss of the network's output. Times and
+weightings are frozen dataclasses of their own; to add one, subclass `Times` or `Weighting`.
 """
 
-from diffusion_jax.training.losses.base import Examples, Loss, Noised
+from diffusion_jax.training.losses.base import DenoisingLoss, Examples, Loss
 from diffusion_jax.training.losses.bounds import HybridLoss, VLBLoss
 from diffusion_jax.training.losses.diffusion import DiffusionLoss
 from diffusion_jax.training.losses.times import (
@@ -19,6 +19,7 @@ from diffusion_jax.training.losses.weightings import EDM, MinSNR, Sigmoid, Unifo
 
 __all__ = [
     "EDM",
+    "DenoisingLoss",
     "DiffusionLoss",
     "Examples",
     "HybridLoss",
@@ -27,7 +28,6 @@ __all__ = [
     "LossHistory",
     "LossSecondMomentTimes",
     "MinSNR",
-    "Noised",
     "Sigmoid",
     "StratifiedTimes",
     "Times",

@@ -1,7 +1,7 @@
 """Distributions of training times.
 
-To add one, subclass `Times` and give `draw`. The other three functions are for a distribution that learns
-from the losses: its memory is a pytree that the training state carries.
+To add one, subclass `Times` and define `draw`. The other methods are for a distribution that adapts to the
+losses: its memory is a pytree that the training state carries.
 """
 
 import dataclasses
@@ -13,36 +13,49 @@ import jax.numpy as jnp
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.validation import Checked, integer, number
 
+__all__ = ["LogNormalTimes", "LossHistory", "LossSecondMomentTimes", "StratifiedTimes", "Times", "UniformTimes"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Times(Checked):
-    """Base of the distributions of training times."""
+    """Base of the distributions of training times.
+
+    >>> class Middle(Times):
+    ...     def draw(self, key, schedule, n):
+    ...         return jnp.full(n, 0.5)
+    >>> Middle().draw(jax.random.key(0), dj.schedules.Cosine(), 3).tolist()
+    [0.5, 0.5, 0.5]
+    """
 
     def check(self, schedule: Schedule) -> None:
-        """Raises ValueError where these times cannot be drawn for `schedule`."""
+        """Raises ValueError if these times cannot be drawn for `schedule`."""
 
     def draw(self, key: jax.Array, schedule: Schedule, n: int) -> jax.Array:
         """n times in [0, 1], float32 [n]."""
         raise NotImplementedError
 
     def init(self, schedule: Schedule) -> Any:
-        """The memory before the first step; a pytree without leaves for times that have none."""
+        """The memory before the first step; a pytree without leaves by default."""
         return ()
 
     def draw_weighted(
         self, key: jax.Array, schedule: Schedule, n: int, memory: Any
     ) -> tuple[jax.Array, jax.Array | None]:
-        """n times, and the weight of each one's loss in the mean over the batch, [n]; None: all 1."""
+        """n times, and the weight of the loss at each of them in the mean over the batch, [n]; None: all 1."""
         return self.draw(key, schedule, n), None
 
     def update(self, memory: Any, schedule: Schedule, t: jax.Array, losses: jax.Array) -> Any:
-        """The memory after a batch whose examples, at times t [B], had `losses` [B], not weighted."""
+        """The memory after a batch at times t [B] with unweighted `losses` [B]."""
         return memory
 
 
 @dataclasses.dataclass(frozen=True)
 class UniformTimes(Times):
-    """Independent uniform times (Ho et al. 2020, Alg. 1)."""
+    """Independent uniform times (Ho et al. 2020, Alg. 1).
+
+    >>> UniformTimes().draw(jax.random.key(0), dj.schedules.Cosine(), 4).shape
+    (4,)
+    """
 
     def draw(self, key, schedule, n):
         return jax.random.uniform(key, (n,))
@@ -52,7 +65,11 @@ class UniformTimes(Times):
 class StratifiedTimes(Times):
     """t_i = (u + i/n) mod 1 with one uniform u, in random order (Kingma et al. 2021, App. I.1).
 
-    Each n-th part of [0, 1] gets one time, each time by itself is uniform.
+    Each of the n equal parts of [0, 1] gets one time; each time by itself is uniform.
+
+    >>> t = StratifiedTimes().draw(jax.random.key(0), dj.schedules.Cosine(), 4)
+    >>> sorted((t * 4).astype(int).tolist())
+    [0, 1, 2, 3]
     """
 
     def draw(self, key, schedule, n):
@@ -63,9 +80,10 @@ class StratifiedTimes(Times):
 
 @dataclasses.dataclass(frozen=True)
 class LogNormalTimes(Times):
-    """log(sigma/alpha) normal with `mean` and `std` (Karras et al. 2022, Table 1).
+    """log(sigma/alpha) normal with `mean` and `std` (Karras et al. 2022, Table 1), clipped to the schedule's range.
 
-    Clipped to what the schedule has.
+    >>> LogNormalTimes(std=0.5).draw(jax.random.key(0), dj.schedules.Karras(), 4).shape
+    (4,)
     """
 
     mean: float = dataclasses.field(default=-1.2, metadata=number())
@@ -77,31 +95,40 @@ class LogNormalTimes(Times):
 
 
 class LossHistory(NamedTuple):
-    """The newest losses of each time k/T, k = 1..T."""
+    """The newest losses at each time k/T, k = 1..T.
 
-    losses: jax.Array  # float32 [T, length], a ring for each time
-    counts: jax.Array  # int32 [T], how many losses each has had so far
+    >>> LossSecondMomentTimes(history=10).init(dj.schedules.Cosine(steps=4)).losses.shape
+    (4, 10)
+    """
+
+    losses: jax.Array  # float32 [T, history], a ring buffer for each time
+    counts: jax.Array  # int32 [T], the number of losses so far at each time
 
 
 @dataclasses.dataclass(frozen=True)
 class LossSecondMomentTimes(StratifiedTimes):
-    """p_t in proportion to sqrt(E[L_t^2]) (Nichol and Dhariwal 2021, Eq. 18), of a discrete schedule.
+    """p_t proportional to sqrt(E[L_t^2]) (Nichol and Dhariwal 2021, Eq. 18), for a discrete schedule.
 
-    Each loss is weighted by 1/(T p_t), so that the mean over a batch stays an unbiased estimate of the mean
-    over all times, with less noise where losses differ by orders of magnitude, as the terms of the
-    variational bound do. Until every time has had `history` losses all are equally likely. What differs
-    from the paper: the times of a batch are stratified, by the inverse of their distribution function.
+    Each loss has the weight 1/(T p_t), so that the mean over a batch stays an unbiased estimate of the mean over
+    all times. It has less noise if losses differ by orders of magnitude, as the terms of the variational bound do.
+    All times are equally likely until each has `history` losses. Unlike the paper's, the times of a batch are
+    stratified, by inverting their distribution function.
 
     Attributes:
-      history: E[L_t^2] is over so many of the newest losses of t.
+      history: number of newest losses at t over which E[L_t^2] is taken.
       uniform: share of the draws that is spread evenly over all times, so that none is forgotten.
+
+    >>> times = LossSecondMomentTimes(history=1, uniform=0.2)
+    >>> memory = LossHistory(losses=jnp.array([[3.0], [1.0]]), counts=jnp.array([1, 1]))
+    >>> [f"{p:.2f}" for p in times.probabilities(memory)]
+    ['0.70', '0.30']
     """
 
     history: int = dataclasses.field(default=10, metadata=integer(1))
     uniform: float = dataclasses.field(default=0.001, metadata=number("(0, 1]"))
 
     def check(self, schedule: Schedule) -> None:
-        """Raises ValueError for a continuous schedule, which has no times to keep losses of."""
+        """Raises ValueError for a continuous schedule, which has no table of times to keep losses for."""
         if schedule.steps is None:
             raise ValueError(
                 f"times LossSecondMomentTimes cannot be used with {type(schedule).__name__}, which is "
@@ -128,10 +155,11 @@ class LossSecondMomentTimes(StratifiedTimes):
     def update(self, memory, schedule, t, losses):
         k = jnp.rint(t * schedule.steps).astype(jnp.int32) - 1
         same = k[:, None] == k
-        later = jnp.triu(same, 1).sum(1)  # of the same time, further on in the batch
+        later = jnp.triu(same, 1).sum(1)  # examples at the same time, later in the batch
         earlier = jnp.tril(same, -1).sum(1)
         slot = (memory.counts[k] + earlier) % self.history
-        # Of more than a history of one time the newest stay; -1 would wrap around, so beyond the end.
+        # If a batch has more losses at one time than `history`, the newest stay. The others get a row past the
+        # end, which mode="drop" ignores; -1 would wrap around.
         row = jnp.where(later < self.history, k, schedule.steps)
-        kept = memory.losses.at[row, slot].set(losses, mode="drop")
-        return LossHistory(kept, memory.counts.at[k].add(1))
+        losses = memory.losses.at[row, slot].set(losses, mode="drop")
+        return LossHistory(losses, memory.counts.at[k].add(1))

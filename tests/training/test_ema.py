@@ -17,7 +17,7 @@ def averaged(start, values, decay):
     """The average after seeing `values` one after the other."""
     average = start
     for step, value in enumerate(values):
-        average = ema.update(average, value, ema.decay_at(jnp.int32(step), decay))
+        average = ema.update_average(average, value, ema.decay_at(jnp.int32(step), decay))
     return average
 
 
@@ -59,7 +59,7 @@ def test_small_changes_of_bfloat16_parameters_add_up_in_float32():
     """In bfloat16, 1 + 1e-3 is 1: such an average never moves."""
     average, params = {"w": jnp.ones(3)}, {"w": jnp.full(3, 2.0, jnp.bfloat16)}
     for _ in range(10):
-        average = ema.update(average, params, jnp.float32(0.999))
+        average = ema.update_average(average, params, jnp.float32(0.999))
     assert average["w"].dtype == jnp.float32
     np.testing.assert_allclose(average["w"], 2 - 0.999**10, rtol=1e-6)
 

@@ -301,9 +301,9 @@ def test_bad_settings_are_refused(kwargs, message):
 
 
 def test_micro_batches_are_taken_from_all_over_the_batch():
-    parts = step_module._split(jnp.arange(12), 3)
+    parts = step_module._split_batch(jnp.arange(12), 3)
     assert parts.shape == (3, 4)
     assert sorted(parts.ravel().tolist()) == list(range(12))
-    np.testing.assert_array_equal(step_module._joined(parts), np.arange(12))
+    np.testing.assert_array_equal(step_module._join_batch(parts), np.arange(12))
     # Each of 4 devices holds a run of three examples and gives one to each part.
     assert all(sorted(row // 3) == [0, 1, 2, 3] for row in np.asarray(parts))

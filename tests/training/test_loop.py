@@ -44,7 +44,7 @@ class Recorder:
 
         return Actions(
             evaluate=evaluate,
-            draw_samples=lambda state, step: self.events.append(("sample", step)),
+            save_samples=lambda state, step: self.events.append(("sample", step)),
             save=lambda state, step: self.events.append(("save", step)),
             should_stop=lambda: self.of("step")[-1:] == [self.stop_at],
         )

@@ -35,12 +35,12 @@ def draw(rate, seed=0):
 def test_without_it_the_same_is_drawn_as_with_it():
     """And as there was before: nothing else moves when a network is given its guesses."""
     without, shown = draw(0.0), draw(0.3)
-    assert without.guessed is None
-    jax.tree.map(np.testing.assert_array_equal, without, shown._replace(guessed=None))
+    assert without.self_conditioned is None
+    jax.tree.map(np.testing.assert_array_equal, without, shown._replace(self_conditioned=None))
 
 
 def test_who_is_shown_a_guess_is_drawn_for_each_example_at_the_rate():
-    rows = [np.asarray(draw(0.3, seed).guessed) for seed in (0, 1)]
+    rows = [np.asarray(draw(0.3, seed).self_conditioned) for seed in (0, 1)]
     for row in rows:
         assert abs(row.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / N)
     assert (rows[0] != rows[1]).any()
@@ -51,7 +51,7 @@ def test_who_is_shown_a_guess_has_nothing_to_do_with_the_rest():
     drawn = draw(0.3)
     others = {"t": drawn.t, "eps": drawn.eps[:, 0, 0, 0], "dropped": drawn.labels < 0}
     for other in others.values():
-        assert abs(np.corrcoef(np.asarray(drawn.guessed, float), other)[0, 1]) < 5 / np.sqrt(N)
+        assert abs(np.corrcoef(np.asarray(drawn.self_conditioned, float), other)[0, 1]) < 5 / np.sqrt(N)
 
 
 class Recorder:
@@ -102,7 +102,7 @@ def test_no_gradient_flows_through_the_guess():
 
 
 def test_without_it_the_network_is_called_once_and_shown_nothing():
-    network, seen = Recorder(), at_half([True])._replace(guessed=None)
+    network, seen = Recorder(), at_half([True])._replace(self_conditioned=None)
     DiffusionLoss(SCHEDULE, predictions.X0()).per_example(network, PARAMS, seen)
     assert network.calls == [{}]
 
@@ -116,7 +116,7 @@ def test_a_guess_comes_of_a_network_that_learns_its_variance_too():
 
     loss = HybridLoss(schedules.Cosine(steps=4), predictions.X0(), self_condition=1.0)
     _, guess = quick_jit(lambda: (loss.per_example(network, None, seen), shown[1]))()
-    np.testing.assert_allclose(guess, 0.5 * loss.noised(seen)[0], rtol=1e-6)
+    np.testing.assert_allclose(guess, 0.5 * loss.diffuse(seen)[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5])

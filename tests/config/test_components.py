@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from diffusion_jax.config.components import ConfigError, Namespace, build, check_names, checked, section
+from diffusion_jax.config.components import ConfigError, Namespace, build, build_section, check_names, convert
 from diffusion_jax.process import predictions, schedules
 from diffusion_jax.training import losses
 from diffusion_jax.training.loop import Plan
@@ -44,7 +44,7 @@ class Everything:
 
 
 def field(name, value):
-    return getattr(section(Everything, {name: value}, "part"), name)
+    return getattr(build_section(Everything, {name: value}, "part"), name)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_the_config_is_not_changed_by_building():
 def test_lists_become_tuples_all_the_way_down():
     """JSON has no tuples, and a jitted function's static arguments must be hashable."""
     assert field("many", [1, 2]) == (1, 2)
-    assert checked([[1, 2], [3]], tuple, "part") == ((1, 2), (3,))
+    assert convert([[1, 2], [3]], tuple, "part") == ((1, 2), (3,))
 
 
 def test_whole_numbers_become_floats_where_those_are_wanted():
@@ -134,14 +134,14 @@ def test_an_unknown_name_offers_the_nearest(name, nearest):
 
 
 def test_a_name_like_no_other_offers_all():
-    offered = refusal(schedule, {"name": "qqq"}).split("there are")[1]
+    offered = refusal(schedule, {"name": "qqq"}).split("use one of")[1]
     assert {"Cosine", "LinearBeta", "RectifiedFlow", "Karras"} <= set(offered.strip(" ?").split(", "))
 
 
 @pytest.mark.parametrize("name", ["Schedule", "_f32", "dataclasses", "ArrayLike", "V", "jnp"])
 def test_only_public_components_of_the_kind_have_names(name):
     """Not the base class, helpers, what the module itself imports, or another kind."""
-    assert "there is none" in refusal(schedule, {"name": name})
+    assert "unknown name" in refusal(schedule, {"name": name})
 
 
 def test_an_unknown_argument_offers_the_nearest():
@@ -155,7 +155,7 @@ def test_an_argument_from_elsewhere_cannot_be_set():
 
 
 def test_an_unknown_field_of_a_section_offers_the_nearest():
-    message = refusal(section, Plan, {"steps": 1, "batchsize": 1}, "train")
+    message = refusal(build_section, Plan, {"steps": 1, "batchsize": 1}, "train")
     assert "config.train.batchsize: there is no such field; did you mean batch_size" in message
 
 
@@ -208,7 +208,7 @@ def test_a_component_without_a_name_is_refused(spec):
 
 @pytest.mark.parametrize("spec", ["steps", None, 3])
 def test_a_section_that_is_no_dict_is_refused(spec):
-    assert refusal(section, Plan, spec, "train") == f"config.train = {spec!r}: must be a dict"
+    assert refusal(build_section, Plan, spec, "train") == f"config.train = {spec!r}: must be a dict"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_what_a_constructor_refuses_is_told_with_the_path(spec, says):
 
 def test_a_missing_argument_is_named():
     assert "schedule" in refusal(schedule, {"name": "Shifted", "resolution": 8}).split(":", 1)[1]
-    assert "steps" in refusal(section, Plan, {"batch_size": 1}, "train").split(":", 1)[1]
+    assert "steps" in refusal(build_section, Plan, {"batch_size": 1}, "train").split(":", 1)[1]
 
 
 @pytest.mark.parametrize("value", ["MinSNR", 3])

@@ -112,7 +112,7 @@ def test_a_loss_remembers_what_its_times_do():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: LossSecondMomentTimes(history=0), "history = 0: must be at least 1"),
+        (lambda: LossSecondMomentTimes(history=0), "history = 0: must be an integer >= 1"),
         (lambda: LossSecondMomentTimes(uniform=0.0), r"uniform = 0.0: must be in \(0, 1\]"),
         (lambda: LossSecondMomentTimes(uniform=1.5), r"uniform = 1.5: must be in \(0, 1\]"),
         (

@@ -215,9 +215,9 @@ def test_eps_is_refused_where_the_terminal_snr_is_zero(schedule):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: losses.MinSNR(0.0), "gamma = 0.0: must be positive"),
-        (lambda: losses.EDM(-1.0), "sigma_data = -1.0: must be positive"),
-        (lambda: losses.LogNormalTimes(std=0.0), "std = 0.0: must be positive"),
+        (lambda: losses.MinSNR(0.0), "gamma = 0.0: must be > 0 and finite"),
+        (lambda: losses.EDM(-1.0), "sigma_data = -1.0: must be > 0 and finite"),
+        (lambda: losses.LogNormalTimes(std=0.0), "std = 0.0: must be > 0 and finite"),
         (lambda: loss_with(1.5), r"label_drop = 1.5: must be in \[0, 1\]"),
         (lambda: loss_with(-0.1), r"label_drop = -0.1: must be in \[0, 1\]"),
     ],
@@ -391,5 +391,5 @@ def test_an_output_of_another_shape_is_refused():
     """Three channels against one would broadcast, and the loss would look sound."""
     loss = DiffusionLoss(schedules.Cosine(), predictions.V())
     examples = loss.draw(jax.random.key(0), {"image": np.zeros((2, 4, 4, 1), np.uint8)})
-    with pytest.raises(ValueError, match=r"makes \(2, 4, 4, 3\) of pictures \(2, 4, 4, 1\)"):
+    with pytest.raises(ValueError, match=r"shape \(2, 4, 4, 1\) to \(2, 4, 4, 3\): must be the same shape"):
         loss.per_example(lambda p, x, t, labels: np.zeros((2, 4, 4, 3)), {}, examples)

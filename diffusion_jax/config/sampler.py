@@ -1,0 +1,41 @@
+"""The `sampler` section of a config: a sampler, its grid, and the other settings of `Sampling`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from diffusion_jax.config.components import Namespace, build, build_section, construct, convert, get_name
+from diffusion_jax.run import Guidance, Sampling
+from diffusion_jax.sampling import grids, samplers
+
+__all__ = ["build_sampling"]
+
+_SETTINGS = {field.name for field in dataclasses.fields(Sampling)} - {"sampler"}
+# Field of the section -> field of `Guidance` and its type.
+_GUIDANCE: dict[str, tuple[str, Any]] = {
+    "guidance": ("scale", float),
+    "guidance_interval": ("interval", tuple[float, ...]),
+    "guidance_rescale": ("rescale", float),
+}
+
+
+def build_sampling(spec: Mapping[str, Any], allow_code: bool) -> Sampling:
+    """The settings that dict(name="DDIM", eta=0.0, steps=50, guidance=1.0, ...) describes.
+
+    guidance, guidance_interval and guidance_rescale are the fields of `Guidance`; what is not a field of `Sampling`
+    either is an argument of the sampler.
+
+    >>> build_sampling({"name": "DDIM", "eta": 0.5, "steps": 20, "guidance": 2.0}, allow_code=False).guidance.scale
+    2.0
+    """
+    get_name(spec, "sampler")
+    guidance = {
+        field: convert(spec[key], kind, f"sampler.{key}") for key, (field, kind) in _GUIDANCE.items() if key in spec
+    }
+    settings = {key: value for key, value in spec.items() if key in _SETTINGS and key not in _GUIDANCE}
+    rest = {key: value for key, value in spec.items() if key not in _SETTINGS | _GUIDANCE.keys()}
+    if "grid" in settings:
+        settings["grid"] = build(settings["grid"], Namespace(grids, grids.Grid), "sampler.grid", allow_code)
+    settings["sampler"] = build(rest, Namespace(samplers, samplers.Sampler), "sampler", allow_code)
+    settings["guidance"] = construct(Guidance, "sampler", **({"scale": 1.0} | guidance))
+    return build_section(Sampling, settings, "sampler")
