@@ -10,7 +10,6 @@ import jax
 from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.data.sources import Dataset, Folder
-from diffusion_jax.runtime.files import make_writable
 from diffusion_jax.runtime.mesh import state_sharding
 from diffusion_jax.training.state import TrainState
 
@@ -38,13 +37,6 @@ def abstract_state(experiment: Experiment) -> TrainState:
         abstract,
         state_sharding(experiment.mesh, abstract),
     )
-
-
-def make_workdir(folder: Path) -> None:
-    try:
-        make_writable(folder)
-    except OSError as error:
-        raise OSError(f"workdir {folder} cannot be written ({error}); name another") from error
 
 
 def check_outside_data(folder: Path, dataset: Dataset) -> None:

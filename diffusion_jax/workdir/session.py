@@ -17,8 +17,8 @@ from diffusion_jax.data.pipeline import Batches, in_order
 from diffusion_jax.data.sources import Source
 from diffusion_jax.runtime import images
 from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
-from diffusion_jax.runtime.files import locked
-from diffusion_jax.runtime.mesh import check_batch, put_batch
+from diffusion_jax.runtime.files import lock_workdir, make_workdir
+from diffusion_jax.runtime.mesh import check_batch_size, put_batch
 from diffusion_jax.runtime.writers import MetricsWriter
 from diffusion_jax.training.evaluate import make_evaluate
 from diffusion_jax.training.loop import Actions, fit
@@ -29,7 +29,6 @@ from diffusion_jax.workdir.layout import (
     check_not_imported,
     check_outside_data,
     checkpoint_items,
-    make_workdir,
 )
 from diffusion_jax.workdir.load import build_run
 from diffusion_jax.workdir.resume import write_config
@@ -56,7 +55,7 @@ def train(
     experiment = Experiment.from_config(plain, training.image_shape, training.num_classes)
     plan = experiment.plan
     construct(
-        check_batch,
+        check_batch_size,
         "train",
         mesh=experiment.mesh,
         batch_size=plan.batch_size,
@@ -69,7 +68,7 @@ def train(
         )
     folder = Path(workdir)
     make_workdir(folder)
-    with locked(folder):
+    with lock_workdir(folder):
         write_config(folder, experiment, training)
         with Checkpoints(folder / "checkpoints", plan.keep_checkpoints) as checkpoints:
             return Session(folder, experiment, training, held_out, checkpoints).run(should_stop)
