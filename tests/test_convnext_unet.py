@@ -89,7 +89,7 @@ def test_the_output_is_that_of_their_code(dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
         model = ConvNeXtUNet(**EXACT, time_scale=1.0, time_offset=1.0, dtype=dtype)
         shapes = convnext_shapes((16, 32, 64, 128), 8, 3, 10, 112, 500)
-        params = mnist.params_of(filled(shapes), model, (28, 28, 1))
+        params = mnist.MNIST().convert(filled(shapes), model, (28, 28, 1))
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
         x = jnp.asarray(wave((2, 1, 28, 28)).transpose(0, 2, 3, 1), dtype)
         time, labels = jnp.asarray([1.0, 377.0], dtype), jnp.array([3, 9])

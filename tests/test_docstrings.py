@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch_files
 
 import diffusion_jax as dj
 
@@ -29,8 +30,16 @@ def public_objects(module: types.ModuleType = dj) -> dict[str, object]:
     return found
 
 
+@pytest.fixture
+def directory(tmp_path, monkeypatch):
+    """The current directory of the examples. It holds `ckpt.pt`, a narrow Pokemon network as torch.save writes it."""
+    tensors = torch_files.float32(torch_files.filled(torch_files.film_shapes()))
+    torch_files.save(tmp_path / "ckpt.pt", torch_files.state_dict(tensors))
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_run(name):
+def test_examples_run(name, directory):
     module = importlib.import_module(name)
     names = {"jax": jax, "jnp": jnp, "np": np, "dj": dj, **vars(module)}
     runner = doctest.DocTestRunner(optionflags=FLAGS)

@@ -76,7 +76,7 @@ def test_the_output_is_that_of_their_code(dtype, tolerance, pixel):
     with jax.enable_x64(dtype == "float64"):
         model = FiLMUNet(width=16, attention=(8, 4), time_scale=1.0, time_offset=0.0, dtype=dtype)
         shapes = film_shapes(16, (1, 2, 4, 8), (False, False, True, True), inner=128)
-        params = pokemon.params_of(filled(shapes), model, (32, 32, 3))
+        params = pokemon.Pokemon().convert(filled(shapes), model, (32, 32, 3))
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
         x = jnp.asarray(wave((2, 3, 32, 32)).transpose(0, 2, 3, 1), dtype)
         y = np.asarray(quick_jit(model.apply)(params, x, jnp.asarray([0.0, 57.0], dtype)), np.float64)

@@ -1,7 +1,7 @@
-"""Other people's weights. `load` takes a PyTorch checkpoint as it is, without PyTorch."""
+"""Networks that other projects have trained. `load` reads a PyTorch checkpoint without PyTorch."""
 
+from diffusion_jax.interop.error import InteropError
 from diffusion_jax.interop.imported import Imported, load
-from diffusion_jax.interop.torch_pickle import InteropError
 
 __all__ = ["Imported", "InteropError", "load"]
 

@@ -1,4 +1,4 @@
-"""Weights of other projects, with all that sampling from them needs."""
+"""Networks that other projects have trained, with everything that sampling needs."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,16 +12,19 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffusion_jax import models
-from diffusion_jax.interop import mnist, pokemon, torch_file
-from diffusion_jax.interop.torch_pickle import InteropError, shown
+from diffusion_jax.interop.error import InteropError, quote
+from diffusion_jax.interop.mnist import MNIST
+from diffusion_jax.interop.pokemon import Pokemon
+from diffusion_jax.interop.project import Project, Settings
+from diffusion_jax.interop.torch_file import read_torch_file
 from diffusion_jax.interop.weights import Tensors
 from diffusion_jax.process import predictions, schedules
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise, denoiser
 
-_PROJECTS = (pokemon, mnist)
-_WRAPPERS = ("module.", "_orig_mod.")  # DataParallel's and torch.compile's
+_PROJECTS = (Pokemon(), MNIST())
+_WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DataParallel and torch.compile add to the names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +32,15 @@ class Imported:
     """A network that another project has trained.
 
     Attributes:
-      config: a complete config of the run as far as it is known; plain values.
-      model, schedule, prediction: what the config's sections describe.
+      config: complete config of the training run, as far as it is known; plain values.
+      model, schedule, prediction: the objects that the config's sections describe.
       params: float32.
       image_shape: (H, W, C).
+
+    >>> imported = dj.interop.load("ckpt.pt", image_size=16)
+    >>> denoise = imported.denoiser()
+    >>> imported.image_shape, imported.prediction
+    ((16, 16, 3), Eps())
     """
 
     config: dict[str, Any]
@@ -43,13 +51,18 @@ class Imported:
     image_shape: tuple[int, int, int]
 
     def denoiser(self, labels: ArrayLike | None = None) -> Denoise:
-        """denoise(x_t, t), for `dj.sample`. A network with classes needs labels [B]: it never was without."""
+        """Returns denoise(x_t, t) for `dj.sample`.
+
+        A network with classes requires labels [B], because it was never trained without. Raises InteropError if
+        they are missing, or passed to a network without classes.
+        """
         if labels is None and self.model.num_classes:
             raise InteropError(
-                f"labels: this network was always told one of {self.model.num_classes} classes; give one a picture"
+                f"labels = None: this network was never trained without a class; "
+                f"pass one of its {self.model.num_classes} classes per image"
             )
         if labels is not None and not self.model.num_classes:
-            raise InteropError("labels: this network has no classes; leave them out")
+            raise InteropError("labels must be None: this network has no classes; leave them out")
         return denoiser(self.model.apply, self.params, self.schedule, self.prediction, labels)
 
 
@@ -61,74 +74,78 @@ def load(
     heads: int | None = None,
     groups: int | None = None,
 ) -> Imported:
-    """The network in a PyTorch checkpoint of one of two projects, told apart by the names of its tensors.
+    """Returns the network in a PyTorch checkpoint of one of two projects, recognized by the names of its tensors.
 
-    girishdhegde/diffusion, ddpm (FiLM U-Net, Pokemon) and okarthikb/diffusion (ConvNeXt U-Net, MNIST). The
-    state dict may lie anywhere inside nested dicts. PyTorch is not needed, and nothing in the file is run.
+    The projects are girishdhegde/diffusion, directory ddpm (FiLM U-Net, Pokemon), and okarthikb/diffusion
+    (ConvNeXt U-Net, MNIST). The state dict may be at any depth of nested dicts. PyTorch is not needed, and no
+    code in the file runs.
 
     Args:
-      image_size: side of the pictures; 64 (Pokemon) or 28 (MNIST) unless given.
-      steps: T of the training; 100 or 500 unless given, or what the file says.
-      heads, groups: of attention and norms of the FiLM U-Net, where they were not 4.
+      path: a file of torch.save.
+      image_size: side of the images; default 64 (Pokemon) or 28 (MNIST).
+      steps: T of the training; default 100 (Pokemon), or the value in the file or 500 (MNIST).
+      heads, groups: of the attention and the norms of the FiLM U-Net; default 4.
 
     Raises:
-      InteropError: with one line, for a file that is no such checkpoint, settings that do not fit it, and a
-        tensor that is missing, left over, of another shape or not finite.
-      OSError: where the file cannot be opened.
+      InteropError: with one line, if the file is not such a checkpoint, the settings do not fit it, or a tensor
+        is missing, left over, of another shape or not finite.
+      OSError: if the file cannot be opened.
+
+    >>> imported = dj.interop.load("ckpt.pt", image_size=16)
+    >>> imported.model.width, imported.schedule.steps
+    (8, 100)
     """
-    content = torch_file.read(path)
+    content = read_torch_file(path)
     try:
         project, tensors = find_tensors(content)
-        if image_size is not None and image_size < 1:
-            raise InteropError(f"image_size = {image_size}: must be positive, in pixels")
-        config, image_shape = project.config_of(tensors, image_size, steps, heads, groups)
-        model = _built(models, config["model"])
+        config, image_shape = project.read_config(tensors, Settings(image_size, steps, heads, groups))
+        model = _build(models, config["model"])
         model.check(image_shape)
-        schedule = _built(schedules, config["schedule"])
-        prediction = _built(predictions, config["prediction"])
+        schedule = _build(schedules, config["schedule"])
+        prediction = _build(predictions, config["prediction"])
         prediction.check(schedule)
-        params = project.params_of(tensors, model, image_shape)
+        params = project.convert(tensors, model, image_shape)
     except ValueError as error:
         raise InteropError(f"{path}: {error}") from None
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)
     return Imported(config, model, params, schedule, prediction, image_shape)
 
 
-def find_tensors(content: Any) -> tuple[ModuleType, Tensors]:
-    """(the project's module, its tensors by their names), from anywhere within nested dicts.
+def find_tensors(content: Any) -> tuple[Project, Tensors]:
+    """Returns the project and its tensors by name, from any depth of nested dicts.
 
-    Raises InteropError where there is none, or more than one.
+    Raises InteropError unless there is exactly one state dict of a known project.
     """
-    found: list[tuple[str, ModuleType, Tensors]] = []
-    seen: set[int] = set()
+    found: list[tuple[str, Project, Tensors]] = []
+    visited: set[int] = set()
     waiting = [("", content)]
-    while waiting:
+    while waiting:  # not recursive: dicts may be nested more deeply than Python's stack allows
         where, inside = waiting.pop()
-        if not isinstance(inside, Mapping) or id(inside) in seen:
+        if not isinstance(inside, Mapping) or id(inside) in visited:
             continue
-        seen.add(id(inside))
-        names = {_unwrapped(str(key)): value for key, value in inside.items()}
+        visited.add(id(inside))
+        values = {_remove_wrappers(str(key)): value for key, value in inside.items()}
         for project in _PROJECTS:
-            if isinstance(names.get(project.MARK), np.ndarray):
-                found.append((where, project, names))
-        waiting += [(f"{where}/{key}".lstrip("/")[:200], value) for key, value in names.items()]
+            if isinstance(values.get(project.mark), np.ndarray):
+                found.append((where, project, values))
+        waiting += [(f"{where}/{key}".lstrip("/")[:200], value) for key, value in values.items()]
     if len(found) != 1:
-        raise InteropError(_not_one(sorted(where for where, _, _ in found)))
+        raise InteropError(_explain_number(sorted(where for where, _, _ in found)))
     return found[0][1:]
 
 
-def _unwrapped(name: str) -> str:
+def _remove_wrappers(name: str) -> str:
     for wrapper in _WRAPPERS * len(_WRAPPERS):
         name = name.removeprefix(wrapper)
     return name
 
 
-def _not_one(places: list[str]) -> str:
+def _explain_number(places: list[str]) -> str:
     if not places:
-        marks = " nor ".join(project.MARK for project in _PROJECTS)
-        return f"holds neither network that is known here: no tensor {marks}"
-    return f"holds {len(places)} networks, {shown(', '.join(places))}; save the one that you want alone"
+        marks = " nor ".join(project.mark for project in _PROJECTS)
+        return f"has no network of a known project: neither tensor {marks}"
+    return f"has {len(places)} networks, {quote(', '.join(places))}; save only the one to import"
 
 
-def _built(module: ModuleType, spec: dict[str, Any]) -> Any:
-    return getattr(module, spec["name"])(**{key: value for key, value in spec.items() if key != "name"})
+def _build(module: ModuleType, section: dict[str, Any]) -> Any:
+    return getattr(module, section["name"])(**{key: value for key, value in section.items() if key != "name"})

@@ -1,4 +1,4 @@
-"""Writes imported weights as a run's directory, so that `dj.load` and the commands take it."""
+"""Writes imported weights as the directory of a run, for `dj.load` and the commands."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.description import describe_run
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.runtime.checkpoint import Checkpoints
-from diffusion_jax.runtime.files import locked, make_writable, replace_text
+from diffusion_jax.runtime.files import lock_workdir, make_workdir, replace_text
 
 
 def write_run(
@@ -19,19 +19,19 @@ def write_run(
     image_shape: tuple[int, int, int],
     imported_from: str,
 ) -> None:
-    """Makes a run's folder of weights from elsewhere, so that `load` takes it; `train` refuses it.
+    """Makes the directory of a run from imported weights. `dj.load` reads it; `dj.train` refuses it.
 
-    `params`, float32, are written as step 0 and stand for their own average. Raises ConfigError,
-    CheckpointError or OSError, each with one line; a folder that holds anything is refused.
+    `params`, float32, become the averaged weights of step 0. Raises ConfigError, CheckpointError or OSError,
+    each with one line; a directory that is not empty is refused.
     """
     num_classes = config["model"].get("num_classes", 0)
     experiment = Experiment.from_config(config, image_shape, num_classes)
-    folder = Path(workdir)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ConfigError(f"workdir {folder} holds files already; name a new folder")
-    make_writable(folder)
-    with locked(folder), Checkpoints(folder / "checkpoints") as checkpoints:
-        about = describe_run(experiment.config, None, image_shape, num_classes, ())
-        checkpoints.save(0, {"ema_params": params}, about)
+    workdir = Path(workdir)
+    if workdir.is_dir() and any(workdir.iterdir()):
+        raise ConfigError(f"workdir {workdir} holds files already; use a new directory")
+    make_workdir(workdir)
+    with lock_workdir(workdir), Checkpoints(workdir / "checkpoints") as checkpoints:
+        description = describe_run(experiment.config, None, image_shape, num_classes, ())
+        checkpoints.save(0, {"ema_params": params}, description)
     config_json = {"config": experiment.config, "data": None, "imported_from": imported_from}
-    replace_text(folder / "config.json", json.dumps(config_json, indent=2) + "\n")
+    replace_text(workdir / "config.json", json.dumps(config_json, indent=2) + "\n")

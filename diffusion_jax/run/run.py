@@ -198,7 +198,7 @@ class Run:
         )
         shared = Shared(
             sampler=self.network.adapt_sampler(settings.sampler),
-            interval=tuple(jnp.float32(level) for level in guidance.interval) or None,  # type: ignore
+            interval=tuple(jnp.float32(level) for level in guidance.interval) or None,
             rescale=jnp.float32(guidance.rescale) if guidance.rescale else None,
             threshold=jnp.float32(settings.threshold) if settings.threshold else None,
         )

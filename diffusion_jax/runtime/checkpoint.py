@@ -1,9 +1,10 @@
-"""Checkpoints that are whole or are passed over. The only file that imports Orbax.
+"""Checkpoints that restore bit for bit or are skipped. The only file that imports Orbax.
 
-Orbax writes in the background and lists a step once it is whole. What it lacks is added here: a fingerprint
-of every leaf, verified on restore (a flipped bit in an array file restores silently otherwise); fallback
-to the previous sound step; background errors told as soon as they are known; a JSON description beside
-the arrays.
+Orbax writes in the background and lists a step once it is complete. This module adds:
+- a fingerprint of every leaf, verified on restore (otherwise a flipped bit in an array file restores silently);
+- fallback to the previous sound checkpoint;
+- errors of background saves as soon as they are known;
+- a JSON description beside the arrays.
 """
 
 import hashlib
@@ -22,29 +23,29 @@ from diffusion_jax.runtime.errors import first_line
 
 log = logging.getLogger(__name__)
 
-# Under absl's app.run Orbax tells of every thread; its errors come back as ours.
+# Under absl's app.run Orbax logs every thread; its errors are raised as CheckpointError anyway.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written, or none that can be read."""
+    """A checkpoint cannot be written, or no checkpoint can be read."""
 
 
 class TargetError(CheckpointError):
-    """A checkpoint that holds something else than what was asked for; it is not damaged."""
+    """A checkpoint holds other items, shapes or dtypes than requested; it is not damaged."""
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `directory`, the newest `keep` of them.
+    """The checkpoints of one run, in `directory`; the newest `keep` are kept.
 
-    A checkpoint is a dict of named pytrees, which can be restored one without the other, and a JSON
-    description. Use it as a context manager: leaving waits for the save in progress.
+    A checkpoint consists of named pytrees, which can be restored separately, and a JSON description. Use it as
+    a context manager: leaving waits for the save in progress.
     """
 
     def __init__(self, directory: Path, keep: int = 3, read_only: bool = False):
         self.directory = Path(directory).absolute()
-        # Deleting a folder is not atomic, renaming it is: old steps leave the listing first. What a
-        # killed save left behind is cleared at the start.
+        # Renaming a directory is atomic, deleting it is not: old steps are renamed into .trash first. Remains of a
+        # killed save are removed at the start.
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(keep),
             todelete_subdir=None if read_only else ".trash",
@@ -68,26 +69,29 @@ class Checkpoints:
             self._manager.close()
 
     def steps(self) -> list[int]:
-        """Steps that are listed on disk, the oldest first."""
+        """The steps that are listed on disk, oldest first."""
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, items: dict[str, Any], description: dict[str, Any]) -> None:
-        """Starts writing a checkpoint in the background; `description` must be JSON."""
+        """Starts writing a checkpoint in the background; `description` must be serializable as JSON."""
         self.report(wait=True)
-        leaves = {name: {"shapes": _shapes(item), "fingerprints": _fingerprints(item)} for name, item in items.items()}
-        meta = _sealed({"description": description, "leaves": leaves})
+        leaves = {
+            name: {"shapes": _describe_leaves(item), "fingerprints": _fingerprint_leaves(item)}
+            for name, item in items.items()
+        }
+        meta = _add_hash({"description": description, "leaves": leaves})
         args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         try:
             self._manager.save(step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args), force=True)
         except Exception as error:
-            raise CheckpointError(_failed(step, error)) from error
+            raise CheckpointError(_save_failure(step, error)) from error
         self._pending = step
 
     def report(self, wait: bool = False) -> None:
-        """Raises CheckpointError if the save in progress has failed; with `wait`, when it is done.
+        """Raises CheckpointError if the save in progress has failed; with `wait`, waits for its end first.
 
-        Orbax itself tells at the next save, and lists the lost step until then.
+        Orbax itself raises only at the next save, and lists the lost step until then.
         """
         step = self._pending
         if step is None or (self._manager.is_saving_in_progress() and not wait):
@@ -96,45 +100,46 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise CheckpointError(_failed(step, error)) from error
+            raise CheckpointError(_save_failure(step, error)) from error
         if step not in self.steps():
-            raise CheckpointError(_failed(step, "it is not on disk"))
+            raise CheckpointError(_save_failure(step, "it is not on disk"))
         self._empty_trash()
 
     def restore(self, items: dict[str, Any]) -> tuple[int, dict[str, Any], dict[str, Any]]:
-        """The newest sound checkpoint: (step, items, description).
+        """Returns the newest sound checkpoint: (step, items, description).
 
-        `items` names what to read, as pytrees of ShapeDtypeStruct with shardings. A damaged checkpoint
-        is named in the log, and moved to `damaged/` unless read-only, so that its step can be written again.
-        Raises TargetError where `items` are not what was saved, CheckpointError where none is sound.
+        `items` maps the names to read to pytrees of ShapeDtypeStruct with shardings. Damaged checkpoints are
+        logged, and unless read-only moved to `damaged/`, so that their steps can be written again. Raises
+        TargetError if `items` differ from the saved ones, CheckpointError if there is no sound checkpoint.
         """
         damaged: dict[int, str] = {}
-        for step, meta in self._sound_descriptions(damaged):
+        for step, meta in self._read_meta(damaged):
             try:
                 restored = self._restore_step(step, items, meta["leaves"])
             except TargetError:
                 raise
             except Exception as error:
-                _note_damage(damaged, step, error)
+                _log_damage(damaged, step, error)
                 continue
             self._set_aside(list(damaged))
             return step, restored, meta["description"]
-        raise CheckpointError(self._none_sound(damaged))
+        raise CheckpointError(self._explain_failure(damaged))
 
     def describe(self) -> dict[str, Any]:
-        """The description in the newest checkpoint whose description is sound."""
+        """Returns the description of the newest checkpoint whose description is sound."""
         damaged: dict[int, str] = {}
-        for _, meta in self._sound_descriptions(damaged):
+        for _, meta in self._read_meta(damaged):
             return meta["description"]
-        raise CheckpointError(self._none_sound(damaged))
+        raise CheckpointError(self._explain_failure(damaged))
 
-    def _sound_descriptions(self, damaged: dict[int, str]) -> Iterator[tuple[int, dict]]:
+    def _read_meta(self, damaged: dict[int, str]) -> Iterator[tuple[int, dict]]:
+        """Yields (step, description and leaves), newest first; damaged steps are added to `damaged` instead."""
         for step in reversed(self.steps()):
             try:
                 args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-                meta = _unsealed(self._manager.restore(step, args=args)["meta"])
+                meta = _verify_hash(self._manager.restore(step, args=args)["meta"])
             except Exception as error:
-                _note_damage(damaged, step, error)
+                _log_damage(damaged, step, error)
                 continue
             yield step, meta
 
@@ -143,23 +148,23 @@ class Checkpoints:
             if name not in leaves:
                 raise TargetError(f'checkpoint {step} has no item "{name}", only {sorted(leaves)}')
             try:
-                _check_same("shape and dtype", name, leaves[name]["shapes"], _shapes(target))
+                _check_equal("shape and dtype", name, leaves[name]["shapes"], _describe_leaves(target))
             except CheckpointError as error:
                 raise TargetError(f"checkpoint {step} does not fit: {error}") from error
         args = {name: ocp.args.StandardRestore(target) for name, target in items.items()}
         restored = dict(self._manager.restore(step, args=ocp.args.Composite(**args)))
         for name, item in restored.items():
-            _check_same("fingerprint", name, leaves[name]["fingerprints"], _fingerprints(item))
+            _check_equal("fingerprint", name, leaves[name]["fingerprints"], _fingerprint_leaves(item))
         return restored
 
-    def _none_sound(self, damaged: dict[int, str]) -> str:
+    def _explain_failure(self, damaged: dict[int, str]) -> str:
         if not damaged:
-            return f"no checkpoint in {self.directory}; train first, or name another workdir"
+            return f"no checkpoint in {self.directory}; train first, or use another workdir"
         found = "; ".join(f"step {step}: {why}" for step, why in damaged.items())
-        return f"no sound checkpoint in {self.directory} ({found}); restore one from a copy"
+        return f"no sound checkpoint in {self.directory} ({found}); restore one from a backup"
 
     def _set_aside(self, steps: list[int]) -> None:
-        """Moves damaged steps out of the listing; nothing is deleted."""
+        """Moves damaged steps to `damaged/`, out of the listing; nothing is deleted."""
         if not steps or self._read_only:
             return
         aside = self.directory / "damaged"
@@ -175,45 +180,45 @@ class Checkpoints:
         shutil.rmtree(self.directory / ".trash", ignore_errors=True)
 
 
-def _note_damage(damaged: dict[int, str], step: int, error: Exception) -> None:
+def _log_damage(damaged: dict[int, str], step: int, error: Exception) -> None:
     damaged[step] = first_line(error)
-    log.warning("checkpoint %d is damaged and passed over: %s", step, damaged[step])
+    log.warning("checkpoint %d is damaged and skipped: %s", step, damaged[step])
 
 
-def _failed(step: int, why: object) -> str:
-    return f"saving checkpoint {step} failed: {first_line(why)}"
+def _save_failure(step: int, error: object) -> str:
+    return f"saving checkpoint {step} failed: {first_line(error)}"
 
 
-def _sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """Content and its hash: a JSON file with a flipped bit often still parses."""
+def _add_hash(content: dict[str, Any]) -> dict[str, Any]:
+    """The content as JSON and its hash, because JSON with a flipped bit often still parses."""
     text = json.dumps(content, sort_keys=True)
     return {"content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def _unsealed(meta: dict[str, Any]) -> dict[str, Any]:
+def _verify_hash(meta: dict[str, Any]) -> dict[str, Any]:
     if hashlib.sha256(meta["content"].encode()).hexdigest() != meta["sha256"]:
         raise CheckpointError("its description does not match its hash")
     return json.loads(meta["content"])
 
 
-def _shapes(tree: Any) -> dict[str, str]:
-    """Path of each leaf -> its shape and dtype, such as "(3, 3, 1, 32) float32"."""
+def _describe_leaves(tree: Any) -> dict[str, str]:
+    """Path of each leaf -> shape and dtype, such as "(3, 3, 1, 32) float32"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): f"{tuple(x.shape)} {x.dtype}" for path, x in leaves}
 
 
-def _fingerprints(tree: Any) -> dict[str, int]:
-    """Path of each leaf -> a hash of its bits, the same for every sharding."""
+def _fingerprint_leaves(tree: Any) -> dict[str, int]:
+    """Path of each leaf -> hash of its bits, independent of its sharding."""
     hashes = jax.device_get([_fingerprint(leaf) for leaf in jax.tree.leaves(tree)])
-    return {path: int(value) for path, value in zip(_shapes(tree), hashes, strict=True)}
+    return {path: int(value) for path, value in zip(_describe_leaves(tree), hashes, strict=True)}
 
 
 @jax.jit
 def _fingerprint(x: jax.Array) -> jax.Array:
-    """Sum of mixed (position, bits) words, uint32: order does not matter, so neither does sharding."""
-    words = _words(x)
+    """The uint32 sum of a hash of (position, bits) per element; a sum does not depend on order or sharding."""
+    words = _as_words(x)
     position, stride = jnp.uint32(0), 1
-    for axis in reversed(range(words.ndim)):  # not by flattening, which would gather the shards
+    for axis in reversed(range(words.ndim)):  # flattening instead would gather the shards
         position += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * jnp.uint32(stride)
         stride = stride * words.shape[axis] % 2**32
     # Xor with a multiple of the golden ratio, then MurmurHash3's finalizer (Appleby, public domain).
@@ -223,7 +228,7 @@ def _fingerprint(x: jax.Array) -> jax.Array:
     return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)
 
 
-def _words(x: jax.Array) -> jax.Array:
+def _as_words(x: jax.Array) -> jax.Array:
     """The bits of x as uint32."""
     if x.dtype == jnp.bool_:
         x = x.astype(jnp.uint8)
@@ -232,7 +237,7 @@ def _words(x: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
 
 
-def _check_same(what: str, name: str, saved: dict[str, Any], found: dict[str, Any]) -> None:
+def _check_equal(what: str, name: str, saved: dict[str, Any], found: dict[str, Any]) -> None:
     for path in sorted(saved.keys() | found.keys()):
         if saved.get(path) != found.get(path):
             raise CheckpointError(f"{what} of {name}{path} is {found.get(path)}, was saved as {saved.get(path)}")

@@ -1,7 +1,7 @@
-"""What other people's exceptions say, in one line."""
+"""One-line summaries of third-party exceptions."""
 
 
-def first_line(why: object) -> str:
-    """The first line of an exception's text, at most 300 characters; its type's name where it has none."""
-    text = str(why).strip()
-    return text.splitlines()[0][:300] if text else type(why).__name__
+def first_line(error: object) -> str:
+    """The first line of an error's text, at most 300 characters; the name of its type if the text is empty."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

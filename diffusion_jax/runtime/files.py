@@ -1,36 +1,52 @@
-"""Files that are whole or not there."""
+"""Files that are replaced atomically, directories that can be written, and their locks."""
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
+
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a file beside `path` and renames it: a kill leaves the old text or the new one."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("w") as file:
+    """Writes a new file next to `path` and renames it: after a kill, `path` holds the old text or the new one."""
+    new = path.with_name(path.name + ".new")
+    with new.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    new.replace(path)
 
 
-def make_writable(folder: Path) -> None:
-    """Creates a folder and tries to write in it. Raises OSError where that can't be done."""
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / f".writable.{os.getpid()}"  # two processes may look at once
+def make_writable(directory: Path) -> None:
+    """Creates a directory and writes a test file in it. Raises OSError if either fails."""
+    directory.mkdir(parents=True, exist_ok=True)
+    probe = directory / f".writable.{os.getpid()}"  # two processes may test at the same time
     probe.write_text("")
     probe.unlink()
 
 
+def make_workdir(workdir: Path) -> None:
+    """Creates the directory of a run. Raises OSError, with one line, if it cannot be written."""
+    try:
+        make_writable(workdir)
+    except OSError as error:
+        raise OSError(f"workdir {workdir} cannot be written ({error}); use another directory") from error
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds the lock of a folder, which ends with the process. Raises OSError where another has it."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(f"workdir {folder} is in use by another process; wait, or name another") from None
+def lock_workdir(workdir: Path) -> Iterator[None]:
+    """Holds the lock of a run's directory. The system releases it when the process ends, however it ends.
+
+    Raises OSError at once, with one line, if another process holds it, or if the file system has no locks.
+    """
+    # A soft lock, filelock's substitute on such file systems, would stay behind after a kill.
+    lock = filelock.FileLock(workdir / ".lock", blocking=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise OSError(f"workdir {workdir} is in use by another process; wait, or use another directory") from None
+    try:
         yield
+    finally:
+        lock.release()

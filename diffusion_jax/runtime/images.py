@@ -1,86 +1,110 @@
-"""Pictures to files: uint8 conversion, grids, tables, strips, animations, folders."""
+"""Writes images to files: grids, tables, strips, animations and directories."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from einops import rearrange, repeat
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from diffusion_jax.process.pixels import to_uint8
+from diffusion_jax.validation import check_integer
 
 __all__ = ["grid", "save", "save_animation", "save_folder", "save_grid", "strip", "table"]
 
-# Tiles smaller than this are enlarged by a whole factor, so that a person can see 8x8 pictures.
-_SMALLEST_TILE = 40
-_GAP, _BREAK = 2, 6
+# Smaller tiles are enlarged by an integer factor, so that 8x8 images can be seen.
+_MIN_TILE = 40
+_GAP, _GROUP_GAP = 2, 6
 _TEXT_HEIGHT = 14
 
 Captions = Sequence[object] | None
 
 
 def grid(x: ArrayLike, columns: int | None = None, labels: Captions = None) -> Image.Image:
-    """Pictures [N, H, W, C] in [-1, 1] (or uint8) row by row, C of 1 or 3, each under its label if given.
+    """Arranges images [N, H, W, C] in rows, C = 1 or 3, each below its label.
 
-    As square as can be unless `columns` is given. Raises ValueError for another shape or a number of
-    labels that differs.
+    Values are in [-1, 1], or uint8. By default the grid is as square as possible. Raises ValueError for another
+    shape or number of labels.
+
+    >>> dj.images.grid(np.zeros((6, 40, 40, 3)), columns=3).size
+    (128, 86)
     """
-    x = _checked(x, "N")
-    n = len(x)
-    names = _captions(labels, n, "labels", "pictures")
-    columns = columns or int(np.ceil(np.sqrt(n)))
-    rows = -(-n // columns)
-    empty = rows * columns - n
+    x = _as_pixels(x, "N")
+    texts = _as_texts(labels, "labels", len(x), "image")
+    if columns is not None:
+        check_integer("columns", columns)
+    columns = columns or int(np.ceil(np.sqrt(len(x))))
+    empty = -len(x) % columns
     x = np.pad(x, ((0, empty), *[(0, 0)] * 3), constant_values=255)
-    names += [""] * empty
-    above = [names[r * columns : (r + 1) * columns] for r in range(rows)]
-    return _layout(x.reshape(rows, columns, *x.shape[1:]), above, [""] * rows)
+    texts += [""] * empty
+    above = [texts[start : start + columns] for start in range(0, len(x), columns)]
+    return _draw_tiles(rearrange(x, "(r k) h w c -> r k h w c", k=columns), above, [""] * len(above))
 
 
 def table(x: ArrayLike, rows: Captions = None, columns: Captions = None) -> Image.Image:
-    """Pictures [R, K, H, W, C] in [-1, 1] (or uint8), with captions left of the rows and above the columns.
+    """Arranges images [R, K, H, W, C] in R rows and K columns, with captions left of the rows and above the columns.
 
-    Raises ValueError for another shape or a number of captions that differs.
+    Values are in [-1, 1], or uint8. Raises ValueError for another shape or number of captions.
+
+    >>> dj.images.table(np.zeros((2, 3, 40, 40, 1))).size
+    (128, 86)
     """
-    x = _checked(x, "R, K")
-    left, top = (
-        _captions(rows, len(x), "captions", "rows"),
-        _captions(columns, x.shape[1], "captions", "columns"),
-    )
-    return _layout(x, _on_top(top, len(x)), left)
+    x = _as_pixels(x, "R, K")
+    left = _as_texts(rows, "rows", len(x), "row")
+    top = _as_texts(columns, "columns", x.shape[1], "column")
+    return _draw_tiles(x, _above_first_row(top, len(x)), left)
 
 
 def strip(
     x: ArrayLike, x0: ArrayLike | None = None, times: ArrayLike | None = None, labels: Captions = None
 ) -> Image.Image:
-    """States [K, N, H, W, C], as in `Frames`, as a table: a column for each time, a row for each picture.
+    """Arranges states [K, N, H, W, C], as in `Frames`, in a table with one column per time and one row per image.
 
-    With `x0`, of the same shape, each picture has two rows, x_t over x0-hat. `times`, [K], stand above,
-    `labels`, [N], to the left. Raises ValueError for other shapes.
+    With `x0`, of the same shape, each image has two rows: x_t, and x0-hat below. `times`, [K], are written above
+    the columns, `labels`, [N], left of the rows. Raises ValueError for other shapes.
+
+    >>> states = np.zeros((3, 2, 40, 40, 1))
+    >>> dj.images.strip(states).height, dj.images.strip(states, x0=states).height
+    (86, 176)
     """
-    x = _checked(x, "K, N")
+    x = _as_pixels(x, "K, N")
     frames, n = x.shape[:2]
-    names = _captions(labels, n, "labels", "pictures")
+    names = _as_texts(labels, "labels", n, "image")
     top = None if times is None else [f"t = {t:.3g}" for t in np.asarray(times).tolist()]
-    above = _captions(top, frames, "times", "states")
+    above = _as_texts(top, "times", frames, "state")
     if x0 is None:
-        return _layout(x.swapaxes(0, 1), _on_top(above, n), names)
-    x0 = _checked(x0, "K, N")
+        return _draw_tiles(rearrange(x, "k n h w c -> n k h w c"), _above_first_row(above, n), names)
+    x0 = _as_pixels(x0, "K, N")
     if x0.shape != x.shape:
-        raise ValueError(f"x0 has shape {x0.shape}: x has {x.shape}")
-    pairs = np.stack([x, x0], 2).reshape(frames, 2 * n, *x.shape[2:])
+        raise ValueError(f"x0 has shape {x0.shape}: must be {x.shape}, the shape of x")
+    pairs = rearrange([x, x0], "pair k n h w c -> (n pair) k h w c")
     left = [f"{name}  {kind}".strip() for name in names for kind in ("x_t", "x0-hat")]
-    return _layout(pairs.swapaxes(0, 1), _on_top(above, 2 * n), left, together=2)
+    return _draw_tiles(pairs, _above_first_row(above, 2 * n), left, group=2)
 
 
-def save(picture: Image.Image, path: str | Path) -> None:
-    """Writes a picture file and makes its folder; the suffix of `path` says the format."""
+def save(image: Image.Image, path: str | Path) -> None:
+    """Writes an image file and creates its directory; the suffix of `path` determines the format.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "figures" / "grid.png"
+    >>> dj.images.save(dj.images.grid(np.zeros((6, 8, 8, 1))), path)
+    >>> path.exists()
+    True
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    image.save(path)
 
 
-def save_grid(x: np.ndarray, path: str | Path, columns: int | None = None, labels: Captions = None) -> None:
-    """Writes `grid(x, columns, labels)` to a picture file."""
+def save_grid(x: ArrayLike, path: str | Path, columns: int | None = None, labels: Captions = None) -> None:
+    """Writes `grid(x, columns, labels)` to an image file and creates its directory.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "samples.png"
+    >>> dj.images.save_grid(np.zeros((4, 8, 8, 3)), path, labels=["cat", "dog", "ship", "frog"])
+    >>> path.exists()
+    True
+    """
     save(grid(x, columns, labels), path)
 
 
@@ -93,94 +117,113 @@ def save_animation(
     milliseconds: int = 80,
     hold: int = 2000,
 ) -> None:
-    """Writes states [K, N, H, W, C], as in `Frames`, as a .gif or .webp that repeats for ever.
+    """Writes states [K, N, H, W, C], as in `Frames`, as a .gif or .webp that repeats forever.
 
-    Each frame is a `grid`, shown for `milliseconds`, the last for `hold`. WebP is lossless, as is a GIF in
-    grey; in colour that has a palette of 256 a frame. Raises ValueError for another suffix or shape.
+    Each frame is a `grid`, shown for `milliseconds`; the last is shown for `hold` milliseconds. WebP is lossless,
+    and so is GIF for gray images; a colored GIF has a palette of 256 colors per frame. Raises ValueError for
+    another suffix or shape.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "samples.gif"
+    >>> dj.images.save_animation(np.zeros((3, 4, 8, 8, 1)), path)
+    >>> path.exists()
+    True
     """
-    suffix, frames = Path(path).suffix.lower(), _checked(frames, "K, N")
+    suffix, frames = Path(path).suffix.lower(), _as_pixels(frames, "K, N")
     if suffix not in (".gif", ".webp"):
-        raise ValueError(f"{path}: an animation is a .gif or a .webp")
+        raise ValueError(f"{path}: an animation must be a .gif or .webp; change the suffix")
+    check_integer("milliseconds", milliseconds)
+    check_integer("hold", hold)
     grids = [grid(x, columns, labels) for x in frames]
     if suffix == ".gif":
-        grids = [_few_colours(picture, grey=frames.shape[-1] == 1) for picture in grids]
+        grids = [_reduce_colors(image, gray=frames.shape[-1] == 1) for image in grids]
     first, *rest = grids
     durations = [milliseconds] * len(rest) + [hold]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, lossless=True)
 
 
-def save_folder(x: np.ndarray, folder: str | Path, labels: Captions = None) -> None:
-    """Writes pictures [N, H, W, C] as `folder`/000000.png .., with the label behind the number if given."""
-    folder = Path(folder)
+def save_folder(x: ArrayLike, folder: str | Path, labels: Captions = None) -> None:
+    """Writes images [N, H, W, C] as `folder`/000000.png, 000001.png, ..., with the label after the number.
+
+    Raises ValueError for another shape or number of labels.
+
+    >>> import pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> dj.images.save_folder(np.zeros((2, 8, 8, 1)), folder, labels=["cat", "dog"])
+    >>> sorted(path.name for path in folder.iterdir())
+    ['000000_cat.png', '000001_dog.png']
+    """
+    x, folder = _as_pixels(x, "N"), Path(folder)
+    texts = _as_texts(labels, "labels", len(x), "image")
     folder.mkdir(parents=True, exist_ok=True)
-    for i, picture in enumerate(to_uint8(x)):
-        label = "" if labels is None else f"_{labels[i]}".replace("/", "_")
-        picture = picture[..., 0] if picture.shape[-1] == 1 else picture
-        Image.fromarray(picture).save(folder / f"{i:06d}{label}.png")
+    for i, (pixels, text) in enumerate(zip(x, texts, strict=True)):
+        suffix = "" if labels is None else f"_{text}".replace("/", "_")
+        pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+        Image.fromarray(pixels).save(folder / f"{i:06d}{suffix}.png")
 
 
-def _checked(x: ArrayLike, leading: str) -> np.ndarray:
-    """uint8 pictures, [*leading, H, W, C]."""
+def _as_pixels(x: ArrayLike, leading: str) -> np.ndarray:
+    """Images as uint8 [*leading, H, W, C]. Raises ValueError for another shape."""
     x = np.asarray(x)
     if x.ndim != leading.count(",") + 4 or x.shape[-1] not in (1, 3) or not x.size:
-        raise ValueError(f"pictures have shape {x.shape}: need [{leading}, H, W, C] with C of 1 or 3")
+        raise ValueError(f"images have shape {x.shape}: must be [{leading}, H, W, C] with C = 1 or 3, and not empty")
     return to_uint8(x)
 
 
-def _captions(given: Captions, number: int, what: str, of: str) -> list[str]:
-    """One text for each, "" where none are given."""
-    if given is None:
+def _as_texts(captions: Captions, name: str, number: int, item: str) -> list[str]:
+    """One text per item, "" without captions. Raises ValueError for another number of captions."""
+    if captions is None:
         return [""] * number
-    if len(given) != number:
-        raise ValueError(f"{len(given)} {what} for {number} {of}")
-    return [str(caption) for caption in given]
+    if len(captions) != number:
+        raise ValueError(f"{name} has length {len(captions)}: must be {number}, one per {item}")
+    return [str(caption) for caption in captions]
 
 
-def _few_colours(picture: Image.Image, grey: bool) -> Image.Image:
-    """A picture in 256 colours, dithered: left to itself, Pillow makes bands of a smooth sky."""
-    if grey:
-        return picture.convert("L")
-    palette = picture.quantize(256, Image.Quantize.FASTOCTREE)
-    return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+def _reduce_colors(image: Image.Image, gray: bool) -> Image.Image:
+    """The image in 256 colors, dithered: by default Pillow turns a smooth sky into bands."""
+    if gray:
+        return image.convert("L")
+    palette = image.quantize(256, Image.Quantize.FASTOCTREE)
+    return image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 
 
-def _on_top(captions: list[str], rows: int) -> list[list[str]]:
+def _above_first_row(captions: list[str], rows: int) -> list[list[str]]:
     return [captions] + [[""] * len(captions)] * (rows - 1)
 
 
-def _layout(tiles: np.ndarray, above: list[list[str]], left: list[str], together: int = 1) -> Image.Image:
-    """uint8 tiles [R, K, H, W, C], each under its caption of `above`, [R][K], each row behind one of `left`.
+def _draw_tiles(tiles: np.ndarray, above: list[list[str]], left: list[str], group: int = 1) -> Image.Image:
+    """Draws uint8 tiles [R, K, H, W, C] with a caption `above` each, [R][K], and one `left` of each row, [R].
 
-    A row without captions leaves no room for them, and no column is narrower than its captions. Where more
-    than one row stand `together`, a wider gap is between them and the next.
+    A row without captions leaves no room for them, and no column is narrower than its captions. With `group` > 1,
+    a wider gap follows every `group` rows.
     """
     rows, columns, height, width, _ = tiles.shape
-    scale = max(1, -(-_SMALLEST_TILE // min(height, width)))
+    scale = max(1, -(-_MIN_TILE // min(height, width)))
     height, width = height * scale, width * scale
     font = ImageFont.load_default(size=11)
-    margin = max(_width(text, font) for text in left)
-    cell = max(width, *(_width(text, font) for row in above for text in row)) + _GAP
+    margin = max(_text_width(text, font) for text in left)
+    cell = max(width, *(_text_width(text, font) for row in above for text in row)) + _GAP
     text_heights = [_TEXT_HEIGHT * any(row) for row in above]
     tops = [_GAP]
     for r, text_height in enumerate(text_heights):
-        last = together > 1 and (r + 1) % together == 0 and r + 1 < rows
-        tops.append(tops[-1] + text_height + height + _GAP + _BREAK * last)
+        ends_group = group > 1 and (r + 1) % group == 0 and r + 1 < rows
+        tops.append(tops[-1] + text_height + height + _GAP + _GROUP_GAP * ends_group)
 
     canvas = Image.new("RGB", (margin + columns * cell + _GAP, tops[-1]), "white")
     draw = ImageDraw.Draw(canvas)
     for r, k in np.ndindex(rows, columns):
         x, y = margin + _GAP + k * cell + (cell - _GAP - width) // 2, tops[r] + text_heights[r]
-        picture = np.broadcast_to(tiles[r, k].repeat(scale, 0).repeat(scale, 1), (height, width, 3))
-        canvas.paste(Image.fromarray(np.ascontiguousarray(picture)), (x, y))
+        pixels = repeat(tiles[r, k], "h w c -> (h a) (w b) c", a=scale, b=scale)
+        canvas.paste(Image.fromarray(np.broadcast_to(pixels, (height, width, 3)).copy()), (x, y))
         draw.text((x + width / 2, tops[r]), above[r][k], fill="black", anchor="ma", font=font)
         if k == 0:
             draw.text((margin - _GAP, y + height / 2), left[r], fill="black", anchor="rm", font=font)
     return canvas
 
 
-def _width(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
-    """Pixels that a caption takes, with air on both sides; 0 for none."""
+def _text_width(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    """Pixels that a caption takes, with a gap on both sides; 0 for an empty one."""
     return int(np.ceil(font.getlength(text))) + 2 * _GAP if text else 0
 
 

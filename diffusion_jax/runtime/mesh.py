@@ -1,7 +1,7 @@
-"""The device mesh ('data', 'fsdp') and where arrays live on it.
+"""The device mesh ('data', 'fsdp') and the placement of arrays on it.
 
-The batch is split over both axes; parameters, their average and the optimizer's state are split over 'fsdp',
-each large leaf along its largest dimension that divides.
+The batch is split over both axes. Parameters, their average and the optimizer's state are split over 'fsdp',
+each large leaf along its largest dimension that is divisible.
 """
 
 import dataclasses
@@ -14,13 +14,17 @@ from jax.sharding import PartitionSpec as P
 
 from diffusion_jax.validation import Checked, integer
 
-# A leaf smaller than this costs more to gather than it saves.
-_SMALLEST_SPLIT = 2**12
+# Splitting a smaller leaf would cost more in gathering than it saves in memory.
+_MIN_SPLIT_SIZE = 2**12
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape(Checked):
-    """Devices along each axis; `data=-1` takes all that `fsdp` leaves."""
+    """Number of devices along each axis; `data=-1` takes all devices that `fsdp` leaves.
+
+    >>> make_mesh(MeshShape(data=1, fsdp=1), jax.devices()[:1]).axis_names
+    ('data', 'fsdp')
+    """
 
     data: int = dataclasses.field(default=-1, metadata=integer(-1))
     fsdp: int = dataclasses.field(default=1, metadata=integer(1))
@@ -28,11 +32,11 @@ class MeshShape(Checked):
     def __post_init__(self):
         super().__post_init__()
         if self.data == 0:
-            raise ValueError("data = 0: must be a number of devices, or -1 for all that fsdp leaves")
+            raise ValueError("data = 0: must be a number of devices >= 1, or -1 for all that fsdp leaves")
 
 
 def make_mesh(shape: MeshShape = MeshShape(), devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of `shape` over `devices` (all, unless given). Raises ValueError where they don't fit."""
+    """Returns a mesh over `devices`, by default all. Raises ValueError if `shape` does not match their number."""
     devices = jax.devices() if devices is None else devices
     data = len(devices) // shape.fsdp if shape.data == -1 else shape.data
     if data < 1 or data * shape.fsdp != len(devices):
@@ -40,45 +44,46 @@ def make_mesh(shape: MeshShape = MeshShape(), devices: list[jax.Device] | None =
             f"mesh data = {shape.data}, fsdp = {shape.fsdp} does not fit {len(devices)} device(s): "
             "data * fsdp must equal their number"
         )
-    # Auto axes: the compiler places what is not annotated.
+    # Auto axes: the compiler places arrays that have no annotation.
     axes = (AxisType.Auto, AxisType.Auto)
     return jax.make_mesh((data, shape.fsdp), ("data", "fsdp"), axis_types=axes, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first dimension over all devices."""
+    """The first dimension split over all devices."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
     return NamedSharding(mesh, P())
 
 
 def state_sharding(mesh: Mesh, state: Any) -> Any:
     """A sharding for each leaf (array or shape) of `state`."""
-    return jax.tree.map(lambda leaf: NamedSharding(mesh, _split(leaf.shape, mesh)), state)
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, _leaf_spec(leaf.shape, mesh)), state)
 
 
-def _split(shape: tuple[int, ...], mesh: Mesh) -> P:
+def _leaf_spec(shape: tuple[int, ...], mesh: Mesh) -> P:
     parts = mesh.shape["fsdp"]
-    dividing = [axis for axis, size in enumerate(shape) if size % parts == 0]
-    if parts == 1 or not dividing or np.prod(shape) < _SMALLEST_SPLIT:
+    divisible = [axis for axis, size in enumerate(shape) if size % parts == 0]
+    if parts == 1 or not divisible or np.prod(shape) < _MIN_SPLIT_SIZE:
         return P()
-    largest = max(dividing, key=lambda axis: shape[axis])
-    return P(*[None] * largest, "fsdp")  # no None behind it: jit would take that for another sharding
+    largest = max(divisible, key=lambda axis: shape[axis])
+    return P(*[None] * largest, "fsdp")  # no None after it: jit would treat that as a different sharding
 
 
-def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
-    """Raises ValueError where the devices don't divide each of the batch's `accumulate` parts."""
+def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
+    """Raises ValueError unless each of the batch's `accumulate` parts is divisible by the number of devices."""
     parts = mesh.size * accumulate
     if batch_size % parts:
-        inside = f"the {mesh.size} devices of the mesh" + (f" times accumulate = {accumulate}" * (accumulate > 1))
+        divisor = f"the {mesh.size} devices of the mesh" + (f" times accumulate = {accumulate}" * (accumulate > 1))
         raise ValueError(
-            f"batch_size = {batch_size}: must be divisible by {inside}; use {max(1, batch_size // parts) * parts}"
+            f"batch_size = {batch_size}: must be divisible by {divisor}; use {max(1, batch_size // parts) * parts}"
         )
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process' part of a global batch, on its devices."""
+    """Places this process's part of a global batch on its devices."""
     sharding = batch_sharding(mesh)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}

@@ -10,11 +10,10 @@ import jax
 from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.data.sources import Dataset, Folder
-from diffusion_jax.runtime.files import make_writable
 from diffusion_jax.runtime.mesh import state_sharding
 from diffusion_jax.training.state import TrainState
 
-__all__ = ["abstract_state", "check_not_imported", "check_outside_data", "checkpoint_items", "make_workdir"]
+__all__ = ["abstract_state", "check_not_imported", "check_outside_data", "checkpoint_items"]
 
 
 def checkpoint_items(state: TrainState) -> dict[str, Any]:
@@ -40,14 +39,6 @@ def abstract_state(experiment: Experiment) -> TrainState:
         abstract,
         state_sharding(experiment.mesh, abstract),
     )
-
-
-def make_workdir(workdir: Path) -> None:
-    """Creates the directory. Raises OSError if it cannot be written."""
-    try:
-        make_writable(workdir)
-    except OSError as error:
-        raise OSError(f"workdir {workdir} cannot be written ({error}); use another directory") from error
 
 
 def check_outside_data(workdir: Path, dataset: Dataset) -> None:

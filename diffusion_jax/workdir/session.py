@@ -17,8 +17,8 @@ from diffusion_jax.data.pipeline import Batches, in_order
 from diffusion_jax.data.sources import Source
 from diffusion_jax.runtime import images
 from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
-from diffusion_jax.runtime.files import locked
-from diffusion_jax.runtime.mesh import check_batch, put_batch
+from diffusion_jax.runtime.files import lock_workdir, make_workdir
+from diffusion_jax.runtime.mesh import check_batch_size, put_batch
 from diffusion_jax.runtime.writers import MetricsWriter
 from diffusion_jax.training.evaluate import make_evaluate
 from diffusion_jax.training.loop import Actions, fit
@@ -29,7 +29,6 @@ from diffusion_jax.workdir.layout import (
     check_not_imported,
     check_outside_data,
     checkpoint_items,
-    make_workdir,
 )
 from diffusion_jax.workdir.load import build_run
 from diffusion_jax.workdir.resume import write_config
@@ -64,7 +63,7 @@ def train(
     experiment = Experiment.from_config(plain, training.image_shape, training.num_classes)
     _check_batch_size(experiment, training)
     make_workdir(workdir)
-    with locked(workdir):
+    with lock_workdir(workdir):
         write_config(workdir, experiment, training)
         with Checkpoints(workdir / "checkpoints", experiment.plan.keep_checkpoints) as checkpoints:
             return Session(workdir, experiment, training, held_out, checkpoints).run(should_stop)
@@ -72,7 +71,7 @@ def train(
 
 def _check_batch_size(experiment: Experiment, training: Source) -> None:
     plan, mesh = experiment.plan, experiment.mesh
-    construct(check_batch, "train", mesh=mesh, batch_size=plan.batch_size, accumulate=plan.accumulate)
+    construct(check_batch_size, "train", mesh=mesh, batch_size=plan.batch_size, accumulate=plan.accumulate)
     if plan.batch_size > len(training):
         raise ConfigError(
             f"config.train.batch_size = {plan.batch_size}: the data have only {len(training)} training images; "

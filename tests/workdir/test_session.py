@@ -253,9 +253,9 @@ def test_before_its_first_checkpoint_a_folder_takes_another_experiment(tmp_path)
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
-    from diffusion_jax.runtime.files import locked
+    from diffusion_jax.runtime.files import lock_workdir
 
-    with locked(tmp_path), pytest.raises(OSError, match="in use by another process"):
+    with lock_workdir(tmp_path), pytest.raises(OSError, match="in use by another process"):
         dj.train(config(), tmp_path)
     assert dj.train(config(steps=1), tmp_path)
 

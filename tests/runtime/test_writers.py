@@ -1,10 +1,14 @@
+import io
 import json
 import struct
+import time
 
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
+from diffusion_jax.runtime import writers
 from diffusion_jax.runtime.writers import MetricsWriter
 
 
@@ -13,16 +17,20 @@ def line(step, **values):
 
 
 def events(folder):
-    """All values in the TensorBoard files of a folder, as (tag, step, value)."""
+    """All values in the TensorBoard files of a directory, as (tag, step, value)."""
     found = []
     for path in sorted((folder / "events").iterdir()):
-        data = path.read_bytes()
-        while data:  # length, its checksum, the event, its checksum
-            (length,) = struct.unpack("<Q", data[:8])
-            event = Event.FromString(data[12 : 12 + length])
+        for event in read_events(path):
             found += [(value.tag, event.step, value) for value in event.summary.value]
-            data = data[16 + length :]
     return found
+
+
+def read_events(path):
+    data = path.read_bytes()
+    while data:  # length, its checksum, the event, its checksum
+        (length,) = struct.unpack("<Q", data[:8])
+        yield Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
 
 
 def test_each_write_is_one_json_line_in_order(tmp_path):
@@ -39,14 +47,14 @@ def test_each_write_is_one_json_line_in_order(tmp_path):
 
 
 def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path):
-    """A kill must not take along what was logged."""
+    """A kill must not lose logged values."""
     with MetricsWriter(tmp_path) as writer:
         writer.write(1, {"loss": 0.5})
         assert (tmp_path / "metrics.jsonl").read_text() == line(1, loss=0.5)
 
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-30, 12345678.9])
-def test_figures_are_kept_to_the_last_digit(tmp_path, value):
+def test_values_are_kept_to_the_last_digit(tmp_path, value):
     with MetricsWriter(tmp_path) as writer:
         writer.write(1, {"loss": value})
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["loss"] == value
@@ -69,6 +77,15 @@ def test_lines_off_schedule_are_dropped_even_before_the_start(tmp_path):
     with MetricsWriter(tmp_path, start=20):
         pass
     assert (tmp_path / "metrics.jsonl").read_text() == stands
+
+
+@pytest.mark.parametrize("odd", ["3", "[1]", "null", '{"loss": 1}', '{"step": "5"}', '{"step": 5.0}', "\xff{"])
+def test_lines_that_are_not_a_record_are_dropped(tmp_path, odd):
+    whole = line(10, loss=0.5)
+    (tmp_path / "metrics.jsonl").write_bytes(f"{odd}\n{whole}{odd}\n".encode("latin-1"))
+    with MetricsWriter(tmp_path, start=20):
+        pass
+    assert (tmp_path / "metrics.jsonl").read_text() == whole
 
 
 @pytest.mark.parametrize("cut", [1, 9, 12, 22])
@@ -113,18 +130,42 @@ def test_a_resumed_record_equals_one_that_was_never_stopped(tmp_path):
     assert records[0] == records[1]
 
 
-def test_tensorboard_has_the_figures_the_speed_and_the_picture(tmp_path):
+def test_tensorboard_has_the_values_the_speed_and_the_image(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     with MetricsWriter(tmp_path) as writer:
         writer.write(10, {"loss": 0.5})
         writer.write_speed(10, 640.0)
-        writer.write_image(10, "samples", np.zeros((6, 8, 3), np.uint8))
+        writer.write_image(10, "samples", pixels)
     found = {tag: (step, value) for tag, step, value in events(tmp_path)}
     assert found.keys() == {"loss", "images_per_second", "samples"}
     assert {step for step, _ in found.values()} == {10}
     assert found["loss"][1].simple_value == 0.5
     assert found["images_per_second"][1].simple_value == 640.0
-    picture = found["samples"][1].image
-    assert (picture.height, picture.width) == (6, 8)
+    image = found["samples"][1].image
+    assert (image.height, image.width) == (6, 8)
+    np.testing.assert_array_equal(Image.open(io.BytesIO(image.encoded_image_string)), pixels)
+
+
+def test_tensorboard_shows_a_run_that_is_still_training(tmp_path, monkeypatch):
+    """The file is flushed although no further event arrives; by default this takes up to 2 minutes."""
+    assert writers._FLUSH_SECONDS <= 10
+    monkeypatch.setattr(writers, "_FLUSH_SECONDS", 0.05)
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(10, {"loss": 0.5})
+        time.sleep(0.2)  # the first event is flushed at once, the others are not
+        writer.write_speed(10, 640.0)
+        writer.write_image(10, "samples", np.zeros((6, 8, 3), np.uint8))
+        deadline = time.monotonic() + 20
+        while {tag for tag, _, _ in events(tmp_path)} != {"loss", "images_per_second", "samples"}:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_tensorboard_drops_the_steps_that_a_resumed_run_writes_again(tmp_path):
+    with MetricsWriter(tmp_path, start=20):
+        pass
+    (path,) = (tmp_path / "events").iterdir()
+    assert [event.step for event in read_events(path) if event.HasField("session_log")] == [21]
 
 
 def test_speed_is_not_in_the_record(tmp_path):

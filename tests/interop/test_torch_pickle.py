@@ -1,4 +1,4 @@
-"""Hostile pickles: each ends in one line, and nothing of theirs runs."""
+"""Hostile pickles: each ends in an error of one line, and none of their code runs."""
 
 import copyreg
 import functools
@@ -13,14 +13,13 @@ import pytest
 import torch_files
 from torch_files import Storage, View
 
-from diffusion_jax.interop import torch_pickle
-from diffusion_jax.interop.torch_file import read
-from diffusion_jax.interop.torch_pickle import InteropError
+from diffusion_jax.interop.error import InteropError
+from diffusion_jax.interop.torch_file import read_torch_file
 
 
 def refusal(path) -> str:
     with pytest.raises(InteropError) as error:
-        read(path)
+        read_torch_file(path)
     line = str(error.value)
     assert line.startswith(f"{path}: ")
     assert line.isprintable()
@@ -38,7 +37,7 @@ class Calls:
 
 
 def attacks(mark: str) -> dict:
-    """Pickles that would leave the file `mark` if they were loaded, by the name that is refused."""
+    """The name that must be refused -> a pickle that would create the file `mark` if it were loaded."""
     code = f"open({mark!r}, 'w').close()"
     return {
         f"{os.system.__module__}.system": Calls(os.system, f"touch {mark}"),
@@ -60,7 +59,7 @@ def test_a_call_is_refused_by_name_and_not_made(name, protocol, tmp_path):
     line = refusal(torch_files.write_zip(tmp_path / "ckpt.pt", hostile, storages))
     assert line.startswith("wants to call ")
     assert name in line
-    assert "which is no tensor; refused" in line
+    assert "which tensors do not need; refused" in line
     assert not mark.exists()
 
 
@@ -105,26 +104,29 @@ RAW = {
     "PERSID": (b"P../../etc/passwd\n.", "instruction PERSID"),
     "a buffer": (b"\x97.", "instruction NEXT_BUFFER"),
     "STRING": (b"S'touch'\n.", "instruction STRING"),
-    "an OrderedDict of a list": (DICT + b"](K\x01K\x02e\x85R.", "makes an OrderedDict of something"),
+    "an OrderedDict of a list": (DICT + b"](K\x01K\x02e\x85R.", "calls OrderedDict with arguments"),
     # To hash a tuple this deep would overrun the stack of the interpreter.
     "an OrderedDict of a deep tuple": (
         DICT + b"](" + DEEP + b"K\x01\x86e\x85R.",
-        "makes an OrderedDict of something",
+        "calls OrderedDict with arguments",
     ),
-    "a call of a value": (b"K\x01)R.", "calls what is no tensor"),
-    "a call of a storage": (b"ctorch\nFloatStorage\n)R.", "calls what is no tensor"),
-    "a call without a tuple": (DICT + b"]R.", "calls what is no tensor"),
+    "a call of a value": (b"K\x01)R.", "makes a call that does not build a tensor"),
+    "a call of a storage": (b"ctorch\nFloatStorage\n)R.", "makes a call that does not build a tensor"),
+    "a call without a tuple": (DICT + b"]R.", "makes a call that does not build a tensor"),
     "a tensor of nothing": (b"ctorch._utils\n_rebuild_tensor_v2\n)R.", "is damaged"),
     "a tensor of text": (
         b"ctorch._utils\n_rebuild_tensor_v2\n(" + text("x") + b"K\x00))tR.",
         "a tensor without a storage",
     ),
-    "state for a list": (b"]}b.", "sets attributes"),
-    "state for a dict": (b"}}b.", "sets attributes"),
-    "state for a function": (b"ctorch._utils\n_rebuild_tensor_v2\n}b.", "sets attributes"),
-    "state for a class": (DICT + b"}b.", "sets attributes"),
-    "items for a list": (b"]K\x01K\x02s.", "sets an item of what is no dict"),
-    "appending to a dict": (b"}K\x01a.", "appends to what is no list"),
+    "state for a list": (b"]}b.", "sets attributes of an object that is not an OrderedDict"),
+    "state for a dict": (b"}}b.", "sets attributes of an object that is not an OrderedDict"),
+    "state for a function": (
+        b"ctorch._utils\n_rebuild_tensor_v2\n}b.",
+        "sets attributes of an object that is not an OrderedDict",
+    ),
+    "state for a class": (DICT + b"}b.", "sets attributes of an object that is not an OrderedDict"),
+    "items for a list": (b"]K\x01K\x02s.", "sets an item of an object that is not a dict"),
+    "appending to a dict": (b"}K\x01a.", "appends to an object that is not a list"),
     "an odd number of items": (b"}(K\x01u.", "is damaged"),
     "a deep key": (b"}" + DEEP + b"K\x01s.", "a key of type tuple"),
     "a list as a key": (b"}]K\x01s.", "a key of type list"),
@@ -147,14 +149,6 @@ def test_instructions_that_no_tensor_needs_are_refused(case, tmp_path):
         assert said in refusal(path)
     finally:
         copyreg.remove_extension("os", "system", 0xF0)
-
-
-def test_a_shape_of_endless_numbers_is_refused_at_once():
-    """Their product would take hours."""
-    storage = torch_pickle.Storage(bytes(16), np.dtype("<f4"))
-    for shape in [(2**400_000,) * 30, (1,) * 100_000]:
-        with pytest.raises(InteropError, match="has a tensor of an absurd shape; refused"):
-            torch_pickle._tensor(storage, 0, shape, (0,) * len(shape))
 
 
 @pytest.mark.parametrize(
@@ -210,17 +204,17 @@ def test_a_storage_that_is_missing_is_refused(tmp_path):
         (0, (3, 4), (5, 1), "reaches past its storage"),
         (2**62, (2,), (2**62,), "reaches past its storage"),
         (0, (2**40, 2**40), (0, 0), "over only 12 numbers; save it with .contiguous()"),
-        (0, (10**30,), (0,), "of an absurd shape"),
-        (11, (12,), (-1,), "no whole numbers"),
-        (-1, (2,), (1,), "no whole numbers"),
-        (0, (-2,), (1,), "no whole numbers"),
-        (0, (2.0,), (1,), "no whole numbers"),
-        (0, (True,), (1,), "no whole numbers"),
-        (0, (2, 3), (1,), "no whole numbers"),
-        (0, "ab", (1, 1), "no whole numbers"),
-        (None, (2,), (1,), "no whole numbers"),
-        (0, (1,) * 65, (1,) * 65, "of an absurd shape"),
-        (0, (0, 2**70), (1, 1), "of an absurd shape"),
+        (0, (10**30,), (0,), "beyond 32 dimensions or 2**48"),
+        (11, (12,), (-1,), "not integers >= 0"),
+        (-1, (2,), (1,), "not integers >= 0"),
+        (0, (-2,), (1,), "not integers >= 0"),
+        (0, (2.0,), (1,), "not integers >= 0"),
+        (0, (True,), (1,), "not integers >= 0"),
+        (0, (2, 3), (1,), "not integers >= 0"),
+        (0, "ab", (1, 1), "not integers >= 0"),
+        (None, (2,), (1,), "not integers >= 0"),
+        (0, (1,) * 65, (1,) * 65, "beyond 32 dimensions or 2**48"),
+        (0, (0, 2**70), (1, 1), "beyond 32 dimensions or 2**48"),
     ],
 )
 def test_a_tensor_beyond_its_storage_is_refused(offset, shape, stride, said, tmp_path):
@@ -230,11 +224,13 @@ def test_a_tensor_beyond_its_storage_is_refused(offset, shape, stride, said, tmp
 
 def test_a_memo_index_costs_no_memory(tmp_path):
     path = torch_files.write_zip(tmp_path / "ckpt.pt", b"\x80\x02K\x05r\xfe\xff\xff\xff0."[:-2] + b".")
-    assert read(path) == 5
+    assert read_torch_file(path) == 5
 
 
 def test_deep_nesting_is_read(tmp_path):
-    found = read(torch_files.write_zip(tmp_path / "ckpt.pt", b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b"."))
+    found = read_torch_file(
+        torch_files.write_zip(tmp_path / "ckpt.pt", b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".")
+    )
     depth = 0
     while found:
         (found,), depth = found, depth + 1
@@ -246,4 +242,4 @@ def test_a_shape_that_doubles_and_doubles_is_refused_at_once(tmp_path):
     for _ in range(60):
         shape = [shape, shape]
     tensor = View(Storage(np.ones(1, np.float32)), 0, shape, shape)
-    assert "no whole numbers" in refusal(torch_files.save(tmp_path / "ckpt.pt", tensor))
+    assert "not integers >= 0" in refusal(torch_files.save(tmp_path / "ckpt.pt", tensor))

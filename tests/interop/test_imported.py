@@ -21,7 +21,7 @@ def convnext():
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """As the Pokemon project leaves it: settings, weights and the optimizer's state in one file."""
+    """Settings, weights and optimizer state in one file, as the Pokemon project writes it."""
     tensors = film()
     content = {
         "net": {"config": {"dim": 8}, "state_dict": torch_files.state_dict(tensors)},
@@ -44,7 +44,9 @@ def test_a_plain_state_dict_is_loaded_and_needs_labels(tmp_path):
     imported = interop.load(path, image_size=12)
     assert imported.image_shape == (12, 12, 1)
     assert imported.schedule == dj.schedules.Cosine(steps=20, max_beta=0.999)
-    with pytest.raises(interop.InteropError, match="labels: this network was always told one of 3 classes"):
+    with pytest.raises(
+        interop.InteropError, match="labels = None: this network was never trained without a class; pass one of its 3"
+    ):
         imported.denoiser()
     seen = []
     spied = dataclasses.replace(imported, model=Spy(seen))
@@ -56,7 +58,7 @@ def test_a_plain_state_dict_is_loaded_and_needs_labels(tmp_path):
 
 
 class Spy:
-    """A network that notes what it is shown."""
+    """A network that records its arguments."""
 
     num_classes = 3
 
@@ -69,7 +71,7 @@ class Spy:
 
 
 def test_a_network_without_classes_refuses_labels(checkpoint):
-    with pytest.raises(interop.InteropError, match="has no classes; leave them out"):
+    with pytest.raises(interop.InteropError, match="labels must be None: this network has no classes; leave them out"):
         interop.load(checkpoint).denoiser(labels=[0])
 
 
@@ -95,6 +97,7 @@ def test_the_config_is_complete_and_builds_the_same(tensors, tmp_path):
 
 
 def refusal(path, **arguments) -> str:
+    """The message, of one line, with which `load` refuses a file."""
     with pytest.raises(interop.InteropError) as error:
         interop.load(path, **arguments)
     assert str(error.value).startswith(f"{path}: ")
@@ -106,10 +109,14 @@ def refusal(path, **arguments) -> str:
     ("arguments", "said"),
     [
         ({"image_size": 65}, "pictures must divide by 2, not 65x65"),
-        ({"image_size": 0}, "image_size = 0: must be positive"),
-        ({"steps": 0}, "steps = 0: must be a whole number from 1"),
+        ({"image_size": 0}, "image_size = 0: must be an integer >= 1"),
+        ({"image_size": 64.0}, "image_size = 64.0: must be an integer >= 1"),
+        ({"steps": 0}, "steps = 0: must be an integer >= 1"),
+        ({"steps": "100"}, "steps = '100': must be an integer >= 1"),
         ({"heads": 3}, "heads = 3: must divide the 8 channels of attention"),
-        ({"heads": 0}, "heads = 0: must divide"),
+        ({"heads": 0}, "heads = 0: must be an integer >= 1"),
+        ({"heads": True}, "heads = True: must be an integer >= 1"),
+        ({"groups": -4}, "groups = -4: must be an integer >= 1"),
         ({"groups": 3}, "groups = 3: must divide width = 8"),
     ],
 )
@@ -120,12 +127,12 @@ def test_settings_that_do_not_fit_are_refused(arguments, said, checkpoint):
 @pytest.mark.parametrize("name", ["heads", "groups"])
 def test_settings_of_the_other_network_are_refused(name, tmp_path):
     path = torch_files.save(tmp_path / "mnist.pt", convnext())
-    assert f"{name} = 1: this network has one, always" in refusal(path, **{name: 1})
+    assert f"{name} = 1: this network always has 1; leave the setting out" in refusal(path, **{name: 1})
 
 
 FILM_CHANGES = {
     "missing": ("mid.attn.fn.proj.bias", None, "tensor mid.attn.fn.proj.bias is missing"),
-    "missing setting": ("mid.attn.fn.to_qkv.weight", None, "to_qkv.weight is missing; a network has 2 dim"),
+    "missing setting": ("mid.attn.fn.to_qkv.weight", None, "to_qkv.weight is missing: must have 2 dimensions"),
     "left over": ("ups.7.us.1.bias", np.ones(3, np.float32), "ups.7.us.1.bias has no place in the network"),
     "odd name": ("a\nb", np.ones(3, np.float32), "tensor 'a\\nb' has no place"),
     "no text": (7, np.ones(3, np.float32), "tensor 7 has no place"),
@@ -145,9 +152,9 @@ FILM_CHANGES = {
     "other width": (
         "downs.1.conv.conv1.weight",
         np.ones((9, 8, 3, 3), np.float32),
-        "9 channels, no multiple",
+        "9 channels: must be a multiple of the first layer's 8",
     ),
-    "whole numbers": ("init_conv.bias", np.ones(8, np.int64), "tensor init_conv.bias is int64"),
+    "integers": ("init_conv.bias", np.ones(8, np.int64), "tensor init_conv.bias is int64: must be floating point"),
     "not finite": (
         "init_conv.bias",
         np.full(8, np.nan, np.float32),
@@ -158,7 +165,7 @@ FILM_CHANGES = {
 
 
 @pytest.mark.parametrize("case", FILM_CHANGES)
-def test_a_tensor_that_is_not_as_it_should_be_is_named(case, tmp_path):
+def test_a_tensor_that_does_not_fit_is_named(case, tmp_path):
     name, value, said = FILM_CHANGES[case]
     tensors = film() | {name: value}
     if value is None:
@@ -169,20 +176,38 @@ def test_a_tensor_that_is_not_as_it_should_be_is_named(case, tmp_path):
 def test_a_file_with_two_networks_is_refused_and_they_are_named(tmp_path):
     content = {"net": {"state_dict": film()}, "ema": convnext()}
     path = torch_files.save(tmp_path / "ckpt.pt", content)
-    assert "holds 2 networks, ema, net/state_dict; save the one that you want alone" in refusal(path)
+    assert "has 2 networks, ema, net/state_dict; save only the one to import" in refusal(path)
 
 
-def test_a_file_with_no_network_that_is_known_is_refused(tmp_path):
+def test_a_file_without_a_known_network_is_refused(tmp_path):
     content = {"weight": np.ones(3, np.float32), "list": [film()], "me": {}}
     content["me"]["me"] = content
     path = torch_files.save(tmp_path / "ckpt.pt", content)
-    assert "holds neither network that is known here" in refusal(path)
+    assert "has no network of a known project: neither tensor init_conv.weight nor class_emb.weight" in refusal(path)
 
 
 def test_a_network_at_the_bottom_of_many_dicts_is_found(tmp_path):
-    """No recursion on the way: 5 000 dicts are more than Python's stack holds."""
+    """Without recursion: 5 000 dicts are more than Python's stack holds."""
     data, storages = torch_files.pickled(film())
     depth = 5_000
     deep = b"\x80\x02" + b"}X\x01\x00\x00\x00a" * depth + data[2:-1] + b"s" * depth + b"."
     imported = interop.load(torch_files.write_zip(tmp_path / "ckpt.pt", deep, storages))
     assert imported.model.width == 8
+
+
+def test_the_mnist_network_generates_images_of_its_classes(tmp_path):
+    """From the file to images, with the labels of each."""
+    imported = interop.load(torch_files.save(tmp_path / "mnist.pt", convnext()), image_size=12)
+    shape, key = (2, *imported.image_shape), jax.random.key(0)
+
+    @jax.jit
+    def generate(labels):
+        denoise = dj.clipped(imported.denoiser(labels), imported.schedule)
+        return dj.sample(key, denoise, imported.schedule, shape, sampler=dj.samplers.DDIM(), steps=2)
+
+    x, other = np.asarray(generate(jnp.array([0, 2]))), np.asarray(generate(jnp.array([0, 1])))
+    assert x.shape == shape
+    assert np.isfinite(x).all()
+    assert x.std() > 0.1
+    np.testing.assert_array_equal(x[0], other[0])
+    assert np.abs(x[1] - other[1]).max() > 1e-3

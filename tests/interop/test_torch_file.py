@@ -7,14 +7,14 @@ import pytest
 import torch_files
 from torch_files import DTYPES, Storage, View
 
-from diffusion_jax.interop.torch_file import read
-from diffusion_jax.interop.torch_pickle import InteropError
+from diffusion_jax.interop.error import InteropError
+from diffusion_jax.interop.torch_file import read_torch_file
 
 
 def refusal(path) -> str:
-    """The one line with which a file is refused."""
+    """The message, of one line, with which a file is refused."""
     with pytest.raises(InteropError) as error:
-        read(path)
+        read_torch_file(path)
     line = str(error.value)
     assert line.startswith(f"{path}: ")
     assert "\n" not in line
@@ -24,7 +24,7 @@ def refusal(path) -> str:
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_every_dtype_comes_back_as_it_was(protocol, tmp_path):
     wanted = {kind: np.arange(-6, 6).reshape(3, 4).astype(dtype) for dtype, kind in DTYPES.items()}
-    found = read(torch_files.save(tmp_path / "ckpt.pt", wanted, protocol))
+    found = read_torch_file(torch_files.save(tmp_path / "ckpt.pt", wanted, protocol))
     assert found.keys() == wanted.keys()
     for kind, array in wanted.items():
         assert found[kind].dtype == array.dtype
@@ -36,7 +36,7 @@ def test_every_dtype_comes_back_as_it_was(protocol, tmp_path):
 def test_views_of_one_storage_come_back(tmp_path):
     numbers = np.arange(48, dtype=np.float32)
     storage = Storage(numbers)
-    found = read(
+    found = read_torch_file(
         torch_files.save(
             tmp_path / "ckpt.pt",
             {
@@ -59,7 +59,7 @@ def test_views_of_one_storage_come_back(tmp_path):
     assert np.shares_memory(found["all"], found["transposed"])
 
 
-def test_what_else_is_in_a_checkpoint_comes_back(tmp_path):
+def test_everything_else_in_a_checkpoint_comes_back(tmp_path):
     moments = {"step": np.float32([3]), "exp_avg": np.ones((2, 2), np.float32)}
     content = {
         "net": {"state_dict": torch_files.state_dict({"w": np.ones(3, np.float32)})},
@@ -68,7 +68,7 @@ def test_what_else_is_in_a_checkpoint_comes_back(tmp_path):
         "text": ("", "läßt", "x" * 300),
         "parameter": torch_files.view(np.float32([1, 2]), parameter=True),
     }
-    found = read(torch_files.save(tmp_path / "ckpt.pt", content))
+    found = read_torch_file(torch_files.save(tmp_path / "ckpt.pt", content))
     assert found["numbers"] == content["numbers"]
     assert [type(n) for n in found["numbers"]] == [type(n) for n in content["numbers"]]
     assert found["text"] == content["text"]
@@ -81,18 +81,18 @@ def test_what_else_is_in_a_checkpoint_comes_back(tmp_path):
 def test_a_container_that_holds_itself_is_read(tmp_path):
     content = {"w": np.ones(2, np.float32)}
     content["me"] = content
-    found = read(torch_files.save(tmp_path / "ckpt.pt", content))
+    found = read_torch_file(torch_files.save(tmp_path / "ckpt.pt", content))
     assert found["me"]["me"] is found
 
 
 @pytest.mark.parametrize(
     ("start", "said"),
     [
-        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "a bare pickle, as PyTorch before 1.6 wrote"),
-        (b"", "is no file of torch.save"),
+        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "a bare pickle, the format of PyTorch before 1.6"),
+        (b"", "is not a file of torch.save"),
         (b"PK", "is damaged"),
         (b"PK\x03\x04 and no more of it", "is damaged"),
-        (json.dumps({"weights": 1}).encode(), "is no file of torch.save"),
+        (json.dumps({"weights": 1}).encode(), "is not a file of torch.save"),
     ],
 )
 def test_other_formats_are_refused(start, said, tmp_path):
@@ -102,19 +102,19 @@ def test_other_formats_are_refused(start, said, tmp_path):
 
 def test_a_file_that_is_not_there_is_an_os_error(tmp_path):
     with pytest.raises(OSError, match="nowhere.pt"):
-        read(tmp_path / "nowhere.pt")
+        read_torch_file(tmp_path / "nowhere.pt")
 
 
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        ({"constants.pkl": b""}, "is TorchScript, a program; save the weights alone"),
-        ({"byteorder": b"big"}, "was not written by a little-endian machine"),
-        ({"more/data.pkl": b""}, "has 2 entries data.pkl"),
+        ({"constants.pkl": b""}, "is TorchScript, a program; save only the weights"),
+        ({"byteorder": b"big"}, "was not written on a little-endian machine"),
+        ({"more/data.pkl": b""}, "has 2 entries named data.pkl"),
         ({"data/0": b"1234567"}, "storage 0 should be 2 numbers of float32, but has 7 bytes"),
     ],
 )
-def test_a_zip_that_is_not_quite_so_is_refused(entries, said, tmp_path):
+def test_a_zip_that_torch_save_does_not_write_is_refused(entries, said, tmp_path):
     path = torch_files.save(tmp_path / "ckpt.pt", np.ones(2, np.float32), **entries)
     assert said in refusal(path)
 
@@ -145,8 +145,8 @@ def test_a_zip_bomb_is_refused(tmp_path):
             archive.filelist.append(copy)
 
     assert "is compressed or encrypted" in edited(tmp_path / "a.pt", compressed)
-    assert "claims to hold more than it does" in edited(tmp_path / "b.pt", larger_than_the_file)
-    assert "claims to hold more than it does" in edited(tmp_path / "c.pt", overlapping)
+    assert "declares more data than it contains" in edited(tmp_path / "b.pt", larger_than_the_file)
+    assert "declares more data than it contains" in edited(tmp_path / "c.pt", overlapping)
 
 
 def test_two_entries_of_one_name_and_encryption_are_refused(tmp_path):
@@ -156,7 +156,7 @@ def test_two_entries_of_one_name_and_encryption_are_refused(tmp_path):
     def encrypted(archive):
         archive.filelist[-1].flag_bits |= 1
 
-    assert "two entries of one name" in edited(tmp_path / "a.pt", twice)
+    assert "two entries of the same name" in edited(tmp_path / "a.pt", twice)
     assert "is compressed or encrypted" in edited(tmp_path / "b.pt", encrypted)
 
 
@@ -185,7 +185,7 @@ def test_any_damage_is_one_line_or_does_no_harm(tmp_path):
         else:
             torch_files.write_zip(path, bytes(changed), storages)
         try:
-            read(path)
+            read_torch_file(path)
         except InteropError as error:
             lines.append(str(error))
     assert len(lines) > 150

@@ -5,7 +5,7 @@ import pytest
 
 from diffusion_jax.runtime.mesh import (
     MeshShape,
-    check_batch,
+    check_batch_size,
     make_mesh,
     put_batch,
     replicated,
@@ -45,14 +45,23 @@ def test_a_mesh_that_does_not_fit_is_refused(data, fsdp, devices):
         mesh_of(data, fsdp, devices)
 
 
-@pytest.mark.parametrize(("data", "fsdp"), [(0, 1), (-2, 1), (1, 0), (1, -1)])
-def test_a_shape_that_is_not_positive_is_refused(data, fsdp):
-    with pytest.raises(ValueError, match=f"data = {data}, fsdp = {fsdp}: must be positive"):
+@pytest.mark.parametrize(
+    ("data", "fsdp", "message"),
+    [
+        (0, 1, "data = 0: must be a number of devices >= 1, or -1 for all that fsdp leaves"),
+        (-2, 1, "data = -2: must be an integer >= -1"),
+        (2.0, 1, "data = 2.0: must be an integer"),
+        (1, 0, "fsdp = 0: must be an integer >= 1"),
+        (1, -1, "fsdp = -1: must be an integer >= 1"),
+    ],
+)
+def test_a_shape_that_is_not_positive_is_refused(data, fsdp, message):
+    with pytest.raises(ValueError, match=message):
         MeshShape(data, fsdp)
 
 
 def part_of(shape, mesh):
-    """What one device holds of a leaf of this shape."""
+    """The shape of one device's part of a leaf of this shape."""
     sharding = state_sharding(mesh, jax.ShapeDtypeStruct(shape, jnp.float32))
     return sharding.shard_shape(shape)
 
@@ -64,14 +73,15 @@ def part_of(shape, mesh):
         ((3, 3, 128, 64), (3, 3, 32, 64)),
         ((4096,), (1024,)),
         ((1000, 66), (250, 66)),  # 66 does not divide by 4
-        ((1001, 68), (1001, 17)),  # nor does the larger one here
+        ((1001, 68), (1001, 17)),  # here the larger dimension does not
+        ((64, 64), (16, 64)),  # the smallest leaf that is split; of equal dimensions the first
     ],
 )
 def test_a_large_leaf_is_split_along_its_largest_dividing_dimension(shape, part, devices):
     assert part_of(shape, mesh_of(2, 4, devices)) == part
 
 
-@pytest.mark.parametrize("shape", [(), (64,), (3, 3, 3, 32), (1001, 99), (4, 1023)])
+@pytest.mark.parametrize("shape", [(), (64,), (3, 3, 3, 32), (1001, 99), (4, 1023), (63, 65)])
 def test_small_and_odd_leaves_are_on_every_device(shape, devices):
     assert part_of(shape, mesh_of(2, 4, devices)) == shape
 
@@ -98,15 +108,24 @@ def test_replicated_means_whole_on_every_device(devices):
 @pytest.mark.parametrize(("data", "fsdp"), SHAPES)
 @pytest.mark.parametrize("batch_size", [8, 64])
 def test_a_batch_that_the_devices_divide_passes(data, fsdp, batch_size, devices):
-    check_batch(mesh_of(data, fsdp, devices), batch_size)
+    check_batch_size(mesh_of(data, fsdp, devices), batch_size)
 
 
 @pytest.mark.parametrize(("batch_size", "better"), [(1, 8), (7, 8), (12, 8), (100, 96)])
 def test_another_batch_is_refused_with_one_that_works(batch_size, better, devices):
     mesh = mesh_of(2, 4, devices)
     with pytest.raises(ValueError, match=f"batch_size = {batch_size}: .* 8 devices .* use {better}$"):
-        check_batch(mesh, batch_size)
-    check_batch(mesh, better)
+        check_batch_size(mesh, batch_size)
+    check_batch_size(mesh, better)
+
+
+@pytest.mark.parametrize(("batch_size", "better"), [(8, 24), (20, 24), (47, 24), (50, 48)])
+def test_accumulated_parts_must_divide_too(batch_size, better, devices):
+    mesh = mesh_of(2, 4, devices)
+    message = f"batch_size = {batch_size}: must be divisible by the 8 devices .* accumulate = 3; use {better}$"
+    with pytest.raises(ValueError, match=message):
+        check_batch_size(mesh, batch_size, accumulate=3)
+    check_batch_size(mesh, better, accumulate=3)
 
 
 @pytest.mark.parametrize(("data", "fsdp"), SHAPES)
