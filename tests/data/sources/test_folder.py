@@ -10,15 +10,15 @@ import tiny
 from PIL import Image
 
 import diffusion_jax as dj
-from diffusion_jax import workdir
 from diffusion_jax.config.components import ConfigError, Namespace, build
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.data import sources
 from diffusion_jax.data.pipeline import Batches
 from diffusion_jax.data.sources import DataError, Folder
 from diffusion_jax.data.sources.decode import Decoder
+from diffusion_jax.workdir.resume import write_config
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 NAMES = [f"{i:02d}.png" for i in range(20)]
 
 
@@ -451,7 +451,7 @@ def test_a_run_goes_on_where_the_pictures_have_moved_but_not_on_others(tmp_path,
         """As far as `train` goes before it builds anything."""
         training = dataset.open()[0]
         experiment = Experiment.from_config(config(dataset), training.image_shape, training.num_classes)
-        workdir._prepare(run, experiment, training)
+        write_config(run, experiment, training)
 
     start(dataset)
     (run / "checkpoints" / "1").mkdir(parents=True)
