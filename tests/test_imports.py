@@ -41,7 +41,6 @@ IMPORTS_NOTHING_OF_OURS = {"version", "arguments", "components", "commands", "co
 CONFINED = {
     "flax": f"{PACKAGE}/models/",
     "grain": f"{PACKAGE}/data/",
-    "array_record": f"{PACKAGE}/data/",
     "tensorflow_datasets": f"{PACKAGE}/data/",
     "orbax": f"{PACKAGE}/runtime/checkpoint.py",
 }

@@ -1,144 +1,157 @@
-"""Decoded pictures on disk: one array_record file, whose last record tells what the others are."""
+"""Decoded images on disk: an .npy file with a checksum for each image, and a JSON file that describes it."""
 
 import contextlib
 import dataclasses
-import fcntl
+import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+import weakref
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grain
-from array_record.python.array_record_module import ArrayRecordWriter
+import filelock
+import numpy as np
 
 from diffusion_jax.data.sources.base import DataError
 from diffusion_jax.runtime.errors import first_line
+from diffusion_jax.runtime.files import replace_text
+
+__all__ = ["Build", "Cache", "cache_directory", "open_or_build"]
 
 log = logging.getLogger(__name__)
 
-_OPTIONS = "group_size:1"  # a record can be read without its neighbours
-
-# write(record) -> None, for each record in turn; returns what is to be told of them, as JSON values.
-Build = Callable[[Callable[[bytes], None]], dict[str, Any]]
+# Calls its argument with each image in turn; returns what else to store about them, as JSON values.
+Build = Callable[[Callable[[np.ndarray], object]], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """An open cache: random access to records, from any number of threads.
+    """An open cache: random access to images, from any number of threads.
+
+    The file is read, not memory-mapped: a mapped file that is cut short, or whose disk fails, kills the process.
 
     Attributes:
-      file: where it lies.
-      about: what was told of the records when they were written.
+      path: the .npy file, an array of dtype [("image", uint8, (H, W, C)), ("crc32", uint32)].
+      about: "stamp", "count", "digest" (SHA-256 of all pixels) and what the builder returned.
     """
 
-    file: Path
+    path: Path
     about: dict[str, Any]
-    _records: grain.sources.ArrayRecordDataSource
+    _dtype: np.dtype
+    _offset: int  # of the first image, in bytes
+    _descriptor: int  # of the open file, which stays readable if another process replaces it
 
     def __len__(self) -> int:
-        return len(self._records) - 1
+        return self.about["count"]
 
-    def __getitem__(self, index: int) -> bytes:
-        """Raises DataError where the file has been damaged since it was opened, or in this very record."""
-        try:
-            return self._records[index]
-        except RuntimeError as error:
-            raise DataError(f"cache {self.file} is damaged ({first_line(error)}); delete it and start again") from error
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Returns image `index`, uint8 [H, W, C]. Raises DataError if it is damaged or cannot be read."""
+        size = self._dtype.itemsize
+        offset = self._offset + range(len(self))[index] * size
+        with contextlib.suppress(OSError):
+            data = os.pread(self._descriptor, size, offset)
+            image, crc32 = np.frombuffer(data.ljust(size), self._dtype)[0]
+            if len(data) == size and zlib.crc32(image) == crc32:
+                return image
+        raise DataError(f"cache {self.path} is damaged (image {index}); delete it and start again")
 
 
-def directory(cache_dir: str) -> Path:
-    """Where caches lie: `cache_dir`, or the user's own folder for caches where ""."""
+def cache_directory(cache_dir: str) -> Path:
+    """Returns the directory of the caches below `cache_dir`; "" means $XDG_CACHE_HOME or ~/.cache."""
     try:
         home = os.environ.get("XDG_CACHE_HOME", "")
         base = Path(cache_dir or (home if os.path.isabs(home) else "~/.cache")).expanduser()
     except RuntimeError:
-        raise DataError(f'cache_dir = "{cache_dir}": there is no home folder; name another') from None
+        raise DataError(f'cache_dir = "{cache_dir}": there is no home directory; use another directory') from None
     return base.resolve() / "diffusion_jax"
 
 
-def open_or_build(file: Path, stamp: str, build: Build) -> Cache:
-    """The cache in `file`; built anew where there is none, it is damaged or it has another stamp.
+def open_or_build(path: Path, stamp: str, image_shape: tuple[int, int, int], build: Build) -> Cache:
+    """Opens the cache that the JSON file `path` describes, or builds it if it is missing, damaged or out of date.
 
-    Whole or not there at any time. Of several processes one builds, and the others wait for it. Raises
-    DataError where it cannot be written.
+    It is out of date if its stamp differs. It is replaced atomically; one process builds it while the others
+    wait. Raises DataError if it cannot be written.
     """
-    cache = _read(file, stamp)
+    cache = _open(path, stamp)
     if cache is not None:
         return cache
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(file.with_suffix(".lock")):
-            cache = _read(file, stamp, say=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A soft lock, filelock's substitute on file systems without locks, would stay behind after a kill.
+        with filelock.FileLock(path.with_suffix(".lock"), fallback_to_soft=False):
+            cache = _open(path, stamp, warn=True)
             if cache is None:
-                _write(file, stamp, build)
-                cache = _read(file, stamp)
+                _write(path, stamp, image_shape, build)
+                cache = _open(path, stamp)
     except OSError as error:
-        raise _unwritable(file, first_line(error)) from error
+        raise _unwritable(path, first_line(error)) from error
     if cache is None:
-        raise _unwritable(file, "what was written there is not what is read")
+        raise _unwritable(path, "it reads differently from what was written")
     return cache
 
 
-def _read(file: Path, stamp: str, say: bool = False) -> Cache | None:
-    """The cache in `file`, None where there is none or no good one; `say` warns of damage."""
-    if not file.is_file():
+def _open(path: Path, stamp: str, warn: bool = False) -> Cache | None:
+    """Opens a cache; returns None if it is missing, damaged or out of date. `warn` logs damage."""
+    if not path.is_file():
         return None
     try:
-        records = grain.sources.ArrayRecordDataSource(str(file))
-        # This opens the file for good: should another process replace it, it is still read to its end.
-        about = json.loads(records[len(records) - 1])
-        if about["count"] != len(records) - 1:
-            raise ValueError(f"{len(records) - 1} records, should be {about['count']}")
-        return Cache(file, about, records) if about["stamp"] == stamp else None
-    except (RuntimeError, ValueError, LookupError, TypeError) as error:
-        if say:
-            log.warning("cache %s is damaged (%s); it is built anew", file, first_line(error))
+        text = path.read_text()
+        about, images = json.loads(text), _images_path(path, text)
+        with images.open("rb") as file:
+            np.lib.format.read_magic(file)
+            (count,), _, dtype = np.lib.format.read_array_header_1_0(file)
+            size = file.tell() + count * dtype.itemsize
+            if (os.fstat(file.fileno()).st_size, about["count"]) != (size, count):
+                raise ValueError(f"{images.name} must have {size} bytes for {about['count']} images")
+            if about["stamp"] != stamp:
+                return None
+            cache = Cache(images, about, dtype, file.tell(), os.dup(file.fileno()))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        if warn:
+            log.warning("cache %s is damaged (%s); building it again", path, first_line(error))
         return None
+    weakref.finalize(cache, os.close, cache._descriptor)
+    return cache
 
 
-def _write(file: Path, stamp: str, build: Build) -> None:
-    """Writes beside `file` and renames: a kill leaves the old cache or the new one."""
-    beside = file.with_suffix(".new")
-    count = 0
+def _write(path: Path, stamp: str, image_shape: tuple[int, int, int], build: Build) -> None:
+    """Writes the images, then the JSON file: a kill leaves the old cache or the new one."""
+    dtype = np.dtype([("image", np.uint8, image_shape), ("crc32", "<u4")])
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+    digest, count, new = hashlib.sha256(), 0, path.with_suffix(".new")
 
-    def write(record: bytes) -> None:
+    def write(image: np.ndarray) -> None:
         nonlocal count
-        with _telling(file):
-            writer.write(record)
+        pixels = image.tobytes()
+        file.write(pixels + zlib.crc32(pixels).to_bytes(4, "little"))
+        digest.update(pixels)
         count += 1
 
     try:
-        with _telling(file):
-            writer = ArrayRecordWriter(str(beside), _OPTIONS)
-        try:
+        with new.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header | {"shape": (0,)})
             about = build(write)
-            write(json.dumps(about | {"stamp": stamp, "count": count}).encode())
-        finally:
-            with _telling(file):
-                writer.close()
-        beside.replace(file)
+            file.seek(0)  # the header has the same length for every count
+            np.lib.format.write_array_header_1_0(file, header | {"shape": (count,)})
+            file.flush()
+            os.fsync(file.fileno())
+        text = json.dumps(about | {"stamp": stamp, "count": count, "digest": digest.hexdigest()})
+        new.replace(_images_path(path, text))
+        replace_text(path, text)
     finally:
-        beside.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
+    for other in path.parent.glob(f"{path.stem}.*"):  # older caches, and files of killed processes
+        if other not in (path, path.with_suffix(".lock"), _images_path(path, text)):
+            other.unlink()
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Holds a lock, which ends with the process; waits for another that has it."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _images_path(path: Path, text: str) -> Path:
+    """The file of the images, named by a checksum of the JSON file's text: damage there leads to no file."""
+    return path.with_suffix(f".{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy")
 
 
-@contextlib.contextmanager
-def _telling(file: Path) -> Iterator[None]:
-    """Tells what array_record raises as a DataError, and not what is raised in decoding."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise _unwritable(file, first_line(error)) from error
-
-
-def _unwritable(file: Path, why: str) -> DataError:
-    return DataError(f'cache_dir = "{file.parent.parent}": cannot be written ({why}); name another')
+def _unwritable(path: Path, why: str) -> DataError:
+    return DataError(f'cache_dir = "{path.parent.parent}": cannot be written ({why}); use another directory')

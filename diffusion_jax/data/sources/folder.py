@@ -92,7 +92,9 @@ class Folder(Dataset):
         classes = self._classes(list(files))
         check_holdout(self.holdout, len(files))
         mark = f"{VERSION} {stamp(files)}"
-        pixels = cache.open_or_build(self._cache_file(root), mark, self._build(root, list(files)))
+        decoder = self._decoder()
+        shape = (*decoder.size, decoder.channels)
+        pixels = cache.open_or_build(self._cache_file(root), mark, shape, self._build(root, list(files)))
         skipped = pixels.about["skipped"]
         self._check_skipped(root, skipped)
         check_holdout(self.holdout, len(pixels))
@@ -112,15 +114,15 @@ class Folder(Dataset):
         return table.classes_of(names)
 
     def _cache_file(self, root: Path) -> Path:
-        where = cache.directory(self.cache_dir)
+        where = cache.cache_directory(self.cache_dir)
         if where.is_relative_to(root):
             raise DataError(f'cache_dir = "{self.cache_dir}": {where} lies in the folder of the pictures; name another')
         key = hashlib.sha256(f"{root} {self._decoder()}".encode(errors="surrogateescape"))
-        return where / f"{key.hexdigest()[:16]}.array_record"
+        return where / f"{key.hexdigest()[:16]}.json"
 
     def _build(self, root: Path, names: list[str]) -> cache.Build:
-        def build(write: Callable[[bytes], None]) -> dict[str, Any]:
-            digest, skipped = hashlib.sha256(), {}
+        def build(write: Callable[[np.ndarray], object]) -> dict[str, Any]:
+            skipped = {}
             decoded = _decoded(self._decoder(), root, names)
             progress = tqdm.tqdm(decoded, f"decoding {root}", len(names), unit="img", delay=2)
             with warnings.catch_warnings():
@@ -129,9 +131,8 @@ class Folder(Dataset):
                     if isinstance(made, PictureError):
                         skipped[name] = str(made)
                     else:
-                        write(made.tobytes())
-                        digest.update(made.tobytes())
-            return {"skipped": skipped, "digest": digest.hexdigest()}
+                        write(made)
+            return {"skipped": skipped}
 
         return build
 
@@ -161,7 +162,7 @@ class Folder(Dataset):
             if all_labels is not None:
                 part_labels = all_labels[chosen]
                 digest.update(part_labels.tobytes())
-            rows = _Rows(pixels, shape, np.flatnonzero(chosen), part_labels)
+            rows = _Rows(pixels, np.flatnonzero(chosen), part_labels)
             return Source(rows, shape, len(names), names, digest.hexdigest()[:16])
 
         out = held_out(len(pixels), self.holdout)
@@ -175,7 +176,6 @@ class _Rows:
     """Some records of a cache, by their indices."""
 
     pixels: cache.Cache
-    shape: tuple[int, int, int]
     indices: np.ndarray
     labels: np.ndarray | None
 
@@ -183,8 +183,7 @@ class _Rows:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        record = self.pixels[int(self.indices[index])]
-        row = {"image": np.frombuffer(record, np.uint8).reshape(self.shape)}
+        row = {"image": self.pixels[int(self.indices[index])]}
         return row if self.labels is None else row | {"label": self.labels[index]}
 
 

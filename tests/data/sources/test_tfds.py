@@ -6,7 +6,7 @@ import pytest
 
 from diffusion_jax.data.sources import TFDS, DataError
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "tfds"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "tfds"
 
 
 @pytest.fixture
