@@ -14,10 +14,29 @@ Functions with array arguments call the `check_...` functions once, at the publi
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+__all__ = [
+    "STATIC",
+    "Checked",
+    "as_number",
+    "check_fields",
+    "check_floats",
+    "check_instance",
+    "check_integer",
+    "check_number",
+    "check_shape",
+    "choice",
+    "concrete",
+    "describe",
+    "instance",
+    "integer",
+    "number",
+]
 
 _FLOATS = (np.dtype("float16"), np.dtype(jax.numpy.bfloat16), np.dtype("float32"), np.dtype("float64"))
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -35,10 +54,15 @@ class Checked:
     """
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if "check" in field.metadata and not is_placeholder(value):
-                object.__setattr__(self, field.name, field.metadata["check"](field.name, value))
+        check_fields(self)
+
+
+def check_fields(value: Any, is_exempt: Callable[[Any], bool] = lambda field_value: False) -> None:
+    """Checks and converts the fields of a dataclass that declare a constraint, except those that are exempt."""
+    for field in dataclasses.fields(value):
+        found = getattr(value, field.name)
+        if "check" in field.metadata and not is_exempt(found):
+            object.__setattr__(value, field.name, field.metadata["check"](field.name, found))
 
 
 def number(interval: str = "(-inf, inf)") -> dict[str, Any]:
@@ -51,7 +75,13 @@ def number(interval: str = "(-inf, inf)") -> dict[str, Any]:
 
 
 def integer(low: int | None = 1, high: int | None = None) -> dict[str, Any]:
-    """Field metadata: an integer from `low` to `high`; None leaves a side open."""
+    """Field metadata: an integer from `low` to `high`; None leaves a side open.
+
+    >>> integer(1)["check"]("steps", 0)
+    Traceback (most recent call last):
+    ...
+    ValueError: steps = 0: must be an integer >= 1
+    """
 
     def check(name: str, value: Any) -> Any:
         check_integer(name, value, low, high)
@@ -61,18 +91,31 @@ def integer(low: int | None = 1, high: int | None = None) -> dict[str, Any]:
 
 
 def choice(*options: Any) -> dict[str, Any]:
-    """Field metadata: one of the `options`, of the same type."""
+    """Field metadata: one of the `options`, of the same type.
+
+    >>> choice("small", "large")["check"]("variance", "tiny")
+    Traceback (most recent call last):
+    ...
+    ValueError: variance = 'tiny': must be "small" or "large"
+    """
 
     def check(name: str, value: Any) -> Any:
         if not any(type(value) is type(option) and value == option for option in options):
-            raise ValueError(f"{name} = {describe(value)}: must be {_one_of(options)}")
+            names = [f'"{option}"' if isinstance(option, str) else str(option) for option in options]
+            raise ValueError(f"{name} = {describe(value)}: must be {_join(names)}")
         return value
 
     return {"check": check}
 
 
 def instance(kind: type, example: str) -> dict[str, Any]:
-    """Field metadata: an object of the class `kind`, such as `example`."""
+    """Field metadata: an object of the class `kind`, such as `example`.
+
+    >>> instance(bool, "True")["check"]("clip", "yes")
+    Traceback (most recent call last):
+    ...
+    ValueError: clip = 'yes': must be of type bool, such as True
+    """
 
     def check(name: str, value: Any) -> Any:
         check_instance(name, value, kind, example)
@@ -114,6 +157,11 @@ def check_number(name: str, value: Any, interval: str = "(-inf, inf)") -> None:
 
     NaN never does. A number beyond float32's range counts as infinite, which only an interval that is
     closed at infinity allows, such as "[0, inf]".
+
+    >>> check_number("scale", np.array([1.0, np.nan]))
+    Traceback (most recent call last):
+    ...
+    ValueError: scale = nan: must be finite
     """
     found = concrete(name, value)
     if found is None:
@@ -127,7 +175,7 @@ def check_number(name: str, value: Any, interval: str = "(-inf, inf)") -> None:
 
 
 def as_number(name: str, value: Any, interval: str = "(-inf, inf)") -> Any:
-    """`value` as a float; a traced value is returned unchanged.
+    """Returns `value` as a float; a traced value is returned unchanged.
 
     Raises ValueError as `check_number` does, and for an array.
     """
@@ -153,8 +201,25 @@ def check_floats(name: str, value: Any) -> None:
         raise ValueError(f"{name} has values that are not finite: must be finite floats")
 
 
+def check_shape(name: str, value: Any, *shapes: tuple[int | str, ...]) -> None:
+    """Raises ValueError unless `value` has one of the `shapes`.
+
+    A string stands for a dimension of any size; a last "..." for one or more further dimensions.
+
+    >>> check_shape("scale", 2.0, (), (3,))
+    >>> check_shape("images", np.zeros((4, 4, 1)), ("B", "H", "W", "C"))
+    Traceback (most recent call last):
+    ...
+    ValueError: images has shape (4, 4, 1): must be [B, H, W, C]
+    """
+    found = np.shape(value)
+    if not any(_has_shape(found, shape) for shape in shapes):
+        names = [f"[{', '.join(map(str, shape))}]" if shape else "one number" for shape in shapes]
+        raise ValueError(f"{name} has shape {found}: must be {_join(names)}")
+
+
 def concrete(name: str, value: Any) -> np.ndarray | None:
-    """`value` as a NumPy array, or None if a part of it is traced or held by another machine.
+    """Returns `value` as a NumPy array, or None if a part of it is traced or held by another machine.
 
     Raises ValueError for a value that is not an array.
     """
@@ -167,19 +232,12 @@ def concrete(name: str, value: Any) -> np.ndarray | None:
         raise ValueError(f"{name} = {describe(value)}: must be numbers in rows of equal length") from None
 
 
-def is_placeholder(value: Any) -> bool:
-    """Whether JAX put `value` in the place of a pytree's leaf: tracers, shapes, shardings, stacked arrays.
-
-    JAX rebuilds a registered dataclass by calling its constructor, also where its leaves are no numbers.
-    """
-    stand_ins = (jax.core.Tracer, jax.ShapeDtypeStruct, jax.sharding.Sharding, jax.sharding.PartitionSpec)
-    if type(value) is object or isinstance(value, stand_ins):
-        return True
-    return isinstance(value, jax.Array) and (value.ndim > 0 or not value.is_fully_addressable)
-
-
 def describe(value: Any) -> str:
-    """`value` in an error message of one line."""
+    """Describes `value` in one line of at most 60 characters, for error messages.
+
+    >>> describe(jnp.zeros((2, 3)))
+    'an array float32[2, 3]'
+    """
     if hasattr(value, "dtype") and np.ndim(value):
         return f"an array {value.dtype}{list(np.shape(value))}"
     text = " ".join(repr(value).split())
@@ -209,12 +267,20 @@ class _Interval(NamedTuple):
 
 
 def _parse(interval: str) -> _Interval:
-    """An interval from its usual notation, such as "[0, 1)"."""
+    """Reads an interval from its usual notation, such as "[0, 1)"."""
     match = re.fullmatch(r"([(\[])(.+), (.+)([)\]])", interval)
     assert match, interval
     return _Interval(float(match[2]), float(match[3]), match[1] == "(", match[4] == ")")
 
 
-def _one_of(options: tuple) -> str:
-    shown = [f'"{option}"' if isinstance(option, str) else str(option) for option in options]
-    return " or ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+def _has_shape(found: tuple[int, ...], shape: tuple[int | str, ...]) -> bool:
+    if shape[-1:] == ("...",):
+        shape = shape[:-1]
+        found = found[: len(shape)] if len(found) > len(shape) else ()
+    return len(found) == len(shape) and all(
+        isinstance(size, str) or n == size for n, size in zip(found, shape, strict=True)
+    )
+
+
+def _join(names: list[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

@@ -1,4 +1,4 @@
-"""Pixels on disk and in the network: uint8 in 0..255 and float32 in [-1, 1]; and the label for "no class"."""
+"""Conversion between uint8 pixels in 0..255 and float32 in [-1, 1]; and the label for "no class"."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ NO_LABEL = -1  # the label of an image without a class
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """uint8 images as float32 in [-1, 1], u/127.5 - 1; images of floats are returned as float32, unscaled.
+    """Returns uint8 images as float32 in [-1, 1], u/127.5 - 1; float images are returned as float32, unscaled.
 
     >>> to_float(jnp.array([0, 255], jnp.uint8)).tolist()
     [-1.0, 1.0]
@@ -22,7 +22,7 @@ def to_float(images: jax.Array) -> jax.Array:
 
 
 def to_uint8(x: ArrayLike) -> np.ndarray:
-    """Images in [-1, 1] as uint8: floor(127.5 x + 128), clipped to 0..255; the unbiased inverse of `to_float`.
+    """Returns images in [-1, 1] as uint8: floor(127.5 x + 128), clipped to 0..255; the unbiased inverse of `to_float`.
 
     uint8 images are returned unchanged.
 

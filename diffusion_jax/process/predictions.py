@@ -1,11 +1,11 @@
-"""What a network predicts, and the way from there to the pair (x0, eps) that everything else uses.
+"""Prediction types: the quantity that a network outputs, and its conversion to the pair (x0, eps).
 
-A prediction type is a frozen dataclass. `denoised` turns the network's output into (x0, eps),
-`target` gives the output that a perfect network would have, and `x0_gain` says by how much an
-error of the output is an error of x0, from which any weighting of the loss follows. With
-x_t = alpha x0 + sigma eps, alpha and sigma arrive shaped to multiply x_t, [B, 1, 1, 1] or scalar.
+A prediction type is a frozen dataclass. `denoised` converts the network's output to (x0, eps), `target` returns the
+output of a perfect network, and `x0_gain` is the factor from an error of the output to the error of x0, from which any
+weighting of the loss follows. With x_t = alpha x0 + sigma eps, alpha and sigma are shaped to multiply x_t,
+[B, 1, 1, 1] or scalar.
 
-To add one, subclass `Prediction`. Nothing else has to know.
+To add a prediction type, subclass `Prediction`; nothing else changes.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ from diffusion_jax.validation import Checked, number
 
 __all__ = ["X0", "Denoised", "Eps", "Preconditioned", "Prediction", "V", "Velocity", "split_variance"]
 
-# float32 cannot tell an SNR of e^30 from infinity; clipped there, the gains stay finite at both ends.
+# In float32 an SNR of e^30 is as good as infinite; with the log-SNR clipped there, the gains stay finite.
 LOG_SNR_LIMIT = 30.0
 
 # eps -> x0 multiplies the network's error by sigma/alpha: 157 for the linear schedule, 20 291 for
-# the cosine. Past a million, x0 is lost in float32.
-_LARGEST_EPS_GAIN = 1e6
+# the cosine. Beyond a million, x0 is lost in float32.
+_MAX_EPS_GAIN = 1e6
 
 
 @jax.tree_util.register_dataclass
@@ -39,6 +39,10 @@ class Denoised:
       eps: the noise.
       variance_fraction: where the log variance of the reverse step lies between the posterior's (0) and the
         forward step's (1) (Nichol and Dhariwal 2021, Eq. 15); None for a network that does not learn it.
+
+    >>> here = dj.Denoised(x0=jnp.zeros((2, 8, 8, 3)), eps=jnp.ones((2, 8, 8, 3)))
+    >>> here.x0.shape
+    (2, 8, 8, 3)
     """
 
     x0: jax.Array
@@ -51,6 +55,10 @@ def split_variance(output: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array
 
     The second half of twice the channels is f in [-1, 1]; the fraction is (f + 1)/2. Raises ValueError if
     the output has neither that shape nor twice its channels, because it would broadcast.
+
+    >>> prediction, fraction = dj.predictions.split_variance(jnp.ones((2, 8, 8, 6)), (2, 8, 8, 3))
+    >>> prediction.shape, fraction.max().item()
+    ((2, 8, 8, 3), 1.0)
     """
     if output.shape == tuple(shape):
         return output, None
@@ -62,44 +70,63 @@ def split_variance(output: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Prediction(Checked):
-    """Base of the prediction types: the network sees x_t and t as they are."""
+    """Base of the prediction types, whose network receives x_t and t unchanged.
+
+    >>> class NegativeEps(dj.predictions.Prediction):
+    ...     def denoised(self, output, x_t, alpha, sigma):
+    ...         return dj.Denoised((x_t + sigma * output) / alpha, -output)
+    ...
+    ...     def target(self, x0, eps, alpha, sigma):
+    ...         return -eps
+    ...
+    ...     def x0_gain(self, log_snr):
+    ...         return jnp.exp(-jnp.asarray(log_snr) / 2)
+    >>> NegativeEps().target(0.25, 0.5, 0.8, 0.6)
+    -0.5
+    """
 
     def check(self, schedule: Schedule) -> None:
-        """Raises ValueError where this prediction cannot work with `schedule`."""
+        """Raises ValueError if this prediction cannot be used with `schedule`."""
 
     def network_input(self, x_t: jax.Array, alpha: jax.Array, sigma: jax.Array) -> jax.Array:
-        """The picture that the network sees."""
+        """Returns the image that the network receives."""
         return x_t
 
     def network_time(self, schedule: Schedule, t: jax.Array) -> jax.Array:
-        """The number that tells the network the noise level."""
+        """Returns the number that the network receives for the noise level."""
         return t
 
     def denoised(self, output: jax.Array, x_t: jax.Array, alpha: jax.Array, sigma: jax.Array) -> Denoised:
-        """(x0, eps) from the network's output; alpha x0 + sigma eps = x_t holds."""
+        """Returns (x0, eps) from the network's output; alpha x0 + sigma eps = x_t holds."""
         raise NotImplementedError
 
     def target(self, x0: jax.Array, eps: jax.Array, alpha: jax.Array, sigma: jax.Array) -> jax.Array:
-        """The output of a perfect network."""
+        """Returns the output of a perfect network."""
         raise NotImplementedError
 
     def x0_gain(self, log_snr: ArrayLike) -> jax.Array:
-        """|d x0 / d output| at a log-SNR: an error e of the output is an error x0_gain * e of x0."""
+        """Returns |d x0 / d output| at a log-SNR: an error e of the output is an error x0_gain * e of x0."""
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class Eps(Prediction):
-    """The noise itself (Ho et al. 2020, Eq. 14). x0 = (x_t - sigma eps)/alpha."""
+    """The noise eps (Ho et al. 2020, Eq. 14). x0 = (x_t - sigma eps)/alpha.
+
+    Cannot be used with zero terminal SNR, where eps does not determine x0.
+
+    >>> dj.predictions.Eps().target(x0=0.25, eps=0.5, alpha=0.8, sigma=0.6)
+    0.5
+    """
 
     def check(self, schedule: Schedule) -> None:
-        """Raises ValueError on a schedule whose terminal SNR is zero: there eps says nothing of x0."""
+        """Raises ValueError for a schedule whose terminal SNR is zero, where eps does not determine x0."""
         with jax.ensure_compile_time_eval():
             alpha, sigma = float(schedule.alpha(1.0)), float(schedule.sigma(1.0))
-        if alpha * _LARGEST_EPS_GAIN < sigma:
+        if alpha * _MAX_EPS_GAIN < sigma:
             raise ValueError(
                 f"prediction Eps cannot be used with {type(schedule).__name__}: alpha(1) = {alpha:.3g}, "
-                "so x0 cannot be had from eps at t = 1; use V, X0 or Velocity"
+                "so eps does not determine x0 at t = 1; use V, X0 or Velocity"
             )
 
     def denoised(self, output, x_t, alpha, sigma) -> Denoised:
@@ -109,12 +136,16 @@ class Eps(Prediction):
         return eps
 
     def x0_gain(self, log_snr: ArrayLike) -> jax.Array:
-        return jnp.exp(-_limited(log_snr) / 2)  # sigma / alpha
+        return jnp.exp(-_clip_log_snr(log_snr) / 2)  # sigma / alpha
 
 
 @dataclasses.dataclass(frozen=True)
 class X0(Prediction):
-    """The clean picture. eps = (x_t - alpha x0)/sigma."""
+    """The clean image x0. eps = (x_t - alpha x0)/sigma.
+
+    >>> dj.predictions.X0().target(x0=0.25, eps=0.5, alpha=0.8, sigma=0.6)
+    0.25
+    """
 
     def denoised(self, output, x_t, alpha, sigma) -> Denoised:
         return Denoised(output, (x_t - alpha * output) / sigma)
@@ -123,7 +154,7 @@ class X0(Prediction):
         return x0
 
     def x0_gain(self, log_snr: ArrayLike) -> jax.Array:
-        return jnp.ones_like(_limited(log_snr))
+        return jnp.ones_like(_clip_log_snr(log_snr))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +162,10 @@ class V(Prediction):
     """v = alpha eps - sigma x0 (Salimans and Ho 2022, App. D), the angle's derivative of x_t.
 
     On a schedule that is not variance preserving both factors are divided by
-    rho = sqrt(alpha^2 + sigma^2), which keeps v's scale that of x0 and eps.
+    rho = sqrt(alpha^2 + sigma^2), so that v has the scale of x0 and eps.
+
+    >>> dj.predictions.V().target(x0=0.25, eps=0.5, alpha=1.0, sigma=0.0).item()
+    0.5
     """
 
     def denoised(self, output, x_t, alpha, sigma) -> Denoised:
@@ -143,14 +177,17 @@ class V(Prediction):
         return (alpha * eps - sigma * x0) / jnp.sqrt(alpha**2 + sigma**2)
 
     def x0_gain(self, log_snr: ArrayLike) -> jax.Array:
-        return jnp.sqrt(jax.nn.sigmoid(-_limited(log_snr)))  # sigma / rho
+        return jnp.sqrt(jax.nn.sigmoid(-_clip_log_snr(log_snr)))  # sigma / rho
 
 
 @dataclasses.dataclass(frozen=True)
 class Velocity(Prediction):
     """eps - x0, the velocity dx_t/dt of a rectified flow (Liu et al. 2022, Eq. 1).
 
-    On any other schedule it is the same difference: x0 = (x_t - sigma u)/(alpha + sigma).
+    On other schedules it is the same difference u: x0 = (x_t - sigma u)/(alpha + sigma).
+
+    >>> dj.predictions.Velocity().target(x0=0.25, eps=0.5, alpha=0.5, sigma=0.5)
+    0.25
     """
 
     def denoised(self, output, x_t, alpha, sigma) -> Denoised:
@@ -161,16 +198,21 @@ class Velocity(Prediction):
         return eps - x0
 
     def x0_gain(self, log_snr: ArrayLike) -> jax.Array:
-        return jax.nn.sigmoid(-_limited(log_snr) / 2)  # sigma / (alpha + sigma)
+        return jax.nn.sigmoid(-_clip_log_snr(log_snr) / 2)  # sigma / (alpha + sigma)
 
 
 @dataclasses.dataclass(frozen=True)
 class Preconditioned(Prediction):
     """EDM's preconditioning: x0 = c_skip x + c_out F(c_in x; c_noise) (Karras et al. 2022, Eq. 7).
 
-    With x = x_t/alpha and its noise-to-signal ratio sigma/alpha in the place of EDM's sigma (their
-    Table 1), so that it serves every schedule; `sigma_data` is the standard deviation of the
-    pictures in [-1, 1].
+    With x = x_t/alpha and its noise-to-signal ratio sigma/alpha in place of EDM's sigma (their
+    Table 1), so that it applies to every schedule.
+
+    Attributes:
+      sigma_data: standard deviation of the images in [-1, 1].
+
+    >>> dj.predictions.Preconditioned(sigma_data=0.5).target(x0=0.25, eps=0.5, alpha=1.0, sigma=0.0).item()
+    -0.5
     """
 
     sigma_data: float = dataclasses.field(default=0.5, metadata=number("(0, inf)"))
@@ -179,7 +221,7 @@ class Preconditioned(Prediction):
         return x_t / self._std(alpha, sigma)  # c_in x
 
     def network_time(self, schedule: Schedule, t: jax.Array) -> jax.Array:
-        return -_limited(schedule.log_snr(t)) / 8  # c_noise = log(sigma / alpha) / 4
+        return -_clip_log_snr(schedule.log_snr(t)) / 8  # c_noise = log(sigma / alpha) / 4
 
     def denoised(self, output, x_t, alpha, sigma) -> Denoised:
         std, sigma_data = self._std(alpha, sigma), self.sigma_data
@@ -191,7 +233,7 @@ class Preconditioned(Prediction):
         return (sigma / self.sigma_data * x0 - alpha * self.sigma_data * eps) / self._std(alpha, sigma)
 
     def x0_gain(self, log_snr: ArrayLike) -> jax.Array:
-        nsr = jnp.exp(-_limited(log_snr) / 2)
+        nsr = jnp.exp(-_clip_log_snr(log_snr) / 2)
         return nsr * self.sigma_data / jnp.sqrt(nsr**2 + self.sigma_data**2)  # c_out
 
     def _std(self, alpha: jax.Array, sigma: jax.Array) -> jax.Array:
@@ -199,7 +241,7 @@ class Preconditioned(Prediction):
         return jnp.sqrt(sigma**2 + (alpha * self.sigma_data) ** 2)
 
 
-def _limited(log_snr: ArrayLike) -> jax.Array:
+def _clip_log_snr(log_snr: ArrayLike) -> jax.Array:
     return jnp.clip(jnp.asarray(log_snr, jnp.float32), -LOG_SNR_LIMIT, LOG_SNR_LIMIT)
 
 

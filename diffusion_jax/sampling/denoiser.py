@@ -1,7 +1,7 @@
-"""A network and its parameters as the function that samplers use: denoise(x_t, t) -> Denoised(x0, eps).
+"""Adapts a network and its parameters to the function that samplers use: denoise(x_t, t) -> Denoised(x0, eps).
 
-A wrapper hands what it is given beside x_t and t on to what it wraps: `x0_hat`, the x0 of the step before,
-for a network that is conditioned on its own guesses (`samplers.SelfConditioned` gives it).
+Wrappers pass extra keyword arguments on to the denoiser they wrap, such as `x0_hat`, the x0 of the previous step,
+for a network that is conditioned on its own estimate (see `samplers.SelfConditioned`).
 """
 
 import dataclasses
@@ -16,6 +16,8 @@ from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised, Prediction, split_variance
 from diffusion_jax.process.schedules import Schedule
 
+__all__ = ["Denoise", "clipped", "denoiser", "replace_x0"]
+
 Denoise = Callable[..., Denoised]
 
 
@@ -27,28 +29,39 @@ def denoiser(
     labels: ArrayLike | None = None,
     clip: bool = False,
 ) -> Denoise:
-    """The denoiser of a network that predicts `prediction` of `schedule`.
+    """Returns the denoiser of a network that outputs `prediction` of `schedule`.
 
-    `apply(params, x, time, labels)` is the network: x float32 [B, H, W, C], time float32 [B], labels
-    int32 [B] or None (a negative label means none). A discrete schedule's network is only ever
-    shown the times k/T. With `clip`, x0 is clipped to [-1, 1] and eps re-derived. An output of twice the
-    channels is (prediction, f) of learned-range variance, f in [-1, 1] from the posterior's to the forward
-    step's (Nichol and Dhariwal 2021, Eq. 15).
+    Args:
+      apply: the network, apply(params, x, time, labels), with x float32 [B, H, W, C], time float32 [B] and labels
+        int32 [B] or None (a negative label means no class). A discrete schedule's network only receives the times
+        k/T. An output of twice the channels is (prediction, f), where f in [-1, 1] places the log variance of the
+        reverse step between the posterior's and the forward step's (Nichol and Dhariwal 2021, Eq. 15).
+      params: the network's parameters.
+      schedule: the noise schedule that the network is trained on.
+      prediction: the quantity that the network outputs.
+      labels: int [B], one class per image, or None.
+      clip: clip x0 to [-1, 1] and recompute eps.
 
-    Returns denoise(x_t, t), with t a scalar or [B]; denoise(x_t, t, x0_hat=...) hands x0_hat, shaped
-    like x_t, to `apply` too. Raises ValueError where prediction and schedule do not go together
-    (eps-prediction with zero terminal SNR), or the output has another shape.
+    Returns denoise(x_t, t), with t a scalar or [B]; denoise(x_t, t, x0_hat=...) passes x0_hat, shaped like x_t, on to
+    `apply`. Raises ValueError if prediction and schedule cannot be combined (eps-prediction with zero terminal
+    SNR), or if the output has another shape.
+
+    >>> def apply(params, x, time, labels):
+    ...     return params * x
+    >>> denoise = dj.denoiser(apply, 0.5, dj.schedules.Cosine(), dj.predictions.X0())
+    >>> denoise(jnp.ones((2, 8, 8, 3)), 0.3).x0[0, 0, 0].tolist()
+    [0.5, 0.5, 0.5]
     """
     prediction.check(schedule)
     labels = None if labels is None else jnp.asarray(labels, jnp.int32)
 
-    def denoise(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
-        # A scalar t stays one here: computed once, alpha and sigma round alike for every batch size.
+    def denoise(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
+        # A scalar t stays a scalar here: computed once, alpha and sigma round the same for every batch size.
         t = jnp.asarray(t, jnp.float32)
         alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
         time = prediction.network_time(schedule, schedule.round(t))
         time = jnp.broadcast_to(time, x_t.shape[:1])
-        output = apply(params, prediction.network_input(x_t, alpha, sigma), time, labels, **given)
+        output = apply(params, prediction.network_input(x_t, alpha, sigma), time, labels, **kwargs)
         output, fraction = split_variance(output.astype(jnp.float32), x_t.shape)
         denoised = prediction.denoised(output, x_t, alpha, sigma)
         return dataclasses.replace(denoised, variance_fraction=fraction)
@@ -56,20 +69,30 @@ def denoiser(
     return clipped(denoise, schedule) if clip else denoise
 
 
-def with_x0(here: Denoised, x0: jax.Array, schedule: Schedule, t: ArrayLike) -> Denoised:
-    """`here` with another x0, and eps moved so that alpha x0 + sigma eps = x_t still."""
+def replace_x0(denoised: Denoised, x0: jax.Array, schedule: Schedule, t: ArrayLike) -> Denoised:
+    """Returns `denoised` with another x0, and with eps changed so that alpha x0 + sigma eps stays x_t.
+
+    >>> half = Denoised(jnp.ones((1, 2)), jnp.ones((1, 2)))
+    >>> replace_x0(half, jnp.zeros((1, 2)), dj.schedules.RectifiedFlow(), 0.5).eps.tolist()
+    [[2.0, 2.0]]
+    """
     ratio = expand(schedule.alpha(t) / schedule.sigma(t), x0)
-    return dataclasses.replace(here, x0=x0, eps=here.eps + ratio * (here.x0 - x0))
+    return dataclasses.replace(denoised, x0=x0, eps=denoised.eps + ratio * (denoised.x0 - x0))
 
 
 def clipped(denoise: Denoise, schedule: Schedule, low: float = -1.0, high: float = 1.0) -> Denoise:
-    """`denoise` with x0 clipped to [low, high] (Saharia et al. 2022, Sec. 2.3, static thresholding).
+    """Returns `denoise` with x0 clipped to [low, high] (Saharia et al. 2022, Sec. 2.3, static thresholding).
 
-    Put it around guidance, not inside: guidance leaves the range again.
+    Apply it after guidance, which can move x0 out of range again.
+
+    >>> def denoise(x_t, t):
+    ...     return dj.Denoised(2 * x_t, x_t)
+    >>> dj.clipped(denoise, dj.schedules.Cosine())(jnp.ones((1, 8, 8, 1)), 0.5).x0.max().item()
+    1.0
     """
 
-    def denoise_and_clip(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
-        here = denoise(x_t, t, **given)
-        return with_x0(here, jnp.clip(here.x0, low, high), schedule, t)
+    def denoise_and_clip(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
+        here = denoise(x_t, t, **kwargs)
+        return replace_x0(here, jnp.clip(here.x0, low, high), schedule, t)
 
     return denoise_and_clip

@@ -1,6 +1,6 @@
 """Reverse sampling: the only loop over steps."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +10,28 @@ from jax.typing import ArrayLike
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.sampling.grids import Grid, Uniform, times_of
-from diffusion_jax.sampling.randomness import first_noise, fold, image_indices, image_keys
+from diffusion_jax.sampling.grids import Grid, Uniform, make_times
+from diffusion_jax.sampling.randomness import as_image_indices, first_noise, fold, image_keys
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.sampling.samplers.base import check_sampler
-from diffusion_jax.validation import check_floats, check_instance, check_integer, describe
+from diffusion_jax.validation import check_floats, check_instance, check_integer, check_shape, describe
+
+__all__ = ["Frames", "as_batch", "march", "sample"]
 
 
 class Frames(NamedTuple):
-    """States kept on the way, evenly spaced from noise to data.
+    """States kept during sampling, evenly spaced from noise to data.
 
-    x0, None unless asked for, is what the denoiser makes of each; x itself where no noise is left.
+    Attributes:
+      times: float32 [k].
+      x: the states at these times, [k, B, H, W, C].
+      x0: the denoiser's x0 of each state, [k, B, H, W, C] (a state without noise is its own x0), or None if
+        `keep_x0` was not set.
     """
 
-    times: jax.Array  # [k]
-    x: jax.Array  # [k, B, H, W, C]
-    x0: jax.Array | None  # [k, B, H, W, C]
+    times: jax.Array
+    x: jax.Array
+    x0: jax.Array | None
 
 
 def sample(
@@ -43,59 +49,64 @@ def sample(
     start: ArrayLike | None = None,
     keep: int = 0,
     keep_x0: bool = False,
-):
-    """Draws pictures by running `sampler` from noise at t = 1 to data at t = 0.
+) -> Any:
+    """Generates images by running `sampler` from noise at t = 1 to data at t = 0.
 
-    Picture i depends on (denoise, settings, key, indices[i]) alone: not on the batch that it is drawn
-    in, nor on the devices (but for the last bit, where the compiler rounds a batch of another shape
-    otherwise). Works under the caller's jit; `steps`, `grid`, `times`, `keep` and `keep_x0` are static.
+    Image i depends only on (denoise, settings, key, indices[i]): not on its batch, nor on the devices (except for
+    the last bit, where the compiler rounds a batch of another shape differently). Works under the caller's jit;
+    `steps`, `grid`, `times`, `keep` and `keep_x0` are static.
 
     Args:
-      key: a threefry key (`jax.random.key(0)`); other generators draw a picture's noise from its batch.
+      key: a threefry key (`jax.random.key(0)`); other generators make an image's noise depend on its batch.
       denoise: denoise(x_t, t) -> Denoised(x0, eps); see `denoiser` and `guidance`.
-      shape: [B, H, W, C] of the pictures.
+      schedule: the noise schedule of the denoiser.
+      shape: [B, H, W, C] of the images.
+      sampler: the reverse step.
       steps, grid: the times are grid(schedule, steps).
-      times: the times themselves in place of these, strictly decreasing within [0, 1].
-      indices: int [B], which pictures of the endless row of this key; 0..B-1 unless given.
-      noise: standard normal [B, H, W, C] to start from; `first_noise(key, indices, [H, W, C])` unless given.
-        The key still draws the noise of later steps, where the sampler adds any.
-      start: the state [B, H, W, C] at the first of the times, in place of sigma(t) times the noise.
-      keep: number of states to keep, from the first noise to the result; 0 or at least 2.
-      keep_x0: keep x0-hat of these too, which costs one more call of the denoiser for each.
+      times: the times themselves instead, strictly decreasing within [0, 1].
+      indices: int [B], the number of each image in the endless sequence of this key; default 0..B-1.
+      noise: standard normal [B, H, W, C] to start from; default `first_noise(key, indices, [H, W, C])`. Stochastic
+        samplers still take the noise of later steps from the key.
+      start: the state [B, H, W, C] at the first of the times, instead of sigma(t) times the noise.
+      keep: number of states to keep, from the first noise to the result; 0 or at least 2. If keep - 1 does not
+        divide the number of steps, each state is the nearest to its evenly spaced place, ties to the even index.
+      keep_x0: also keep the x0 of each kept state, which costs one more call of the denoiser for each.
 
     Returns:
-      x float32 [B, H, W, C], or (x, Frames) when `keep` is asked for.
+      x float32 [B, H, W, C], or (x, Frames) if `keep` is not 0.
 
     Raises:
-      ValueError: for a bad shape, sampler, steps, grid, times, keep, indices, noise or start, a key that is
-        not one of threefry, and a denoiser that makes another shape of x_t.
-    """
-    if not isinstance(shape, tuple | list) or len(shape) < 2:
-        raise ValueError(f"shape = {describe(shape)}: give [B, H, W, C]")
-    for size in shape:
-        check_integer("shape", size)
-    times = times_of(grid, schedule, steps) if times is None else _checked(times)
-    indices = image_indices(indices, shape[0])
-    keys = image_keys(key, indices)
-    check_integer("keep", keep, 0)
-    if keep and not 2 <= keep <= len(times):
-        raise ValueError(f"keep = {keep}: must be 0 or from 2 to steps + 1 = {len(times)}")
-    kept = np.round(np.linspace(0, len(times) - 1, keep)).astype(int)
-    if start is not None and noise is not None:
-        raise ValueError("noise and start: give one of them; start is the state itself, noise and all")
+      ValueError: for a bad shape, sampler, steps, grid, times, keep, indices, noise or start, for a key that is
+        not a threefry key, and for a denoiser whose output is not shaped like x_t.
 
+    >>> schedule = dj.schedules.RectifiedFlow()
+    >>> def denoise(x_t, t):  # the exact denoiser of data whose pixels are all 0.5
+    ...     return dj.Denoised(jnp.full_like(x_t, 0.5), (x_t - 0.5 * schedule.alpha(t)) / schedule.sigma(t))
+    >>> x = dj.sample(jax.random.key(0), denoise, schedule, (2, 4, 4, 1), steps=3)
+    >>> x.shape, x.min().item(), x.max().item()
+    ((2, 4, 4, 1), 0.5, 0.5)
+    """
+    check_sampler(sampler)
+    _check_image_shape(shape)
+    times = make_times(grid, schedule, steps) if times is None else _as_times(times)
+    indices = as_image_indices(indices, shape[0])
+    kept = _frame_indices(keep, len(times))
+    if start is not None and noise is not None:
+        raise ValueError("noise and start are both set: must be one of them; start is the state, with its noise")
+
+    keys = image_keys(key, indices)
     t = jnp.asarray(times, jnp.float32)
     if start is None:
         noise = first_noise(key, indices, shape[1:]) if noise is None else as_batch("noise", noise, shape)
-        # The barrier keeps the compiler from working sigma into the drawing: noise given back is the same
-        # bits.
+        # The barrier keeps the compiler from merging sigma into the generation of the noise: noise that is
+        # passed in gives the same bits.
         x = schedule.sigma(t[0]) * jax.lax.optimization_barrier(noise)
     else:
         x = as_batch("start", start, shape)
     x, frames = march(keys, denoise, schedule, sampler, x, t, kept)
     if not keep:
         return x
-    return x, Frames(t[kept], frames, _opinions(denoise, schedule, t[kept], frames) if keep_x0 else None)
+    return x, Frames(t[kept], frames, _denoise_frames(denoise, schedule, t[kept], frames) if keep_x0 else None)
 
 
 def march(
@@ -107,16 +118,19 @@ def march(
     times: jax.Array,
     kept: np.ndarray = np.zeros(0, int),
 ) -> tuple[jax.Array, jax.Array]:
-    """Takes x [B, H, W, C] from times[0] to times[-1], a step of `sampler` between two neighbours.
+    """Takes x [B, H, W, C] from times[0] to times[-1], one step of `sampler` per pair of neighbouring times.
 
-    The loop under everything that samples. `keys`, [B], are the pictures' (`image_keys`); `times`, float32
-    [steps + 1], may be traced, and may rise where the sampler knows how. Returns x and the states number
-    `kept` on the way, [len(kept), B, H, W, C].
+    The loop under all sampling and editing. The sampler is not checked.
+
+    Args:
+      keys: one key per image, [B] (`image_keys`).
+      times: float32 [steps + 1]; may be traced, and may increase if the sampler supports it.
+      kept: indices of the states to keep.
+
+    Returns x and the kept states, [len(kept), B, H, W, C].
     """
-
-    check_sampler(sampler)
     check_instance("schedule", schedule, Schedule, "Cosine()")
-    checked_denoise = check_output(denoise)
+    checked_denoise = _check_output(denoise)
 
     def body(carry, i):
         x, memory, frames = carry
@@ -131,8 +145,39 @@ def march(
     return x, _record(frames, kept, last, x)
 
 
-def check_output(denoise: Denoise) -> Denoise:
-    """`denoise`, which raises ValueError if it does not return a `Denoised` shaped like its input."""
+def as_batch(name: str, x: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """Returns x as float32. Raises ValueError unless x holds finite floats and has the `shape` of the images."""
+    check_floats(name, x)
+    check_shape(name, x, tuple(shape))
+    return jnp.asarray(x, jnp.float32)
+
+
+def _check_image_shape(shape: tuple[int, ...]) -> None:
+    if not isinstance(shape, tuple | list) or len(shape) < 2:
+        raise ValueError(f"shape = {describe(shape)}: must be (B, H, W, C)")
+    for size in shape:
+        check_integer("shape", size)
+
+
+def _as_times(times: ArrayLike) -> np.ndarray:
+    times = np.asarray(times, np.float32)  # as they are used: times that float32 cannot tell apart are refused
+    if times.ndim != 1 or len(times) < 2 or not (np.diff(times) < 0).all() or times[0] > 1 or times[-1] < 0:
+        raise ValueError(
+            f"times = {describe(times.tolist())}: must be at least two numbers in [0, 1], strictly decreasing"
+        )
+    return times
+
+
+def _frame_indices(keep: int, states: int) -> np.ndarray:
+    """Indices of the states to keep, evenly spaced from the first to the last."""
+    check_integer("keep", keep, 0)
+    if keep and not 2 <= keep <= states:
+        raise ValueError(f"keep = {keep}: must be 0 or an integer from 2 to steps + 1 = {states}")
+    return np.round(np.linspace(0, states - 1, keep)).astype(int)
+
+
+def _check_output(denoise: Denoise) -> Denoise:
+    """Returns `denoise` with a check: raises ValueError if the output is not a `Denoised` shaped like the input."""
 
     def checked(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
         here = denoise(x_t, t, **kwargs)
@@ -146,17 +191,8 @@ def check_output(denoise: Denoise) -> Denoise:
     return checked
 
 
-def as_batch(name: str, x: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """x as float32. Raises ValueError where it has not the `shape` of the pictures, or is no finite float."""
-    check_floats(name, x)
-    x = jnp.asarray(x, jnp.float32)
-    if x.shape != tuple(shape):
-        raise ValueError(f"{name} has shape {x.shape}: the pictures have {tuple(shape)}")
-    return x
-
-
-def _opinions(denoise: Denoise, schedule: Schedule, times: jax.Array, x: jax.Array) -> jax.Array:
-    """x0-hat of the states x [k, B, H, W, C] at `times`, one state after the other."""
+def _denoise_frames(denoise: Denoise, schedule: Schedule, times: jax.Array, x: jax.Array) -> jax.Array:
+    """x0 of the states x [k, B, H, W, C] at `times`, one state at a time."""
 
     def x0(state: tuple[jax.Array, jax.Array]) -> jax.Array:
         t, x_t = state
@@ -166,17 +202,8 @@ def _opinions(denoise: Denoise, schedule: Schedule, times: jax.Array, x: jax.Arr
 
 
 def _record(frames: jax.Array, kept: np.ndarray, i: ArrayLike, x: jax.Array) -> jax.Array:
-    """`frames` with x in the place of state i, if it is one of those kept."""
+    """`frames` with x in the place of state i, if state i is kept."""
     if not len(kept):
         return frames
     here = (jnp.asarray(kept) == i).reshape(-1, *[1] * x.ndim)
     return jnp.where(here, x, frames)
-
-
-def _checked(times: ArrayLike) -> np.ndarray:
-    times = np.asarray(times, np.float32)  # as they will be used: two that are one there are refused
-    if times.ndim != 1 or len(times) < 2:
-        raise ValueError(f"times have shape {times.shape}: need a row of at least two")
-    if not (np.diff(times) < 0).all() or times[0] > 1 or times[-1] < 0:
-        raise ValueError("times must decrease strictly within [0, 1], from noise to data")
-    return times

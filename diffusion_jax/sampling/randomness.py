@@ -4,55 +4,82 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from diffusion_jax.validation import concrete, describe
+from diffusion_jax.validation import check_shape, concrete, describe
+
+__all__ = ["as_image_indices", "check_key", "first_noise", "fold", "image_keys", "standard_normal"]
 
 
 def image_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
-    """A stream of its own for each of the pictures `indices` of a threefry key, [B]."""
+    """Returns the key of each of the images `indices`, [B], of a threefry key.
+
+    >>> image_keys(jax.random.key(0), jnp.arange(3)).shape
+    (3,)
+    """
     check_key(key)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
 def fold(keys: jax.Array, i: ArrayLike) -> jax.Array:
-    """Each picture's key for step i; 0 is the first noise."""
+    """Returns each image's key for step i, [B]; 0 is the first noise.
+
+    >>> keys = image_keys(jax.random.key(0), jnp.arange(3))
+    >>> fold(keys, 1).shape
+    (3,)
+    """
     return jax.vmap(jax.random.fold_in, (0, None))(keys, i)
 
 
 def first_noise(key: jax.Array, indices: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """The standard normal noise [B, *shape] from which pictures `indices`, [B], of `key` start."""
+    """Returns the standard normal noise [B, *shape] that the images `indices`, [B], of `key` start from.
+
+    >>> first_noise(jax.random.key(0), jnp.array([4, 7]), (8, 8, 3)).shape
+    (2, 8, 8, 3)
+    """
     return standard_normal(fold(image_keys(key, jnp.asarray(indices)), 0), shape)
 
 
 def standard_normal(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal noise [B, *shape], float32: picture i from keys[i] alone."""
+    """Returns standard normal noise [B, *shape], float32; image i depends only on keys[i].
+
+    >>> standard_normal(jax.random.split(jax.random.key(0), 2), (8, 8, 3)).shape
+    (2, 8, 8, 3)
+    """
     return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
 
 
-def image_indices(indices: ArrayLike | None, n: int) -> jax.Array:
-    """Integers [n], 0..n-1 unless given. Raises ValueError for others."""
+def as_image_indices(indices: ArrayLike | None, n: int) -> jax.Array:
+    """Returns the indices of n images as an array; None means 0..n-1.
+
+    Raises ValueError unless `indices` are n integers of 32 bits.
+
+    >>> as_image_indices(None, 3).tolist()
+    [0, 1, 2]
+    """
     if indices is None:
         return jnp.arange(n)
     found = concrete("indices", indices)
-    if found is not None and found.dtype.kind not in "iuf":
-        raise ValueError(f"indices = {describe(indices)}: need one integer for each of {n} pictures")
+    dtype = jnp.asarray(indices).dtype if found is None else found.dtype
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise ValueError(f"indices = {describe(indices)}: must be {n} integers, one per image")
+    check_shape("indices", indices, (n,))
     if found is not None and found.size and not -(2**31) <= found.min() <= found.max() < 2**32:
-        raise ValueError(f"indices are from {found.min()} to {found.max()}: need 32 bits each")
-    indices = jnp.asarray(indices)
-    if indices.shape != (n,) or not jnp.issubdtype(indices.dtype, jnp.integer):
-        raise ValueError(
-            f"indices have shape {indices.shape} of {indices.dtype}: need one integer for each of {n} pictures"
-        )
-    return indices
+        raise ValueError(f"indices are from {found.min()} to {found.max()}: must fit in 32 bits")
+    return jnp.asarray(indices)
 
 
 def check_key(key: jax.Array) -> None:
-    """Raises ValueError for what is not one key of threefry."""
-    typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not typed and not (getattr(key, "dtype", None) == jnp.uint32 and key.shape == (2,)):
-        raise ValueError(f"key = {describe(key)}: give one such as jax.random.key(0)")
-    if typed and key.shape:
-        raise ValueError(f"key has shape {key.shape}: give one key; every picture has its own part of it")
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        impl = str(jax.random.key_impl(key))
-        if "threefry" not in impl and impl != "fry":
-            raise ValueError(f"key is of the generator {impl}: use threefry, jax.random.key(0)")
+    """Raises ValueError unless `key` is one threefry key.
+
+    >>> check_key(jax.random.split(jax.random.key(0)))
+    Traceback (most recent call last):
+    ...
+    ValueError: key has shape (2,): must be one key; each image derives its own
+    """
+    is_typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_typed and not (getattr(key, "dtype", None) == jnp.uint32 and key.shape == (2,)):
+        raise ValueError(f"key = {describe(key)}: must be one key, such as jax.random.key(0)")
+    if is_typed and key.shape:
+        raise ValueError(f"key has shape {key.shape}: must be one key; each image derives its own")
+    implementation = str(jax.random.key_impl(key)) if is_typed else "threefry"
+    if "threefry" not in implementation and implementation != "fry":
+        raise ValueError(f"key uses the generator {implementation}: must be threefry, such as jax.random.key(0)")

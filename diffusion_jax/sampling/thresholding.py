@@ -1,4 +1,4 @@
-"""Dynamic thresholding, which keeps contrasts where the static one, `denoiser.clipped`, cuts them off."""
+"""Dynamic thresholding: keeps contrast that static thresholding (`denoiser.clipped`) cuts off."""
 
 import jax
 import jax.numpy as jnp
@@ -7,25 +7,32 @@ from jax.typing import ArrayLike
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import Denoise, with_x0
+from diffusion_jax.sampling.denoiser import Denoise, replace_x0
 from diffusion_jax.validation import as_number
+
+__all__ = ["dynamic_threshold"]
 
 
 def dynamic_threshold(denoise: Denoise, schedule: Schedule, quantile: ArrayLike = 0.995) -> Denoise:
-    """`denoise` with x0 clipped to [-s, s] and divided by s (Saharia et al. 2022, Sec. 2.3).
+    """Returns `denoise` with x0 clipped to [-s, s] and divided by s (Saharia et al. 2022, Sec. 2.3).
 
-    s is, of each picture, the `quantile` of |x0|, or 1 where that is larger: what lies in [-1, 1] stays,
-    what guidance has blown up is brought back with its contrasts instead of being cut. eps is moved so that
-    alpha x0 + sigma eps = x_t still. `quantile` is traced. Put it around guidance.
+    s is the `quantile` of |x0| of each image, or 1 if that is larger: x0 within [-1, 1] is unchanged, and x0 that
+    guidance has enlarged is scaled back into range instead of being cut off. eps changes so that
+    alpha x0 + sigma eps stays x_t. `quantile` is traced. Apply it after guidance.
 
-    Raises ValueError for a quantile that is not in (0, 1].
+    Raises ValueError if `quantile` is not in (0, 1].
+
+    >>> def denoise(x_t, t):
+    ...     return dj.Denoised(2 * x_t, x_t)
+    >>> dj.dynamic_threshold(denoise, dj.schedules.Cosine())(jnp.ones((1, 8, 8, 1)), 0.5).x0.max().item()
+    1.0
     """
     quantile = as_number("quantile", quantile, "(0, 1]")
 
-    def denoise_and_threshold(x_t: jax.Array, t: ArrayLike, **given: jax.Array) -> Denoised:
-        here = denoise(x_t, t, **given)
+    def denoise_and_threshold(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
+        here = denoise(x_t, t, **kwargs)
         sizes = jnp.abs(here.x0).reshape(len(x_t), -1)
         s = expand(jnp.maximum(jnp.quantile(sizes, quantile, axis=1), 1.0), x_t)
-        return with_x0(here, jnp.clip(here.x0, -s, s) / s, schedule, t)
+        return replace_x0(here, jnp.clip(here.x0, -s, s) / s, schedule, t)
 
     return denoise_and_threshold

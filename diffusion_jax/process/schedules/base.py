@@ -9,8 +9,10 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.validation import Checked
 
-# A float32 time k/T times T misses k by up to 6e-4 at T = 10 000, the most that is allowed. Within
-# this much of a step the table's entry is read as it stands: at the end of a cosine one step is a
+__all__ = ["MAX_STEPS", "ON_THE_GRID", "Schedule", "as_float32"]
+
+# A float32 time k/T times T differs from k by up to 6e-4 at T = 10 000, the most that is allowed. Within
+# this fraction of a step the table's entry is used without interpolation: at the end of a cosine one step is a
 # factor of 1000.
 ON_THE_GRID = 1e-3
 MAX_STEPS = 10_000
@@ -18,36 +20,46 @@ MAX_STEPS = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Schedule(Checked, abc.ABC):
-    """A noise schedule. Variance preserving unless `scales` is overridden."""
+    """Base of the noise schedules. Variance preserving unless `scales` is overridden.
+
+    >>> class Linear(dj.schedules.Schedule):
+    ...     def log_snr(self, t):
+    ...         return 20 - 40 * jnp.asarray(t, jnp.float32)
+    ...
+    ...     def time(self, log_snr):
+    ...         return (20 - jnp.asarray(log_snr, jnp.float32)) / 40
+    >>> (Linear().sigma(0.5) ** 2).round(3).item()
+    0.5
+    """
 
     @property
     def steps(self) -> int | None:
-        """Number of steps T of a discrete schedule, None of a continuous one."""
+        """Number of steps T of a discrete schedule, None for a continuous one."""
         return None
 
     @abc.abstractmethod
     def log_snr(self, t: ArrayLike) -> jax.Array:
-        """log(alpha^2 / sigma^2) at time t, strictly decreasing; +inf where sigma is 0."""
+        """Returns log(alpha^2 / sigma^2) at time t, strictly decreasing; +inf where sigma is 0."""
 
     @abc.abstractmethod
     def time(self, log_snr: ArrayLike) -> jax.Array:
-        """Inverse of `log_snr`, clipped to [0, 1]."""
+        """Returns the inverse of `log_snr`, clipped to [0, 1]."""
 
     def scales(self, log_snr: ArrayLike) -> tuple[jax.Array, jax.Array]:
-        """(alpha, sigma) at a log-SNR. Variance preserving: sigma^2 = sigmoid(-log_snr)."""
+        """Returns (alpha, sigma) at a log-SNR. Variance preserving: sigma^2 = sigmoid(-log_snr)."""
         log_snr = as_float32(log_snr)
         return jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))
 
     def alpha(self, t: ArrayLike) -> jax.Array:
-        """Factor of x0 in x_t; the root of DDPM's alpha-bar."""
+        """Returns the factor of x0 in x_t, the square root of DDPM's alpha-bar."""
         return self.scales(self.log_snr(t))[0]
 
     def sigma(self, t: ArrayLike) -> jax.Array:
-        """Factor of eps in x_t."""
+        """Returns the factor of eps in x_t."""
         return self.scales(self.log_snr(t))[1]
 
     def round(self, t: ArrayLike) -> jax.Array:
-        """The next time at or after t that a network of this schedule is trained on.
+        """Returns the next time at or after t that a network of this schedule is trained on.
 
         A continuous schedule trains on every time; a discrete one on k/T, k = 1..T.
         """
@@ -58,4 +70,9 @@ class Schedule(Checked, abc.ABC):
 
 
 def as_float32(x: ArrayLike) -> jax.Array:
+    """Returns x as a float32 array.
+
+    >>> as_float32(1).dtype
+    dtype('float32')
+    """
     return jnp.asarray(x, jnp.float32)

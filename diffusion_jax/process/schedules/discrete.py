@@ -21,14 +21,20 @@ class Discrete(Schedule):
 
     Between grid points alpha^2 and sigma^2 are linear in t, so both ends keep float32's relative
     precision, alpha^2 + sigma^2 = 1 holds and abar_T may be 0.
+
+    >>> class Constant(dj.schedules.Discrete):
+    ...     def betas(self):
+    ...         return np.full(100, 0.5)
+    >>> Constant().steps, (Constant().alpha(0.01) ** 2).round(3).item()
+    (100, 0.5)
     """
 
     @abc.abstractmethod
     def betas(self) -> np.ndarray:
-        """beta_1 .. beta_T in float64, [T], each in [0, 1]."""
+        """Returns beta_1 .. beta_T in float64, [T], each in [0, 1]."""
 
     def abar(self) -> np.ndarray:
-        """abar_0 .. abar_T in float64, [T + 1], from 1 down."""
+        """Returns abar_0 .. abar_T in float64, [T + 1], decreasing from 1."""
         return self._tables[0]
 
     @cached_property
@@ -43,7 +49,7 @@ class Discrete(Schedule):
         return len(self._tables[0]) - 1
 
     def _lookup(self, t: ArrayLike) -> tuple[jax.Array, jax.Array]:
-        """(alpha^2, sigma^2) at t: the table's entries at k/T, linear between."""
+        """(alpha^2, sigma^2) at t: the table's entries at k/T, linear in between."""
         position = jnp.clip(as_float32(t), 0.0, 1.0) * self.steps
         k = jnp.clip(jnp.floor(position + ON_THE_GRID), 0, self.steps - 1).astype(jnp.int32)
         f = jnp.clip((position - k - ON_THE_GRID) / (1 - 2 * ON_THE_GRID), 0.0, 1.0)
@@ -61,7 +67,7 @@ class Discrete(Schedule):
         return jnp.log(alpha2) - jnp.log(sigma2)
 
     def time(self, log_snr: ArrayLike) -> jax.Array:
-        """Inverse of `log_snr`: exact at k/T, within a thousandth of a step between."""
+        """Returns the inverse of `log_snr`: exact at k/T, within a thousandth of a step in between."""
         # On (k, k+1): alpha2 = a_k - f d and sigma2 = s_k + f d with alpha2/sigma2 = snr, solved for f.
         log_snr = as_float32(log_snr)
         alpha2, sigma2 = self._tables
@@ -77,8 +83,17 @@ class Discrete(Schedule):
 class LinearBeta(Discrete):
     """beta linear from `start` to `end` (Ho et al. 2020, Sec. 4), scaled by 1000/T.
 
-    The scaling keeps abar_T where T = 1000 has it, as Nichol and Dhariwal (2021) do; it needs
-    end * 1000 / T < 1, so T > 20 with the default `end`. Raises ValueError below.
+    The scaling keeps abar_T close to its value at T = 1000, as in Nichol and Dhariwal (2021).
+
+    Attributes:
+      steps: T.
+      start: the first beta, before scaling.
+      end: the last beta, before scaling.
+
+    Raises ValueError unless start <= end and end * 1000 / T < 1: T > 20 with the default `end`.
+
+    >>> dj.schedules.LinearBeta(1000).betas()[[0, -1]].tolist()
+    [0.0001, 0.02]
     """
 
     steps: int = dataclasses.field(default=1000, metadata=integer(1, MAX_STEPS))
@@ -88,11 +103,11 @@ class LinearBeta(Discrete):
     def __post_init__(self):
         super().__post_init__()
         if self.start > self.end:
-            raise ValueError(f"start = {self.start}, end = {self.end}: must have start <= end")
+            raise ValueError(f"start = {self.start}: must be at most end = {self.end}")
         if self.end * 1000 >= self.steps:
             raise ValueError(
-                f"steps = {self.steps}: betas are scaled by 1000/steps and must stay below 1; "
-                f"use more than {self.end * 1000:g} steps"
+                f"steps = {self.steps}: must exceed {self.end * 1000:g}, so that betas scaled by 1000/steps are below 1; "
+                "use more steps"
             )
 
     def betas(self) -> np.ndarray:
@@ -103,8 +118,15 @@ class LinearBeta(Discrete):
 class Cosine(Discrete):
     """abar(t) = f(t)/f(0), f(t) = cos^2(pi/2 (t + offset)/(1 + offset)) (Nichol and Dhariwal 2021, Eq. 17).
 
-    Each beta is clipped to [min_beta, max_beta]; `max_beta=1.0` leaves the curve as it is, which
-    ends at alpha(1) = 0, so that eps-prediction is refused there.
+    Attributes:
+      steps: T.
+      offset: shift of the curve, which keeps the first betas from being too small.
+      min_beta: lower limit of each beta.
+      max_beta: upper limit of each beta; 1.0 leaves the curve unchanged, which ends at alpha(1) = 0, so that
+        eps-prediction is refused.
+
+    >>> dj.schedules.Cosine(1000).betas()[-1].item()
+    0.999
     """
 
     steps: int = dataclasses.field(default=1000, metadata=integer(1, MAX_STEPS))
@@ -115,7 +137,7 @@ class Cosine(Discrete):
     def __post_init__(self):
         super().__post_init__()
         if self.min_beta >= self.max_beta:
-            raise ValueError(f"min_beta = {self.min_beta}, max_beta = {self.max_beta}: must have min_beta < max_beta")
+            raise ValueError(f"min_beta = {self.min_beta}: must be below max_beta = {self.max_beta}")
 
     def betas(self) -> np.ndarray:
         t = np.arange(self.steps + 1) / self.steps
@@ -125,10 +147,20 @@ class Cosine(Discrete):
 
 @dataclasses.dataclass(frozen=True)
 class Sigmoid(Discrete):
-    """abar(t) a falling sigmoid from `start` to `end` (Jabri et al. 2022; Chen 2023, Alg. 1).
+    """abar(t) is a decreasing sigmoid from `start` to `end` (Jabri et al. 2022; Chen 2023, Alg. 1).
 
-    abar(t) = (s(end/tau) - s((t (end - start) + start)/tau)) / (s(end/tau) - s(start/tau)), s the
-    logistic function and tau its temperature; each beta is clipped to `max_beta`.
+    abar(t) = (s(end/tau) - s((t (end - start) + start)/tau)) / (s(end/tau) - s(start/tau)), with s the
+    logistic function.
+
+    Attributes:
+      steps: T.
+      start: argument of the sigmoid at t = 0.
+      end: argument of the sigmoid at t = 1.
+      tau: temperature of the sigmoid.
+      max_beta: upper limit of each beta.
+
+    >>> dj.schedules.Sigmoid(1000).abar()[500].round(3).item()
+    0.5
     """
 
     steps: int = dataclasses.field(default=1000, metadata=integer(1, MAX_STEPS))
@@ -140,7 +172,7 @@ class Sigmoid(Discrete):
     def __post_init__(self):
         super().__post_init__()
         if self.start >= self.end:
-            raise ValueError(f"start = {self.start}, end = {self.end}: must have start < end")
+            raise ValueError(f"start = {self.start}: must be below end = {self.end}")
 
     def betas(self) -> np.ndarray:
         t = np.arange(self.steps + 1) / self.steps
@@ -151,18 +183,25 @@ class Sigmoid(Discrete):
 
 @dataclasses.dataclass(frozen=True)
 class Betas(Discrete):
-    """The schedule of any given beta_1 .. beta_T, each in (0, 1]; only the last may be 1."""
+    """The schedule of a list of betas.
+
+    Attributes:
+      values: beta_1 .. beta_T, each in (0, 1); the last may be 1.
+
+    >>> dj.schedules.Betas((0.5, 0.5)).abar().round(3).tolist()
+    [1.0, 0.5, 0.25]
+    """
 
     values: tuple[float, ...] = ()
 
     def __post_init__(self):
         values = np.asarray(self.values, np.float64)
         if values.ndim != 1 or not len(values):
-            raise ValueError(f"values have shape {values.shape}: must be a flat sequence of at least one beta")
+            raise ValueError(f"values has shape {values.shape}: must be a flat list of at least one beta")
         check_integer("number of values", len(values), 1, MAX_STEPS)
         bad = [b for b in values[:-1] if not 0 < b < 1] + [b for b in values[-1:] if not 0 < b <= 1]
         if bad:
-            raise ValueError(f"values contain {bad[0]:g}: every beta must be in (0, 1)")
+            raise ValueError(f"values contains {bad[0]:g}: must be betas in (0, 1)")
         object.__setattr__(self, "values", tuple(values.tolist()))
 
     def betas(self) -> np.ndarray:

@@ -19,7 +19,13 @@ class ZeroTerminalSNR(Discrete):
     """A discrete schedule rescaled so that alpha_T = 0 exactly (Lin et al. 2024, Alg. 1).
 
     alpha'_k = (alpha_k - alpha_T) alpha_1 / (alpha_1 - alpha_T). Needs a prediction other than
-    `Eps`: at alpha = 0 the noise says nothing of x0.
+    `Eps`, because at alpha = 0 eps does not determine x0.
+
+    Attributes:
+      schedule: the schedule to rescale, of at least 2 steps.
+
+    >>> dj.schedules.ZeroTerminalSNR(dj.schedules.LinearBeta()).alpha(1.0).item()
+    0.0
     """
 
     schedule: Discrete = dataclasses.field(metadata=instance(Discrete, "LinearBeta()"))
@@ -27,7 +33,7 @@ class ZeroTerminalSNR(Discrete):
     def __post_init__(self):
         super().__post_init__()
         if self.schedule.steps < 2:
-            raise ValueError("schedule: a single step has no terminal SNR to rescale; use steps >= 2")
+            raise ValueError(f"schedule = {self.schedule}: must have at least 2 steps; use more steps")
 
     def betas(self) -> np.ndarray:
         alpha = np.sqrt(self.abar())
@@ -43,11 +49,19 @@ class ZeroTerminalSNR(Discrete):
 
 @dataclasses.dataclass(frozen=True)
 class Shifted(Schedule):
-    """A schedule with its log-SNR moved by 2 log(reference/resolution) (Hoogeboom et al. 2023, Sec. 3.1).
+    """A schedule with its log-SNR shifted by 2 log(reference/resolution) (Hoogeboom et al. 2023, Sec. 3.1).
 
-    Larger pictures need more noise to lose the same structure: `resolution` is the side of the
-    pictures at hand, `reference` the side that `schedule` was made for, both in pixels. The kind
-    of schedule (variance preserving, straight, exploding) stays what it is.
+    Larger images need more noise to lose the same structure. The kind of schedule (variance preserving, straight,
+    exploding) stays the same.
+
+    Attributes:
+      schedule: the schedule to shift.
+      resolution: side of the images in pixels.
+      reference: side in pixels of the images that `schedule` was made for.
+
+    >>> shifted = dj.schedules.Shifted(dj.schedules.RectifiedFlow(), resolution=128, reference=64)
+    >>> round(shifted.shift, 3)  # 2 log(64/128)
+    -1.386
     """
 
     schedule: Schedule = dataclasses.field(metadata=instance(Schedule, "Cosine()"))

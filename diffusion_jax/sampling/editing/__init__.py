@@ -1,4 +1,13 @@
-"""Editing: what samplers make of pictures that are there already, pure functions over any denoiser."""
+"""Editing: functions that change existing images with any denoiser, without training.
+
+| function | result |
+|---|---|
+| `image_to_image` | images generated from noisy versions of the input |
+| `inpaint` | the unknown part of images |
+| `conditioned` | a denoiser for images with a known linear measurement (`Downsample`, `Grayscale`, `Mask`) |
+| `invert`, `decode`, `reconstruct` | the noise of images, and images from noise |
+| `interpolate`, `slerp` | images between two images, noise between two noises |
+"""
 
 from diffusion_jax.sampling.editing.conditioning import conditioned
 from diffusion_jax.sampling.editing.image_to_image import image_to_image

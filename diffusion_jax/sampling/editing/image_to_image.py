@@ -1,4 +1,4 @@
-"""A picture made anew from a noisy one."""
+"""Image to image: samples that start from a noisy version of an image."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,14 @@ from jax.typing import ArrayLike
 from diffusion_jax.process.forward import diffuse
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.sampling.editing.pictures import checked_pictures
-from diffusion_jax.sampling.grids import Grid, Uniform, times_of
+from diffusion_jax.sampling.editing.images import as_images
+from diffusion_jax.sampling.grids import Grid, Uniform, make_times
 from diffusion_jax.sampling.loop import as_batch, sample
-from diffusion_jax.sampling.randomness import first_noise, image_indices
+from diffusion_jax.sampling.randomness import as_image_indices, first_noise
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.validation import as_number
+
+__all__ = ["cut_times", "image_to_image"]
 
 
 def image_to_image(
@@ -31,36 +33,47 @@ def image_to_image(
 ) -> jax.Array:
     """Adds noise to `images` up to time t and samples from there (Meng et al. 2022, SDEdit, Alg. 1).
 
-    t is the first of the times grid(schedule, steps) that is not above `strength`; x_t = alpha(t) x0 +
-    sigma(t) noise, and the sampler starts from that same t: about strength x steps steps are taken. At
-    strength 1 this is `sample`, but for what alpha(1) lets through.
+    t is the first of the times grid(schedule, steps) that does not exceed `strength`; x_t = alpha(t) x0 +
+    sigma(t) noise, and the sampler starts from the same t: about strength x steps steps are taken. At strength 1 the
+    result equals that of `sample`, up to the signal that alpha(1) leaves.
 
     Args:
+      key, denoise, schedule, sampler, steps, grid, indices, noise: as in `sample`.
       images: float32 [B, H, W, C] in [-1, 1].
-      strength: in (0, 1]; static under jit, as it says how many steps are taken.
-      indices, noise: as in `sample`.
+      strength: in (0, 1]; static under jit, because it determines the number of steps.
 
-    Returns float32 [B, H, W, C]. Raises ValueError for a strength outside of (0, 1] or below the last time
-    before 0, and for what `sample` refuses.
+    Returns float32 [B, H, W, C]. Raises ValueError for a strength outside (0, 1] or below the last time
+    before 0, and for everything that `sample` refuses.
+
+    >>> schedule = dj.schedules.RectifiedFlow()
+    >>> def denoise(x_t, t):  # the exact denoiser of data whose pixels are all 0.5
+    ...     return dj.Denoised(jnp.full_like(x_t, 0.5), (x_t - 0.5 * schedule.alpha(t)) / schedule.sigma(t))
+    >>> images = np.zeros((2, 4, 4, 1))
+    >>> dj.editing.image_to_image(jax.random.key(0), denoise, schedule, images, 0.5, steps=4)[0, 0, 0].tolist()
+    [0.5]
     """
-    times = from_strength(times_of(grid, schedule, steps), strength)
-    images = checked_pictures(images)
-    indices = image_indices(indices, len(images))
+    times = cut_times(make_times(grid, schedule, steps), strength)
+    images = as_images(images)
+    indices = as_image_indices(indices, len(images))
     if noise is None:
         noise = first_noise(key, indices, images.shape[1:])
     x = diffuse(schedule, images, jnp.float32(times[0]), as_batch("noise", noise, images.shape))
     return sample(key, denoise, schedule, images.shape, sampler=sampler, times=times, indices=indices, start=x)
 
 
-def from_strength(times: np.ndarray, strength: float) -> np.ndarray:
-    """Those of the falling `times` that are not above `strength`, at least two of them.
+def cut_times(times: np.ndarray, strength: float) -> np.ndarray:
+    """Returns those of the decreasing `times` that do not exceed `strength`, at least two of them.
 
-    A time that a float32 of the strength would reach counts as reached. Raises ValueError.
+    A time that equals the strength in float32 is included. Raises ValueError if fewer than two times remain.
+
+    >>> cut_times(np.array([1.0, 0.75, 0.5, 0.25, 0.0]), 0.5).tolist()
+    [0.5, 0.25, 0.0]
     """
     strength = as_number("strength", strength, "(0, 1]")
     kept = times[times <= strength * (1 + 1e-6)]
     if len(kept) < 2:
         raise ValueError(
-            f"strength = {strength}: the smallest time of the grid is {times[-2]:.3g}; use at least that, or more steps"
+            f"strength = {strength}: must be at least {times[-2]:.3g}, the smallest time of the grid; "
+            "use more strength or more steps"
         )
     return kept

@@ -1,4 +1,4 @@
-"""From pictures to the noise that a deterministic sampler makes them of, and back."""
+"""Inversion: from images to the noise from which a deterministic sampler generates them, and back."""
 
 import dataclasses
 
@@ -9,12 +9,14 @@ from jax.typing import ArrayLike
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.sampling.editing.pictures import checked_pictures, checked_states
-from diffusion_jax.sampling.grids import Grid, Uniform, times_of
+from diffusion_jax.sampling.editing.images import as_images, as_states
+from diffusion_jax.sampling.grids import Grid, Uniform, make_times
 from diffusion_jax.sampling.loop import march, sample
-from diffusion_jax.sampling.randomness import image_indices, image_keys
+from diffusion_jax.sampling.randomness import as_image_indices, image_keys
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.validation import STATIC, integer
+
+__all__ = ["Inversion", "decode", "invert", "reconstruct"]
 
 
 @jax.tree_util.register_dataclass
@@ -23,11 +25,13 @@ class Inversion(Sampler):
     """A step of DDIM backwards, from time t up to s > t.
 
     DDIM's step down from s is x_t = x_s + (alpha_t - alpha_s) x0 + (sigma_t - sigma_s) eps, with x0 and eps
-    those of x_s. So x_s solves x_s = x_t + (alpha_s - alpha_t) x0(x_s, s) + (sigma_s - sigma_t) eps(x_s, s),
-    which is iterated here (Pan et al. 2023, AIDI, whose form divides by alpha). Plain DDIM inversion
-    (Song et al. 2021, Sec. 4.3) has x0 and eps of x_t in their place; that is what the iteration starts
-    from. One call of the denoiser each iteration. At t = 0, where there is no eps to ask for, nothing is
-    divided by sigma.
+    evaluated at x_s. So x_s solves x_s = x_t + (alpha_s - alpha_t) x0(x_s, s) + (sigma_s - sigma_t) eps(x_s, s), which
+    is solved here by fixed-point iteration (Pan et al. 2023, AIDI, whose form divides by alpha). Plain DDIM inversion
+    (Song et al. 2021, Sec. 4.3) evaluates x0 and eps at x_t; the iteration starts from that. One call of the
+    denoiser per iteration. At t = 0, where there is no noise to estimate, nothing is divided by sigma.
+
+    >>> Inversion(iterations=3).order
+    1
     """
 
     iterations: int = dataclasses.field(default=2, metadata=STATIC | integer(1))
@@ -37,7 +41,7 @@ class Inversion(Sampler):
         return 1
 
     def init(self, x):
-        return Denoised(x, jnp.zeros_like(x))  # what is known of data
+        return Denoised(x, jnp.zeros_like(x))  # exact on data
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         d_alpha = schedule.alpha(s) - schedule.alpha(t)
@@ -60,28 +64,39 @@ def invert(
     grid: Grid = Uniform(),
     iterations: int = 2,
 ) -> jax.Array:
-    """The state at the grid's first time of which `decode` makes `images`, both float32 [B, H, W, C].
+    """Returns the states at the grid's first time from which `decode` makes `images`, both float32 [B, H, W, C].
 
-    On a grid from t = 1 its standard deviation is about sigma(1). It follows the probability flow with an
-    error of the order of 1/steps; what `decode` makes of it comes back to the pictures much more closely
-    than that, the more so the more `iterations`: digits of configs/digits.py, in 100 steps, to a mean
-    absolute error of 0.0020 with one and 0.0013 with two (plain inversion, of the same cost as one: 0.0093).
-    Costs steps x iterations calls of the denoiser. Strong guidance makes the iterations converge less well,
-    or not at all.
+    On a grid from t = 1 their standard deviation is about sigma(1). Inversion follows the probability flow with an
+    error of the order of 1/steps; `decode` comes back to the images much more closely than that, the more so the more
+    `iterations`: digits of configs/digits.py, in 100 steps, to a mean absolute error of 0.0020 with one iteration and
+    0.0013 with two (plain inversion, which costs as much as one: 0.0093). Costs steps x iterations calls of the
+    denoiser. With strong guidance the iterations converge more slowly, or not at all.
 
     Raises ValueError for images of another shape, and for steps and iterations below 1.
+
+    >>> schedule = dj.schedules.RectifiedFlow()
+    >>> denoise = dj.denoiser(lambda params, x, t, labels: 0 * x, None, schedule, dj.predictions.Velocity())
+    >>> dj.editing.invert(denoise, schedule, np.full((1, 4, 4, 1), 0.5), steps=2)[0, 0, 0].tolist()
+    [0.5]
     """
-    images = checked_pictures(images)
-    times = jnp.asarray(times_of(grid, schedule, steps)[::-1].copy(), jnp.float32)
-    return march(_no_keys(len(images)), denoise, schedule, Inversion(iterations), images, times)[0]
+    images = as_images(images)
+    times = jnp.asarray(make_times(grid, schedule, steps)[::-1].copy(), jnp.float32)
+    keys = image_keys(jax.random.key(0), as_image_indices(None, len(images)))  # not used
+    return march(keys, denoise, schedule, Inversion(iterations), images, times)[0]
 
 
 def decode(
     denoise: Denoise, schedule: Schedule, latents: ArrayLike, *, steps: int = 100, grid: Grid = Uniform()
 ) -> jax.Array:
-    """Pictures of states at the grid's first time, as `invert` gives them, by DDIM without noise."""
-    latents = checked_states("latents", latents)
-    key = jax.random.key(0)  # nothing is drawn
+    """Generates images from states at the grid's first time, as `invert` returns them, by DDIM without noise.
+
+    >>> schedule = dj.schedules.RectifiedFlow()
+    >>> denoise = dj.denoiser(lambda params, x, t, labels: 0 * x, None, schedule, dj.predictions.Velocity())
+    >>> dj.editing.decode(denoise, schedule, np.full((1, 4, 4, 1), 0.5), steps=2)[0, 0, 0].tolist()
+    [0.5]
+    """
+    latents = as_states("latents", latents)
+    key = jax.random.key(0)  # not used
     return sample(key, denoise, schedule, latents.shape, sampler=DDIM(), steps=steps, grid=grid, start=latents)
 
 
@@ -94,11 +109,12 @@ def reconstruct(
     grid: Grid = Uniform(),
     iterations: int = 2,
 ) -> jax.Array:
-    """`decode(invert(images))`: what is left of pictures [B, H, W, C] on the way to noise and back."""
+    """Returns `decode(invert(images))`, which shows the loss of images [B, H, W, C] on the way to noise and back.
+
+    >>> schedule = dj.schedules.RectifiedFlow()
+    >>> denoise = dj.denoiser(lambda params, x, t, labels: 0 * x, None, schedule, dj.predictions.Velocity())
+    >>> dj.editing.reconstruct(denoise, schedule, np.full((1, 4, 4, 1), 0.5), steps=2)[0, 0, 0].tolist()
+    [0.5]
+    """
     latents = invert(denoise, schedule, images, steps=steps, grid=grid, iterations=iterations)
     return decode(denoise, schedule, latents, steps=steps, grid=grid)
-
-
-def _no_keys(n: int) -> jax.Array:
-    """The loop hands keys to every step; these ones draw nothing."""
-    return image_keys(jax.random.key(0), image_indices(None, n))

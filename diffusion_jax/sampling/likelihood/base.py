@@ -1,4 +1,4 @@
-"""What both ways share: pictures, times and keys checked, and a mean with its standard error."""
+"""Parts that both likelihoods share: checks of images and times, and a mean with its standard error."""
 
 from typing import NamedTuple
 
@@ -8,61 +8,70 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.grids import Grid, times_of
-from diffusion_jax.sampling.randomness import image_indices, image_keys
-from diffusion_jax.validation import check_integer
+from diffusion_jax.sampling.grids import Grid, make_times
+from diffusion_jax.validation import check_floats, check_integer, check_shape, concrete
 
-# float32 pictures in [-1, 1] miss their level by some 1e-5 of it.
-_ON_A_LEVEL = 1e-3
+__all__ = ["Estimate", "as_uint8_values", "average", "make_full_times"]
+
+# In units of the distance between two values; float32 images in [-1, 1] are off by about 1e-5.
+_TOLERANCE = 1e-3
 
 
 class Estimate(NamedTuple):
-    """A figure for each picture, [B], and the standard error of the draws that it is the mean of, [B]."""
+    """A mean over independent draws for each image, with its standard error.
+
+    Attributes:
+      value: [B].
+      standard_error: [B], 0 for an exact value.
+
+    >>> dj.likelihood.Estimate(jnp.array([3.1]), jnp.array([0.2])).value.shape
+    (1,)
+    """
 
     value: jax.Array
     standard_error: jax.Array
 
 
-def mean_of(draws: jax.Array) -> Estimate:
-    """The mean of independent draws [n, B], n >= 2, and its standard error."""
+def average(draws: jax.Array) -> Estimate:
+    """Returns the mean of independent draws [n, B], n >= 2, and its standard error.
+
+    >>> average(jnp.array([[1.0], [3.0]])).standard_error.tolist()
+    [1.0]
+    """
     return Estimate(draws.mean(0), draws.std(0, ddof=1) / np.sqrt(len(draws)))
 
 
-def checked_pictures(x0: ArrayLike) -> jax.Array:
-    """x0 as float32. Raises ValueError where it is not made of the 256 levels, unless it is traced."""
-    x0 = jnp.asarray(x0)
-    check_batch("x0", x0)
-    if not jnp.issubdtype(x0.dtype, jnp.floating):
-        raise ValueError(f"x0 is {x0.dtype}: give pictures in [-1, 1], as losses.to_float makes them")
-    if not isinstance(x0, jax.core.Tracer):
-        level = (np.asarray(x0, np.float64) + 1) * 127.5
-        wrong = ~(np.abs(level - np.clip(np.round(level), 0, 255)) < _ON_A_LEVEL)
+def as_uint8_values(x0: ArrayLike) -> jax.Array:
+    """Returns images [B, ...] as float32. Raises ValueError for values other than k/127.5 - 1, k = 0..255.
+
+    >>> as_uint8_values(np.array([[-1.0, 1.0]])).tolist()
+    [[-1.0, 1.0]]
+    """
+    check_floats("x0", x0)
+    check_shape("x0", x0, ("B", "..."))
+    found = concrete("x0", x0)
+    if found is not None:
+        k = (np.asarray(found, np.float64) + 1) * 127.5
+        wrong = ~(np.abs(k - np.clip(np.round(k), 0, 255)) < _TOLERANCE)
         if wrong.any():
             raise ValueError(
-                f"x0 contains {np.asarray(x0)[wrong][0]:g}: bits per dimension are of the 256 levels "
-                "k/127.5 - 1 of uint8 pictures; use log_density for other data"
+                f"x0 contains {found[wrong][0]:g}: must be values k/127.5 - 1 of uint8 images, as bits per dimension "
+                "are defined for; use log_density for other data"
             )
-    return x0.astype(jnp.float32)
+    return jnp.asarray(x0, jnp.float32)
 
 
-def checked_times(schedule: Schedule, grid: Grid, steps: int) -> np.ndarray:
-    """grid(schedule, steps), float64 [steps + 1], from 1 to 0. Raises ValueError where it is not that."""
+def make_full_times(schedule: Schedule, grid: Grid, steps: int) -> np.ndarray:
+    """Returns grid(schedule, steps), float64 [steps + 1]. Raises ValueError unless it runs from 1 to 0.
+
+    >>> make_full_times(dj.schedules.Cosine(), dj.grids.Uniform(), 2).tolist()
+    [1.0, 0.5, 0.0]
+    """
     check_integer("steps", steps, 2)
-    times = times_of(grid, schedule, steps)
+    times = make_times(grid, schedule, steps)
     if times[0] != 1:
         raise ValueError(
-            f"grid {type(grid).__name__} starts at t = {times[0]:g}: a likelihood needs times from 1 to 0; "
+            f"grid {type(grid).__name__} starts at t = {times[0]:g}: must start at t = 1 for a likelihood; "
             "use Uniform or UniformLogSNR"
         )
     return times
-
-
-def check_batch(name: str, x: jax.Array) -> None:
-    """Raises ValueError unless x is [B, ...], one row a picture."""
-    if x.ndim < 2:
-        raise ValueError(f"{name} has shape {x.shape}: need a batch, [B, ...]")
-
-
-def keys_of(key: jax.Array, n: int, indices: ArrayLike | None) -> jax.Array:
-    """A stream of its own for each of n pictures, [n]. Raises ValueError for bad indices or a bad key."""
-    return image_keys(key, image_indices(indices, n))

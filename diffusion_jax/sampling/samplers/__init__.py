@@ -1,4 +1,4 @@
-"""Samplers: one reverse step each. A new one gets its own file here, or stays in your own package."""
+"""Samplers: one reverse step each. A new sampler gets its own file here, or stays in your own package."""
 
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.sampling.samplers.ddim import DDIM

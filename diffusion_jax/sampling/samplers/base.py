@@ -2,10 +2,10 @@
 
 A sampler is a frozen dataclass, registered as a pytree, with a declared `order` (of its global error, measured
 by the tests) and `step(keys, denoise, schedule, x_t, t, s, memory) -> (x_s, memory)`. It receives the denoiser,
-so that it may call it more than once; `keys` holds one key per image, [B]; `memory` is what a multistep method
-carries from step to step, made by `init`.
+so that it may call it more than once; `keys` holds one key per image, [B]; `memory` is the state that a
+multistep method carries from step to step, made by `init`.
 
-Its fields are traced under jit, except those marked static in their metadata:
+The fields are traced under jit, except those marked static in their metadata:
 
     @jax.tree_util.register_dataclass
     @dataclasses.dataclass(frozen=True)
@@ -26,12 +26,32 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.validation import Checked, check_instance, describe
+from diffusion_jax.validation import Checked, check_fields, check_instance, describe
+
+__all__ = ["Sampler", "check_sampler", "nearest_time"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler(Checked, abc.ABC):
-    """Base of the samplers."""
+    """Base of the samplers.
+
+    The fields are checked when an object is made. Arrays and tracers are exempt, because JAX calls the constructor
+    with gradients, stacked numbers or placeholders to rebuild a pytree; `sample` checks them.
+
+    >>> @jax.tree_util.register_dataclass
+    ... @dataclasses.dataclass(frozen=True)
+    ... class Relaxation(dj.samplers.Sampler):
+    ...     rate: float = 0.5
+    ...     order = 1
+    ...
+    ...     def step(self, keys, denoise, schedule, x_t, t, s, memory):
+    ...         return x_t + self.rate * (denoise(x_t, t).x0 - x_t), memory
+    >>> jax.tree.leaves(Relaxation(0.3))
+    [0.3]
+    """
+
+    def __post_init__(self):
+        check_fields(self, _is_rebuilt)
 
     @property
     @abc.abstractmethod
@@ -44,7 +64,7 @@ class Sampler(Checked, abc.ABC):
         return False
 
     def init(self, x: jax.Array) -> Any:
-        """The `memory` of the first step."""
+        """Returns the `memory` of the first step."""
         return ()
 
     @abc.abstractmethod
@@ -58,30 +78,49 @@ class Sampler(Checked, abc.ABC):
         s: jax.Array,
         memory: Any,
     ) -> tuple[jax.Array, Any]:
-        """x_s from x_t, [B, H, W, C] each, for scalar times s < t; at s = 0 x_s is clean data."""
+        """Returns x_s from x_t, [B, H, W, C] each, for scalar times s < t; at s = 0 x_s is clean data."""
 
 
 def check_sampler(sampler: Any) -> None:
-    """Raises ValueError unless `sampler` is a registered sampler whose traced fields are single numbers."""
+    """Raises ValueError unless `sampler` is a registered sampler whose traced fields are single, valid numbers."""
     check_instance("sampler", sampler, Sampler, "DDIM()")
-    name = type(sampler).__name__
     leaves = jax.tree_util.tree_leaves_with_path(sampler)
     if any(leaf is sampler for _, leaf in leaves):
         raise ValueError(
             f"sampler = {describe(sampler)}: must be a pytree; put @jax.tree_util.register_dataclass above "
-            f"@dataclasses.dataclass(frozen=True) of {name}"
+            f"@dataclasses.dataclass(frozen=True) of {type(sampler).__name__}"
         )
     for path, leaf in leaves:
-        where = f"sampler{jax.tree_util.keystr(path)}"
-        if not isinstance(leaf, int | float) and not hasattr(leaf, "dtype"):
-            raise ValueError(
-                f"{where} = {describe(leaf)}: must be a number, which jit traces; mark other fields static, "
-                "dataclasses.field(..., metadata=dict(static=True))"
-            )
-        if np.ndim(leaf):
-            raise ValueError(f"{where} has shape {np.shape(leaf)}: must be one number")
+        _check_leaf(f"sampler{jax.tree_util.keystr(path)}", leaf)
+    _check_values(sampler)
 
 
-def nearest(schedule: Schedule, t: ArrayLike) -> ArrayLike:
-    """The time nearest to t that a network of this schedule is trained on."""
+def nearest_time(schedule: Schedule, t: ArrayLike) -> ArrayLike:
+    """Returns the time nearest to t that a network of this schedule is trained on."""
     return t if schedule.steps is None else schedule.round(t - 0.5 / schedule.steps)
+
+
+def _is_rebuilt(value: Any) -> bool:
+    """Whether JAX may have put `value` in the place of a field: arrays, tracers, shapes, shardings."""
+    kinds = (jax.Array, np.ndarray, jax.ShapeDtypeStruct, jax.sharding.Sharding, jax.sharding.PartitionSpec)
+    return type(value) is object or isinstance(value, kinds)
+
+
+def _check_leaf(name: str, leaf: Any) -> None:
+    if not isinstance(leaf, int | float) and not hasattr(leaf, "dtype"):
+        raise ValueError(
+            f"{name} = {describe(leaf)}: must be a number, which jit traces; mark other fields static, "
+            "dataclasses.field(..., metadata=dict(static=True))"
+        )
+    if np.ndim(leaf):
+        raise ValueError(f"{name} has shape {np.shape(leaf)}: must be one number")
+
+
+def _check_values(sampler: Sampler) -> None:
+    """Checks the arrays that the constructor has let pass, also those of a sampler inside."""
+    for field in dataclasses.fields(sampler):
+        value = getattr(sampler, field.name)
+        if isinstance(value, Sampler):
+            _check_values(value)
+        elif isinstance(value, jax.Array | np.ndarray) and "check" in field.metadata:
+            field.metadata["check"](field.name, value)

@@ -10,14 +10,21 @@ from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.validation import number
 
+__all__ = ["DDIM"]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DDIM(Sampler):
-    """x_s = alpha_s x0 + sqrt(sigma_s^2 - tau^2) eps + tau z, with tau^2 = eta^2 var.
+    """x_s = alpha_s x0 + sqrt(sigma_s^2 - tau^2) eps + tau z, with tau^2 = eta^2 var (Song et al. 2021, Eq. 12, 16).
 
-    (Song et al. 2021, Eq. 12 and 16.) var is the posterior's variance: eta = 0 follows the
-    probability flow, eta = 1 is DDPM in law.
+    var is the posterior's variance. One call of the denoiser per step; first order.
+
+    Attributes:
+      eta: amount of noise: 0 follows the probability flow, 1 has the same law as DDPM.
+
+    >>> dj.samplers.DDIM(eta=0.5).order
+    1
     """
 
     eta: float = dataclasses.field(default=0.0, metadata=number("[0, 1]"))
