@@ -1,4 +1,4 @@
-"""Files as torch.save writes them, made without PyTorch, and the tensors of the two projects by rule."""
+"""Writes files of torch.save without PyTorch, with the tensors of the two projects filled by a rule."""
 
 import contextlib
 import io
@@ -33,7 +33,7 @@ DTYPES = {np.dtype(ml_dtypes.bfloat16 if k == "bfloat16" else k): f"{v}Storage" 
 
 
 class Storage:
-    """What tensors view; the pickle refers to it by its key."""
+    """The numbers that tensors view; the pickle refers to them by a key."""
 
     def __init__(self, numbers: np.ndarray):
         self.numbers = np.ascontiguousarray(numbers).ravel()
@@ -41,7 +41,7 @@ class Storage:
 
 @dataclass
 class View:
-    """A tensor over a storage: offset, shape and strides in numbers, as torch has them."""
+    """A tensor over a storage; offset and strides count numbers, as in PyTorch."""
 
     storage: Any
     offset: Any
@@ -58,7 +58,7 @@ def view(array: np.ndarray, parameter: bool = False) -> View:
 
 @contextlib.contextmanager
 def torch_names() -> Iterator[types.SimpleNamespace]:
-    """Stand-ins for the classes and functions that a checkpoint names; pickle wants to find them."""
+    """Stand-ins for the classes and functions that a checkpoint refers to, because pickle looks them up."""
     names = {"_rebuild_tensor_v2": "torch._utils", "_rebuild_parameter": "torch._utils"}
     names |= dict.fromkeys(DTYPES.values(), "torch")
     modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils")}
@@ -106,7 +106,7 @@ def pickled(content: Any, protocol: int = 2) -> tuple[bytes, list[Storage]]:
 
 
 def write_zip(path: Path, pickle_bytes: bytes, storages: list[Storage] = (), **entries: bytes) -> Path:
-    """The zip of torch.save around any pickle; `entries` are added, or replace what is there."""
+    """The zip of torch.save around any pickle; `entries` are added or replace others."""
     inside = {"data.pkl": pickle_bytes, "byteorder": b"little", "version": b"3\n"}
     inside |= {f"data/{i}": storage.numbers.tobytes() for i, storage in enumerate(storages)} | entries
     with zipfile.ZipFile(path, "w") as archive:
@@ -116,7 +116,7 @@ def write_zip(path: Path, pickle_bytes: bytes, storages: list[Storage] = (), **e
 
 
 def save(path: Path, content: Any, protocol: int = 2, **entries: bytes) -> Path:
-    """torch.save. Arrays, and `View`s, are its tensors."""
+    """Writes `content` as torch.save does; arrays and `View`s become tensors."""
     return write_zip(path, *pickled(content, protocol), **entries)
 
 
@@ -141,7 +141,7 @@ def film_shapes(
     channels: int = 3,
     inner: int = 8,
 ) -> Shapes:
-    """Names and shapes of the FiLM U-Net's tensors, in the order of named_parameters()."""
+    """Names and shapes of the FiLM U-Net's tensors, in the order of named_parameters(); by default a narrow one."""
 
     def block(name: str, before: int, after: int) -> Shapes:
         return {
@@ -189,7 +189,7 @@ def convnext_shapes(
     steps: int = 20,
     in_channels: int = 1,
 ) -> Shapes:
-    """Names and shapes of the ConvNeXt U-Net's tensors, the table, then those of named_parameters()."""
+    """Names and shapes of the ConvNeXt U-Net's tensors: the table, then named_parameters(); by default narrow."""
 
     def block(name: str, before: int, after: int) -> Shapes:
         wide = after * expansion
@@ -222,7 +222,7 @@ def convnext_shapes(
 
 
 def filled(shapes: Shapes) -> dict[str, np.ndarray]:
-    """Tensors by a fixed rule, sin(0.37 i + 0.11 j) scaled as a trained network's might be; float64."""
+    """float64 tensors of sin(0.37 i + 0.11 j), scaled roughly as in a trained network."""
     tensors, ordinal = {}, 0
     for name, shape in shapes.items():
         if name == "t_emb":

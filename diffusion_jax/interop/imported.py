@@ -99,10 +99,10 @@ def load(
     try:
         project, tensors = find_tensors(content)
         config, image_shape = project.read_config(tensors, Settings(image_size, steps, heads, groups))
-        model = _build(models, config["model"])
+        model = _instantiate(models, config["model"])
         model.check(image_shape)
-        schedule = _build(schedules, config["schedule"])
-        prediction = _build(predictions, config["prediction"])
+        schedule = _instantiate(schedules, config["schedule"])
+        prediction = _instantiate(predictions, config["prediction"])
         prediction.check(schedule)
         params = project.convert(tensors, model, image_shape)
     except ValueError as error:
@@ -147,5 +147,5 @@ def _explain_number(places: list[str]) -> str:
     return f"has {len(places)} networks, {quote(', '.join(places))}; save only the one to import"
 
 
-def _build(module: ModuleType, section: dict[str, Any]) -> Any:
+def _instantiate(module: ModuleType, section: dict[str, Any]) -> Any:
     return getattr(module, section["name"])(**{key: value for key, value in section.items() if key != "name"})

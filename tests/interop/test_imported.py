@@ -186,7 +186,7 @@ def test_a_file_without_a_known_network_is_refused(tmp_path):
     assert "has no network of a known project: neither tensor init_conv.weight nor class_emb.weight" in refusal(path)
 
 
-def test_a_network_at_the_bottom_of_many_dicts_is_found(tmp_path):
+def test_a_network_in_deeply_nested_dicts_is_found(tmp_path):
     """Without recursion: 5 000 dicts are more than Python's stack holds."""
     data, storages = torch_files.pickled(film())
     depth = 5_000

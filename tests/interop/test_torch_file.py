@@ -169,7 +169,7 @@ def test_a_flipped_bit_in_a_weight_is_noticed(tmp_path):
 
 
 def test_any_damage_is_one_line_or_does_no_harm(tmp_path):
-    """Cuts and flipped bytes all over the file, and in the pickle with a sound zip around it."""
+    """Cuts and changed bytes anywhere in the file, or in the pickle inside a sound zip."""
     content = {"net": torch_files.state_dict({"w": np.ones((2, 3), np.float32)}), "n": [1, (2.5, "x")]}
     data, storages = torch_files.pickled(content)
     whole = torch_files.save(tmp_path / "whole.pt", content).read_bytes()

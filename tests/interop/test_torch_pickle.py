@@ -105,7 +105,7 @@ RAW = {
     "a buffer": (b"\x97.", "instruction NEXT_BUFFER"),
     "STRING": (b"S'touch'\n.", "instruction STRING"),
     "an OrderedDict of a list": (DICT + b"](K\x01K\x02e\x85R.", "calls OrderedDict with arguments"),
-    # To hash a tuple this deep would overrun the stack of the interpreter.
+    # Hashing a tuple this deep would overflow the stack of the interpreter.
     "an OrderedDict of a deep tuple": (
         DICT + b"](" + DEEP + b"K\x01\x86e\x85R.",
         "calls OrderedDict with arguments",
@@ -141,7 +141,7 @@ RAW = {
 
 
 @pytest.mark.parametrize("case", RAW)
-def test_instructions_that_no_tensor_needs_are_refused(case, tmp_path):
+def test_other_instructions_and_uses_are_refused(case, tmp_path):
     instructions, said = RAW[case]
     path = torch_files.write_zip(tmp_path / "ckpt.pt", b"\x80\x04" + instructions)
     copyreg.add_extension("os", "system", 0xF0)
@@ -187,7 +187,7 @@ def storage_of(tmp_path, tag, kind, key, numel):
         ("storage", "DoubleStorage", 2, "should be 2 numbers of float64, but has 8 bytes"),
     ],
 )
-def test_a_storage_that_is_not_as_it_says_is_refused(tag, kind, numel, said, tmp_path):
+def test_a_storage_that_differs_from_its_description_is_refused(tag, kind, numel, said, tmp_path):
     assert said in refusal(storage_of(tmp_path, tag, kind, "0", numel))
 
 
@@ -237,7 +237,7 @@ def test_deep_nesting_is_read(tmp_path):
     assert depth == 49_999
 
 
-def test_a_shape_that_doubles_and_doubles_is_refused_at_once(tmp_path):
+def test_a_shape_nested_sixty_times_is_refused_at_once(tmp_path):
     shape = [1]
     for _ in range(60):
         shape = [shape, shape]

@@ -17,7 +17,7 @@ from diffusion_jax.runtime import checkpoint
 from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
 from diffusion_jax.runtime.mesh import MeshShape, make_mesh, state_sharding
 
-# Where Orbax meets damaged files it leaves coroutines behind that complain when they are collected.
+# When Orbax meets damaged files it leaves coroutines that warn when they are collected.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine:RuntimeWarning"
 )
@@ -26,7 +26,7 @@ TMP = ".orbax-checkpoint-tmp"
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Orbax tells of every thread."""
+    """Orbax logs every thread."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -36,13 +36,13 @@ def quiet():
 
 @pytest.fixture(scope="module", autouse=True)
 def collected():
-    """What Orbax left behind is collected here, not in somebody else's tests."""
+    """What Orbax leaves behind is collected here, not in the tests of another file."""
     yield
     gc.collect()
 
 
 def small(step):
-    """Two items that differ from step to step; the arrays are large enough for files of their own."""
+    """Two items that differ from step to step; the arrays are large enough to get files of their own."""
     rng = np.random.default_rng(step)
     return {
         "ema_params": {"w": jnp.asarray(rng.normal(size=(40, 50)), jnp.float32)},
@@ -83,7 +83,7 @@ def write(folder, steps, keep=9):
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    """A folder with the checkpoints 1, 2 and 3, to be copied."""
+    """A directory with the checkpoints 1, 2 and 3, to be copied."""
     folder = tmp_path_factory.mktemp("three")
     write(folder, (1, 2, 3))
     return folder
@@ -91,7 +91,7 @@ def three(tmp_path_factory):
 
 @pytest.fixture
 def copy(three, tmp_path):
-    """Makes a fresh copy of the three."""
+    """Makes a new copy of the three checkpoints at each call."""
     numbers = iter(range(10_000))
 
     def make():
@@ -101,7 +101,7 @@ def copy(three, tmp_path):
 
 
 def content(folder):
-    """Every file of a folder with its bytes, and every empty folder."""
+    """Every file of a directory with its bytes, and every empty directory."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
@@ -114,7 +114,7 @@ def restore(folder, read_only=False):
         return checkpoints.restore(abstract(small(0)))
 
 
-# What is written is what is read
+# --- what is saved is restored ---------------------------------------------------------------
 
 
 def every_dtype():
@@ -179,7 +179,7 @@ def test_without_a_checkpoint_there_is_an_error(tmp_path):
                 call()
 
 
-def test_reading_makes_no_folder(tmp_path):
+def test_reading_creates_no_directory(tmp_path):
     with (
         Checkpoints(tmp_path / "none", read_only=True) as checkpoints,
         pytest.raises(CheckpointError, match="no checkpoint in"),
@@ -218,20 +218,20 @@ def test_a_missing_or_additional_leaf_is_refused(copy):
             checkpoints.restore({"ema_params": target})
 
 
-# Damage
+# --- damage ----------------------------------------------------------------------------------
 
 
 def data_files(folder, step=3):
-    """All files of a step's items, arrays and what Orbax keeps beside them."""
+    """All files of a step: the arrays and Orbax's own."""
     files = [path for path in (folder / str(step)).glob("*/**/*") if path.is_file()]
     assert len(files) > 15
     return sorted(path.relative_to(folder) for path in files)
 
 
 def survives(folder, caplog):
-    """Restores from a folder whose step 3 may be damaged; whether that was noticed.
+    """Restores from a directory whose step 3 may be damaged, and returns whether the damage was noticed.
 
-    Either way the values are right to the bit, and damage is named, moved aside and not deleted.
+    In both cases the restored values must be the same bits, and a damaged step logged, moved and not deleted.
     """
     damaged = content(folder / "3")
     caplog.clear()
@@ -258,7 +258,7 @@ def flip(path, position, bit):
 
 
 def test_a_flipped_bit_anywhere_is_harmless_or_noticed(copy, caplog):
-    """Of the array files' own bits most restore silently wrong in Orbax: the fingerprints find them."""
+    """In Orbax alone most flipped bits of the array files restore silently wrong: the fingerprints find them."""
     rng = np.random.default_rng(0)
     noticed, by_fingerprint = 0, 0
     for name in data_files(copy()):
@@ -295,14 +295,14 @@ def test_a_file_cut_emptied_zeroed_or_deleted_is_harmless_or_noticed(copy, caplo
 
 
 @pytest.mark.parametrize("what", ["ema_params", "rest", "meta", ""])
-def test_a_lost_item_or_an_empty_step_is_passed_over(copy, caplog, what):
+def test_a_lost_item_or_an_empty_step_is_skipped(copy, caplog, what):
     folder = copy()
     shutil.rmtree(folder / "3" / what)
     (folder / "3").mkdir(exist_ok=True)
     assert survives(folder, caplog)
 
 
-def test_several_damaged_steps_are_passed_over_to_the_newest_sound_one(copy, caplog):
+def test_several_damaged_steps_are_skipped_for_the_newest_sound_one(copy, caplog):
     folder = copy()
     for step in (2, 3):
         (folder / str(step) / "meta" / "metadata").write_text("{}")
@@ -317,7 +317,7 @@ def test_several_damaged_steps_are_passed_over_to_the_newest_sound_one(copy, cap
 
 
 def tamper(path):
-    """Changes the description into one that still parses."""
+    """Changes the description so that it still parses."""
     meta = json.loads(path.read_text())
     assert '"step": 3' in meta["content"]
     meta["content"] = meta["content"].replace('"step": 3', '"step": 4')
@@ -332,8 +332,8 @@ def test_a_changed_description_is_noticed(copy, caplog):
     assert survives(folder, caplog)
 
 
-def test_two_arrays_that_changed_places_are_noticed(tmp_path, caplog):
-    """Whole, readable, of the right shape, and the wrong ones."""
+def test_two_swapped_arrays_are_noticed(tmp_path, caplog):
+    """They are complete, readable, of the right shape, and the wrong ones."""
     for name, first, second in (("right", 1, 2), ("wrong", 2, 1)):
         with Checkpoints(tmp_path / name) as checkpoints:
             items = {"x": {"a": jnp.full(900, first), "b": jnp.full(900, second)}}
@@ -344,7 +344,7 @@ def test_two_arrays_that_changed_places_are_noticed(tmp_path, caplog):
         found.restore(abstract(items))
 
 
-def test_reading_alone_changes_nothing_on_disk(copy):
+def test_reading_changes_nothing_on_disk(copy):
     folder = copy()
     (folder / "3" / "meta" / "metadata").write_text("{}")
     shutil.copytree(folder / "2", folder / f"4{TMP}")
@@ -354,7 +354,7 @@ def test_reading_alone_changes_nothing_on_disk(copy):
     assert content(folder) == before
 
 
-def test_reading_alone_leaves_the_writers_trash_alone(copy):
+def test_reading_does_not_touch_the_trash_of_a_writer(copy):
     folder = copy()
     (folder / ".trash" / "1").mkdir(parents=True)
     before = content(folder)
@@ -378,7 +378,7 @@ def test_when_all_are_damaged_they_are_named_and_stay(copy):
 
 def test_a_damaged_step_can_be_written_again(copy):
     folder = copy()
-    for _ in range(2):  # also when `damaged` holds one of that number already
+    for _ in range(2):  # also if `damaged` holds that step already
         (folder / "3" / "meta" / "metadata").write_text("{}")
         with Checkpoints(folder) as checkpoints:
             assert checkpoints.restore(abstract(small(0)))[0] == 2
@@ -387,12 +387,12 @@ def test_a_damaged_step_can_be_written_again(copy):
     assert len(list((folder / "damaged").iterdir())) == 2
 
 
-# Saves in progress, killed and failed
+# --- saves in progress, killed and failed ----------------------------------------------------
 
 
 @pytest.fixture
 def renames(monkeypatch):
-    """Holds back the rename with which Orbax makes a step whole, or makes it fail."""
+    """Delays the rename with which Orbax completes a step, or makes it fail."""
 
     class Renames:
         gate = threading.Event()
@@ -416,7 +416,7 @@ def renames(monkeypatch):
 FULL = OSError(28, "No space left on device")
 
 
-def test_a_step_is_listed_only_once_it_is_whole(copy, renames):
+def test_a_step_is_listed_only_when_it_is_complete(copy, renames):
     folder = copy()
     with Checkpoints(folder) as checkpoints:
         renames.gate.clear()
@@ -440,7 +440,7 @@ def test_leaving_waits_for_the_save(copy, renames):
 
 
 @pytest.mark.parametrize("name", [f"4{TMP}", f"40{TMP}"])
-def test_what_a_killed_save_left_is_never_listed_and_is_cleared(copy, name):
+def test_the_remains_of_a_killed_save_are_never_listed_and_are_removed(copy, name):
     folder = copy()
     shutil.copytree(folder / "3", folder / name)
     shutil.rmtree(folder / name / "meta")
@@ -451,7 +451,7 @@ def test_what_a_killed_save_left_is_never_listed_and_is_cleared(copy, name):
         assert (folder / name).exists() == read_only
 
 
-def test_half_deleted_steps_are_not_listed_and_are_cleared(copy):
+def test_half_deleted_steps_are_not_listed_and_are_removed(copy):
     folder = copy()
     (folder / ".trash").mkdir()
     shutil.move(folder / "1", folder / ".trash" / "1")
@@ -465,7 +465,7 @@ def report_and_wait(checkpoints):
 
 
 def report_now_and_then(checkpoints):
-    """As the training loop does."""
+    """As the training loop does it."""
     for _ in range(400):
         checkpoints.report()
         time.sleep(0.05)
@@ -476,8 +476,8 @@ def save_the_next(checkpoints):
 
 
 @pytest.mark.parametrize("act", [report_and_wait, report_now_and_then, save_the_next])
-def test_a_failure_in_the_background_is_told_and_the_next_save_works(copy, renames, act):
-    """Orbax itself lists the lost step and says nothing until the next save."""
+def test_a_failure_in_the_background_is_raised_and_the_next_save_works(copy, renames, act):
+    """Orbax itself lists the lost step and raises nothing until the next save."""
     folder = copy()
     with Checkpoints(folder) as checkpoints:
         renames.error = FULL
@@ -485,7 +485,7 @@ def test_a_failure_in_the_background_is_told_and_the_next_save_works(copy, renam
         with pytest.raises(CheckpointError, match="saving checkpoint 4 failed: .*No space") as error:
             act(checkpoints)
         assert "\n" not in str(error.value)
-        checkpoints.report(wait=True)  # told once
+        checkpoints.report(wait=True)  # raised once
         assert checkpoints.steps() == [1, 2, 3]
         renames.error = None
         checkpoints.save(6, small(6), {"step": 6})
@@ -494,7 +494,7 @@ def test_a_failure_in_the_background_is_told_and_the_next_save_works(copy, renam
     assert_same_bits(restore(folder)[1], small(6))
 
 
-def test_a_failure_of_the_last_save_is_told_on_leaving(copy, renames):
+def test_a_failure_of_the_last_save_is_raised_on_leaving(copy, renames):
     checkpoints = Checkpoints(copy())
     renames.error = FULL
     checkpoints.save(4, small(4), {"step": 4})
@@ -502,7 +502,7 @@ def test_a_failure_of_the_last_save_is_told_on_leaving(copy, renames):
         checkpoints.__exit__(None, None, None)
 
 
-def test_a_step_is_not_written_over(copy):
+def test_a_step_is_not_overwritten(copy):
     folder = copy()
     refused = pytest.raises(CheckpointError, match="saving checkpoint 3 failed")
     with Checkpoints(folder) as checkpoints, refused:
@@ -510,7 +510,7 @@ def test_a_step_is_not_written_over(copy):
     assert_same_bits(restore(folder)[1], small(3))
 
 
-# Fingerprints
+# --- fingerprints ----------------------------------------------------------------------------
 
 
 def fingerprint(x):
@@ -544,7 +544,7 @@ def test_any_flipped_bool_changes_the_fingerprint():
     assert len({fingerprint(jnp.asarray(y)) for y in [x, *flipped]}) == 5
 
 
-def test_any_two_elements_that_change_places_change_the_fingerprint():
+def test_swapping_any_two_elements_changes_the_fingerprint():
     x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     seen = {fingerprint(jnp.asarray(x))}
     for i in range(24):
@@ -555,13 +555,13 @@ def test_any_two_elements_that_change_places_change_the_fingerprint():
     assert len(seen) == 1 + 24 * 23 // 2
 
 
-def test_zeros_at_other_places_are_other_zeros():
-    """A sum of the bits alone would not see where the one nonzero stands."""
+def test_the_position_of_a_value_among_zeros_changes_the_fingerprint():
+    """A sum of the bits alone would not depend on the position."""
     rows = [jnp.zeros(50).at[i].set(1.0) for i in range(50)]
     assert len({fingerprint(row) for row in rows}) == 50
 
 
-def test_leaves_that_change_places_change_the_fingerprints():
+def test_swapping_leaves_swaps_the_fingerprints():
     a, b = jnp.arange(6.0), jnp.arange(6.0) + 1
     there, back = (
         checkpoint._fingerprint_leaves({"a": a, "b": b}),
@@ -578,7 +578,7 @@ def placed(items, data, fsdp, devices):
 
 
 def large(step=0):
-    """Leaves that are split over devices, along each of their dimensions, and some that are not."""
+    """Leaves that are split over devices along their different dimensions, and some that are not."""
     rng = np.random.default_rng(step)
 
     def draw(*shape):
@@ -603,7 +603,7 @@ def test_the_fingerprint_does_not_depend_on_the_sharding(data, fsdp, devices):
 
 
 @pytest.mark.parametrize(("there", "back"), [((2, 4), (1, 1)), ((1, 1), (1, 8)), ((1, 8), (8, 1)), ((8, 1), (2, 4))])
-def test_what_some_devices_wrote_others_can_read(tmp_path, devices, there, back):
+def test_other_devices_can_read_the_checkpoint(tmp_path, devices, there, back):
     items = {"state": placed(large(), *there, devices)}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, items, {})

@@ -1,4 +1,5 @@
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -37,15 +38,20 @@ def test_a_failure_before_the_rename_leaves_the_old_text(tmp_path, monkeypatch):
 def test_the_new_text_is_complete_before_it_replaces_the_old(tmp_path, monkeypatch):
     path = tmp_path / "config.json"
     path.write_text("old\n")
-    seen, rename = [], Path.replace
+    seen, rename, sync = [], Path.replace, os.fsync
 
-    def watch(self, target):
+    def watch_rename(self, target):
         seen.append((self.read_text(), path.read_text()))
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "replace", watch)
+    def watch_sync(descriptor):
+        seen.append(os.fstat(descriptor).st_size)
+        sync(descriptor)
+
+    monkeypatch.setattr(Path, "replace", watch_rename)
+    monkeypatch.setattr(os, "fsync", watch_sync)
     replace_text(path, "new\n" * 10_000)
-    assert seen == [("new\n" * 10_000, "old\n")]
+    assert seen == [40_000, ("new\n" * 10_000, "old\n")]
 
 
 def test_the_remains_of_an_earlier_failure_do_not_matter(tmp_path, monkeypatch):

@@ -31,8 +31,8 @@ def test_data_takes_what_fsdp_leaves(fsdp, data, devices):
     assert mesh_of(-1, fsdp, devices).shape["data"] == data
 
 
-def test_without_devices_given_it_takes_all(devices):
-    assert make_mesh().size == len(devices)
+def test_by_default_the_batch_is_split_over_all_devices(devices):
+    assert dict(make_mesh().shape) == {"data": len(devices), "fsdp": 1}
 
 
 def test_one_device_is_a_mesh(devices):
@@ -79,6 +79,10 @@ def part_of(shape, mesh):
 )
 def test_a_large_leaf_is_split_along_its_largest_dividing_dimension(shape, part, devices):
     assert part_of(shape, mesh_of(2, 4, devices)) == part
+
+
+def test_two_parts_are_enough_to_split_a_leaf(devices):
+    assert part_of((4096,), mesh_of(4, 2, devices)) == (2048,)
 
 
 @pytest.mark.parametrize("shape", [(), (64,), (3, 3, 3, 32), (1001, 99), (4, 1023), (63, 65)])

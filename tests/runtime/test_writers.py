@@ -106,8 +106,8 @@ def test_a_line_that_lacks_only_its_end_does_not_swallow_the_next(tmp_path):
 
 
 def test_a_new_run_starts_an_empty_record_over_an_old_one(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(line(10, loss=0.5))
-    with MetricsWriter(tmp_path, start=0):
+    (tmp_path / "metrics.jsonl").write_text(line(1, loss=0.5) + line(10, loss=0.5))
+    with MetricsWriter(tmp_path):
         pass
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
