@@ -14,6 +14,7 @@ Functions with array arguments call the `check_...` functions once, at the publi
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -35,10 +36,15 @@ class Checked:
     """
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if "check" in field.metadata and not is_placeholder(value):
-                object.__setattr__(self, field.name, field.metadata["check"](field.name, value))
+        check_fields(self, is_placeholder)
+
+
+def check_fields(value: Any, is_exempt: Callable[[Any], bool] = lambda field_value: False) -> None:
+    """Checks and converts the fields of a dataclass that declare a constraint, except those that are exempt."""
+    for field in dataclasses.fields(value):
+        found = getattr(value, field.name)
+        if "check" in field.metadata and not is_exempt(found):
+            object.__setattr__(value, field.name, field.metadata["check"](field.name, found))
 
 
 def number(interval: str = "(-inf, inf)") -> dict[str, Any]:
@@ -55,6 +61,42 @@ def integer(low: int | None = 1, high: int | None = None) -> dict[str, Any]:
 
     def check(name: str, value: Any) -> Any:
         check_integer(name, value, low, high)
+        return value
+
+    return {"check": check}
+
+
+def integers(low: int | None = 1, high: int | None = None, length: int | None = None) -> dict[str, Any]:
+    """Field metadata: a tuple of `length` integers (None: one or more), each from `low` to `high`.
+
+    >>> integers(1)["check"]("channels", (8, 0))
+    Traceback (most recent call last):
+    ...
+    ValueError: channels[1] = 0: must be an integer >= 1
+    """
+
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, tuple | list) or not value or len(value) != (length or len(value)):
+            raise ValueError(f"{name} = {describe(value)}: must be {length or 'one or more'} integers")
+        for i, item in enumerate(value):
+            check_integer(f"{name}[{i}]", item, low, high)
+        return tuple(value)
+
+    return {"check": check}
+
+
+def text(example: str) -> dict[str, Any]:
+    """Field metadata: a string that is not empty, such as `example`.
+
+    >>> text("images")["check"]("path", "")
+    Traceback (most recent call last):
+    ...
+    ValueError: path = '': must be a string that is not empty, such as "images"
+    """
+
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, str) or not value:
+            raise ValueError(f'{name} = {describe(value)}: must be a string that is not empty, such as "{example}"')
         return value
 
     return {"check": check}
