@@ -90,6 +90,42 @@ def integer(low: int | None = 1, high: int | None = None) -> dict[str, Any]:
     return {"check": check}
 
 
+def integers(low: int | None = 1, high: int | None = None, length: int | None = None) -> dict[str, Any]:
+    """Field metadata: a tuple of `length` integers (None: one or more), each from `low` to `high`.
+
+    >>> integers(1)["check"]("channels", (8, 0))
+    Traceback (most recent call last):
+    ...
+    ValueError: channels[1] = 0: must be an integer >= 1
+    """
+
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, tuple | list) or not value or len(value) != (length or len(value)):
+            raise ValueError(f"{name} = {describe(value)}: must be {length or 'one or more'} integers")
+        for i, item in enumerate(value):
+            check_integer(f"{name}[{i}]", item, low, high)
+        return tuple(value)
+
+    return {"check": check}
+
+
+def text(example: str) -> dict[str, Any]:
+    """Field metadata: a string that is not empty, such as `example`.
+
+    >>> text("images")["check"]("path", "")
+    Traceback (most recent call last):
+    ...
+    ValueError: path = '': must be a string that is not empty, such as "images"
+    """
+
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, str) or not value:
+            raise ValueError(f'{name} = {describe(value)}: must be a string that is not empty, such as "{example}"')
+        return value
+
+    return {"check": check}
+
+
 def choice(*options: Any) -> dict[str, Any]:
     """Field metadata: one of the `options`, of the same type.
 

@@ -7,6 +7,9 @@ import grain
 import numpy as np
 
 from diffusion_jax.data.sources import Source
+from diffusion_jax.validation import Checked, integer
+
+__all__ = ["Batch", "Batches", "in_order"]
 
 Batch = dict[str, np.ndarray]
 
@@ -14,54 +17,59 @@ _EPOCHS = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
-class Batches:
-    """The endless row of training batches of a source.
+class Batches(Checked):
+    """The endless sequence of training batches of a source.
 
-    Each epoch is shuffled anew; batches run on over its end, so that none is short and nothing is dropped.
-    Pictures stay uint8.
+    Each epoch is shuffled differently. Batches continue across the end of an epoch, so that none is short and no
+    example is dropped. Images stay uint8.
 
     Attributes:
-      source: what to read.
+      source: the examples.
       batch_size: global, over all processes.
       seed: of the order and the flips.
-      flip: mirror each picture left to right with probability 1/2, anew in each epoch.
-      process, processes: which contiguous part of every global batch is this process'.
+      flip: mirror each image left to right with probability 1/2, drawn again in each epoch.
+      process: index of this process, which reads a contiguous part of every global batch.
+      processes: number of processes.
+
+    >>> source, _ = dj.sources.Digits().open()
+    >>> batches = Batches(source, batch_size=16, seed=0)
+    >>> batches[1000]["image"].shape
+    (16, 8, 8, 1)
     """
 
     source: Source
-    batch_size: int
+    batch_size: int = dataclasses.field(metadata=integer(1))
     seed: int = 0
     flip: bool = False
-    process: int = 0
-    processes: int = 1
+    process: int = dataclasses.field(default=0, metadata=integer(0))
+    processes: int = dataclasses.field(default=1, metadata=integer(1))
 
     def __post_init__(self):
-        if not 0 <= self.process < self.processes:
-            raise ValueError(f"process = {self.process}: must be from 0 to processes - 1, of {self.processes}")
-        if self.batch_size < 1 or self.batch_size % self.processes:
-            raise ValueError(
-                f"batch_size = {self.batch_size}: must be positive, divisible by {self.processes} processes"
-            )
+        super().__post_init__()
+        if self.process >= self.processes:
+            raise ValueError(f"process = {self.process}: must be less than processes = {self.processes}")
+        if self.batch_size % self.processes:
+            raise ValueError(f"batch_size = {self.batch_size}: must be a multiple of processes = {self.processes}")
         if len(self.source) < 1:
-            raise ValueError("the source is empty: nothing to train on")
+            raise ValueError("source is empty: must have at least one example")
 
     def __getitem__(self, k: int) -> Batch:
-        """Batch k: "image" uint8 [B, H, W, C] and, if the source has labels, "label" int32 [B]."""
+        """Returns batch k: "image" uint8 [B, H, W, C] and, if the source has labels, "label" int32 [B]."""
         return self._dataset()[k]
 
     def iterate(self, start: int = 0, threads: int = 4, ahead: int = 8) -> Iterator[Batch]:
-        """Batches start, start + 1, ..., read by `threads` threads, up to `ahead` batches ahead."""
+        """Yields batches start, start + 1, ..., read by `threads` threads, up to `ahead` batches ahead."""
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         return iter(self._dataset()[start:].to_iter_dataset(options))
 
     def _dataset(self) -> grain.MapDataset:
         dataset = grain.MapDataset.source(self.source.rows).seed(self.seed)
-        # Not without end: that has no length left for slices.
+        # A finite number: an infinite dataset has no length and cannot be sliced.
         dataset = dataset.shuffle().repeat(_EPOCHS)
         if self.flip:
             dataset = dataset.random_map(_flip)
-        # A process takes a contiguous part of each batch: with [process::processes] on single examples
-        # the order inside the global batch would depend on the number of processes.
+        # Each process takes a contiguous part of each batch: with [process::processes] on single examples
+        # the order within the global batch would depend on the number of processes.
         return dataset.batch(self.batch_size // self.processes)[self.process :: self.processes]
 
 
@@ -70,9 +78,13 @@ def _flip(row: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.
 
 
 def in_order(source: Source, batch_size: int, limit: int = 0) -> Iterator[tuple[Batch, np.ndarray]]:
-    """The first `limit` examples (0: all) once, in order: (batch, valid bool [B]).
+    """Yields the first `limit` examples (0: all) once, in order, as (batch, valid bool [B]).
 
     The last batch is filled up with example 0, which is not valid there.
+
+    >>> _, held_out = dj.sources.Digits().open()
+    >>> [int(valid.sum()) for batch, valid in in_order(held_out, batch_size=100)]
+    [100, 80]
     """
     n = min(len(source), limit or len(source))
     for first in range(0, n, batch_size):

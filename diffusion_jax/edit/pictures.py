@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.data.sources.decode import Decoder, PictureError
+from diffusion_jax.data.sources.decode import Decoder, ImageError
 from diffusion_jax.process.pixels import to_float
 
 _MAX_PIXELS = 64_000_000
@@ -19,7 +19,7 @@ class _Exact(Decoder):
 
     def _box(self, width, height):
         if (height, width) != self.size:
-            raise PictureError(
+            raise ImageError(
                 f"is {width}x{height}, not {self.size[1]}x{self.size[0]} pixels; resize it, or give --resize"
             )
         return super()._box(width, height)
@@ -47,5 +47,5 @@ def _decoded(decoder: Decoder, path: str) -> np.ndarray:
         return decoder(Path(path))
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder; name pictures") from None
-    except PictureError as error:
+    except ImageError as error:
         raise ValueError(f"{path} {error}") from None

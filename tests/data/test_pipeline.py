@@ -10,7 +10,7 @@ N = 23
 
 
 def numbered(n=N, labels=True):
-    """Picture i says i in its left column and 0 elsewhere, so that it tells whether it was mirrored."""
+    """Image i has i + 1 in its left column and 0 elsewhere, so that it shows whether it was mirrored."""
     rows = []
     for i in range(n):
         image = np.zeros((4, 3, 1), np.uint8)
@@ -45,8 +45,8 @@ def assert_same(a, b):
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
 @pytest.mark.parametrize("start", [0, 1, 4, 5, 1000])
-def test_batch_k_does_not_depend_on_where_reading_began(start, seed, flip):
-    """What exact resuming rests on."""
+def test_batch_k_does_not_depend_on_where_reading_starts(start, seed, flip):
+    """Exact resuming relies on this."""
     batches = Batches(numbered(), 5, seed=seed, flip=flip)
     for k, batch in enumerate(take(batches, 3, start), start):
         assert_same(batch, batches[k])
@@ -61,8 +61,8 @@ def test_threads_do_not_change_the_batches(threads, ahead):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 23, 60])
-def test_each_epoch_has_each_example_once_in_an_order_of_its_own(batch_size):
-    """Also where batches run over the end of an epoch, or hold several."""
+def test_each_epoch_has_each_example_once_in_a_different_order(batch_size):
+    """Also if batches continue across the end of an epoch, or hold several epochs."""
     seen = order(Batches(numbered(), batch_size), -(-4 * N // batch_size))[: 4 * N]
     epochs = seen.reshape(4, N)
     np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(N), (4, 1)))
@@ -84,18 +84,18 @@ def test_the_batch_size_does_not_change_the_order():
     np.testing.assert_array_equal(order(Batches(numbered(), 4), 15), order(Batches(numbered(), 6), 10))
 
 
-def test_a_picture_keeps_its_label():
+def test_an_image_keeps_its_label():
     for batch in take(Batches(numbered(), 5, flip=True), 10):
         np.testing.assert_array_equal(batch["label"], indices(batch["image"]) % 7)
 
 
-def test_pictures_are_uint8_and_labels_int32():
+def test_images_are_uint8_and_labels_int32():
     batch = Batches(numbered(), 5, flip=True)[0]
     assert (batch["image"].dtype, batch["image"].shape) == (np.uint8, (5, 4, 3, 1))
     assert (batch["label"].dtype, batch["label"].shape) == (np.int32, (5,))
 
 
-def test_a_source_without_labels_gives_none():
+def test_a_source_without_labels_yields_images_only():
     assert Batches(numbered(labels=False), 5)[0].keys() == {"image"}
 
 
@@ -121,7 +121,7 @@ def flips(batches, epochs, n):
     return rows
 
 
-def test_half_of_the_pictures_are_mirrored_anew_in_each_epoch():
+def test_half_of_the_images_are_mirrored_drawn_again_in_each_epoch():
     n, epochs = 200, 4
     rows = flips(Batches(numbered(n), n, flip=True), epochs, n)
     assert (np.abs(rows.mean(axis=1) - 0.5) < 5 * 0.5 / np.sqrt(n)).all()
@@ -134,7 +134,7 @@ def test_flips_differ_with_the_seed():
     assert 0.3 < (a == b).mean() < 0.7
 
 
-def test_nothing_is_mirrored_unless_asked():
+def test_nothing_is_mirrored_by_default():
     assert not any(mirrored(b["image"]).any() for b in take(Batches(numbered(), 5), 20))
 
 
@@ -150,10 +150,21 @@ def test_flipping_leaves_the_order_alone():
     np.testing.assert_array_equal(order(Batches(numbered(), 5), 10), order(Batches(numbered(), 5, flip=True), 10))
 
 
-@pytest.mark.parametrize(("batch_size", "processes"), [(0, 1), (-8, 1), (6, 4), (3, 2)])
-def test_a_batch_size_that_cannot_be_is_refused(batch_size, processes):
-    with pytest.raises(ValueError, match=f"batch_size = {batch_size}: must be positive"):
-        Batches(numbered(), batch_size, processes=processes)
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"batch_size": 0}, "batch_size = 0: must be an integer >= 1"),
+        ({"batch_size": -8}, "batch_size = -8: must be an integer >= 1"),
+        ({"batch_size": 6, "processes": 4}, "batch_size = 6: must be a multiple of processes = 4"),
+        ({"batch_size": 3, "processes": 2}, "batch_size = 3: must be a multiple of processes = 2"),
+        ({"batch_size": 4, "process": 2, "processes": 2}, "process = 2: must be less than processes = 2"),
+        ({"batch_size": 4, "process": -1}, "process = -1: must be an integer >= 0"),
+        ({"batch_size": 4, "processes": 0}, "processes = 0: must be an integer >= 1"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        Batches(numbered(), **settings)
 
 
 def test_an_empty_source_is_refused():
@@ -173,5 +184,5 @@ def test_in_order_shows_every_example_once(batch_size):
     assert all(valid.all() for _, valid in batches[:-1])
 
 
-def test_in_order_of_nothing_is_nothing():
+def test_in_order_of_an_empty_source_is_empty():
     assert list(in_order(numbered(0), 4)) == []

@@ -18,7 +18,7 @@ def test_identical_features_are_at_distance_zero():
     assert frechet_distance(features(), features()) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_shift_counts_its_squared_length():
+def test_a_shift_adds_its_squared_length():
     move = np.array([1.0, -2.0, 0.0, 3.0, 0.5])
     distance = frechet_distance(features(), features() + move)
     assert distance == pytest.approx(1 + 4 + 9 + 0.25, rel=1e-9)
@@ -51,7 +51,7 @@ def test_a_rotation_of_both_changes_nothing():
 
 
 def test_a_rotation_of_one_changes_it():
-    """So that the covariances count whole, not their diagonals alone."""
+    """The whole covariances count, not only their diagonals."""
     a = np.random.default_rng(0).normal(size=(500, 2)) * [3.0, 0.2]
     centred = a - a.mean(0)
     assert frechet_distance(centred, centred @ rotation(2)) > 0.1
@@ -67,7 +67,7 @@ def test_agrees_with_the_matrix_square_root(n, d):
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-5 if d > n else 1e-9)
 
 
-def test_pictures_are_flattened():
+def test_images_are_flattened():
     a, b = features(20, 12, seed=1), features(20, 12, seed=2)
     shape = (20, 2, 2, 3)
     assert frechet_distance(a.reshape(shape), b.reshape(shape)) == frechet_distance(a, b)
@@ -78,7 +78,7 @@ def test_flat_rows_are_one_feature_each():
     assert frechet_distance(a[:, 0], b[:, 0]) == pytest.approx(frechet_distance(a, b))
 
 
-def test_float32_features_are_reckoned_in_float64():
+def test_float32_features_are_computed_in_float64():
     a = (features(seed=1) + 1000).astype(np.float32)
     b = (features(seed=2) + 1000).astype(np.float32)
     exact = frechet_distance(a.astype(np.float64), b.astype(np.float64))
@@ -87,5 +87,5 @@ def test_float32_features_are_reckoned_in_float64():
 
 @pytest.mark.parametrize(("a", "b"), [((1, 4), (9, 4)), ((9, 4), (1, 4)), ((9, 4), (9, 5)), ((9, 2, 2), (9, 5))])
 def test_refuses_one_row_or_other_features(a, b):
-    with pytest.raises(ValueError, match="same D, N >= 2"):
+    with pytest.raises(ValueError, match="same D and N >= 2"):
         frechet_distance(np.zeros(a), np.zeros(b))

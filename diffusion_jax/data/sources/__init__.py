@@ -1,7 +1,7 @@
-"""Where pictures come from: random-access sources of {"image": uint8 [H, W, C], "label": int32 []}.
+"""Datasets: random-access sources of {"image": uint8 [H, W, C], "label": int32 []}.
 
-A data set is a frozen dataclass whose `open()` gives two `Source`s, one to train on and one held out. To
-add one, subclass `Dataset`.
+A dataset is a frozen dataclass whose `open()` returns two `Source`s, one to train on and one held out. To add
+one, subclass `Dataset`.
 """
 
 from diffusion_jax.data.sources.arrays import IDX, NPZ, Digits

@@ -1,4 +1,4 @@
-"""Data sets that fit into memory: the digits of scikit-learn, .npz files, the idx files of MNIST."""
+"""Datasets that fit into memory: scikit-learn's digits, .npz files, and the idx files of MNIST."""
 
 import dataclasses
 import gzip
@@ -17,14 +17,20 @@ from diffusion_jax.data.sources.base import (
     check_classes,
     from_arrays,
 )
+from diffusion_jax.validation import integer, text
+
+__all__ = ["IDX", "NPZ", "Digits"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Digits(Dataset):
     """The 1 797 handwritten digits that scikit-learn ships: 8x8, one channel, 10 classes.
 
-    From UCI's repository (Alpaydin and Kaynak 1998). Ink 0..16 becomes 0..255.
-    Every tenth picture is held out.
+    From the UCI repository (Alpaydin and Kaynak 1998). Ink 0..16 becomes 0..255. Every tenth image is held out.
+
+    >>> training, held_out = dj.sources.Digits().open()
+    >>> len(training), len(held_out), training.image_shape, training.num_classes
+    (1617, 180, (8, 8, 1), 10)
     """
 
     def open(self) -> tuple[Source, Source]:
@@ -37,97 +43,117 @@ class Digits(Dataset):
 
 @dataclasses.dataclass(frozen=True)
 class NPZ(Dataset):
-    """Arrays in an .npz file: `image` uint8 [N, H, W, C] and, if any, `label` int [N].
+    """Arrays in an .npz file: `image` uint8 [N, H, W, C] and, optionally, `label` integers [N].
 
-    Every `holdout`-th is held out.
+    Attributes:
+      path: the file.
+      holdout: every `holdout`-th image is held out.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     np.savez(f"{directory}/mine.npz", image=np.zeros((20, 8, 8, 1), np.uint8))
+    ...     training, held_out = dj.sources.NPZ(f"{directory}/mine.npz", holdout=5).open()
+    >>> len(training), len(held_out)
+    (16, 4)
     """
 
     path: str
-    holdout: int = 10
+    holdout: int = dataclasses.field(default=10, metadata=integer(2))
 
     def open(self) -> tuple[Source, Source]:
         try:
             with np.load(Path(self.path).expanduser(), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-        except Exception as error:  # what numpy and zipfile raise for a damaged file is not listed anywhere
+        except Exception as error:  # numpy and zipfile do not document what they raise for damaged files
             raise DataError(f'path = "{self.path}": cannot be read as .npz ({error!r})') from error
-        if "image" not in arrays:
-            raise DataError(f'path = "{self.path}": has no array "image", only {sorted(arrays)}')
-        if more := sorted(arrays.keys() - {"image", "label"}):
-            raise DataError(f'path = "{self.path}": has arrays {more}; only "image" and "label" are read')
+        if "image" not in arrays or not arrays.keys() <= {"image", "label"}:
+            raise DataError(
+                f'path = "{self.path}": must have the array "image" and optionally "label"; it has {sorted(arrays)}'
+            )
         return from_arrays(arrays["image"], arrays.get("label"), holdout=self.holdout)
 
 
 @dataclasses.dataclass(frozen=True)
 class IDX(Dataset):
-    """The four files of MNIST, and of what is spread in the same form, in folder `path`.
+    """The four files of MNIST, or of a dataset distributed in the same form, in the directory `path`.
 
-    train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte; also
-    with .gz, or as in train-images.idx3-ubyte. The t10k pair is held out; where there is none of it,
-    every `holdout`-th of train.
+    The files are train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
+    t10k-labels-idx1-ubyte, optionally with .gz, or named as in train-images.idx3-ubyte. The t10k pair is held out.
+
+    Attributes:
+      path: the directory.
+      holdout: without a t10k pair, every `holdout`-th image of train is held out.
+
+    >>> import struct, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     header = struct.pack(">4B3I", 0, 0, 8, 3, 20, 4, 4)  # 20 images of 4x4
+    ...     _ = (Path(directory) / "train-images-idx3-ubyte").write_bytes(header + bytes(20 * 4 * 4))
+    ...     header = struct.pack(">4BI", 0, 0, 8, 1, 20)
+    ...     _ = (Path(directory) / "train-labels-idx1-ubyte").write_bytes(header + bytes([0, 1, 2, 3] * 5))
+    ...     training, held_out = dj.sources.IDX(directory, holdout=5).open()
+    >>> len(training), len(held_out), training.image_shape, training.num_classes
+    (16, 4, (4, 4, 1), 4)
     """
 
-    path: str
-    holdout: int = 10
-
-    def __post_init__(self):
-        if not self.path or self.holdout < 2:
-            raise ValueError(f'path = "{self.path}", holdout = {self.holdout}: need a folder, and at least 2')
+    path: str = dataclasses.field(metadata=text("mnist"))
+    holdout: int = dataclasses.field(default=10, metadata=integer(2))
 
     def open(self) -> tuple[Source, Source]:
-        folder = Path(self.path).expanduser()
-        images, labels = _idx_pair(folder, "train")
-        if not any(_find_idx(folder, "t10k", kind) for kind in _IDX_KINDS):
+        directory = Path(self.path).expanduser()
+        images, labels = _read_pair(directory, "train")
+        if not any(_find_file(directory, "t10k", kind) for kind in _DIMENSIONS):
             return from_arrays(images, labels, holdout=self.holdout)
-        test_images, test_labels = _idx_pair(folder, "t10k")
+        test_images, test_labels = _read_pair(directory, "t10k")
         if test_images.shape[1:] != images.shape[1:]:
             raise DataError(
-                f'path = "{self.path}": pictures of train are {images.shape[1:]}, of t10k '
-                f"{test_images.shape[1:]}; must be alike"
+                f'path = "{self.path}": images of train and t10k must have the same shape, '
+                f"got {images.shape[1:]} and {test_images.shape[1:]}"
             )
         check_classes(labels, labels)
         num_classes = int(max(labels.max(), test_labels.max())) + 1
         return array_source(images, labels, num_classes), array_source(test_images, test_labels, num_classes)
 
 
-# What a file holds -> its number of dimensions.
-_IDX_KINDS = {"images": 3, "labels": 1}
+# Content of a file -> its number of dimensions.
+_DIMENSIONS = {"images": 3, "labels": 1}
 
 
-def _find_idx(folder: Path, part: str, kind: str) -> Path | None:
-    ends = [f"{dot}idx{_IDX_KINDS[kind]}-ubyte{gz}" for gz in ("", ".gz") for dot in "-."]
-    found = [folder / f"{part}-{kind}{end}" for end in ends]
-    return next((path for path in found if path.is_file()), None)
+def _find_file(directory: Path, part: str, kind: str) -> Path | None:
+    ends = [f"{dot}idx{_DIMENSIONS[kind]}-ubyte{gz}" for gz in ("", ".gz") for dot in "-."]
+    paths = [directory / f"{part}-{kind}{end}" for end in ends]
+    return next((path for path in paths if path.is_file()), None)
 
 
-def _idx_pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [N, H, W, 1] and labels int32 [N] of "train" or "t10k"."""
+def _read_pair(directory: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads images uint8 [N, H, W, 1] and labels int32 [N] of "train" or "t10k"."""
     arrays = []
-    for kind, dims in _IDX_KINDS.items():
-        path = _find_idx(folder, part, kind)
+    for kind, dimensions in _DIMENSIONS.items():
+        path = _find_file(directory, part, kind)
         if path is None:
-            raise DataError(f'path = "{folder}": has no file {part}-{kind}-idx{dims}-ubyte, nor one with .gz')
-        arrays.append(_read_idx(path, dims))
+            raise DataError(
+                f'path = "{directory}": has no file {part}-{kind}-idx{dimensions}-ubyte, with or without .gz'
+            )
+        arrays.append(_read_idx(path, dimensions))
     images, labels = arrays
     if len(images) != len(labels) or not len(images):
         raise DataError(
-            f'path = "{folder}": {part} has {len(images)} pictures and {len(labels)} labels; '
-            "must be as many, and not none"
+            f'path = "{directory}": {part} must have one label per image, got {len(images)} images '
+            f"and {len(labels)} labels"
         )
     return images[..., None], labels.astype(np.int32)
 
 
-def _read_idx(path: Path, dims: int) -> np.ndarray:
-    """The bytes in an idx file: 0, 0, 8 (unsigned byte), the number of dimensions, their sizes, the bytes."""
+def _read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """Reads an idx file: 0, 0, 8 (unsigned byte), the number of dimensions, their sizes, the bytes."""
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    head = 4 + 4 * dims
-    if len(data) < head or data[:4] != bytes((0, 0, 8, dims)):
-        raise DataError(f"{path}: is no idx file of unsigned bytes with {dims} dimensions")
-    shape = struct.unpack(f">{dims}I", data[4:head])
+    head = 4 + 4 * dimensions
+    if len(data) < head or data[:4] != bytes((0, 0, 8, dimensions)):
+        raise DataError(f"{path}: must be an idx file of unsigned bytes with {dimensions} dimensions")
+    shape = struct.unpack(f">{dimensions}I", data[4:head])
     if len(data) - head != math.prod(shape):
-        raise DataError(f"{path}: holds {len(data) - head} bytes, should hold {math.prod(shape)} for {shape}")
+        raise DataError(f"{path}: must have {math.prod(shape)} bytes for {shape}, got {len(data) - head}")
     return np.frombuffer(data, np.uint8, offset=head).reshape(shape)

@@ -1,4 +1,4 @@
-"""What a data set is: two sources of examples. And the simplest one, over arrays in memory."""
+"""Datasets and their sources of examples; the simplest source, over arrays in memory."""
 
 import dataclasses
 import hashlib
@@ -7,13 +7,28 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from diffusion_jax.validation import Checked, describe, instance
+
+__all__ = ["DataError", "Dataset", "Rows", "Source", "from_arrays"]
+
 
 class DataError(ValueError):
-    """A data set that cannot be had or read."""
+    """A dataset that is missing, damaged or unsuitable. The message is one line that says what to change.
+
+    >>> dj.sources.NPZ("missing.npz").open()
+    Traceback (most recent call last):
+    ...
+    diffusion_jax.data.sources.base.DataError: path = "missing.npz": cannot be read as .npz (FileNotFoundError...
+    """
 
 
 class Rows(Protocol):
-    """Random access to examples."""
+    """Random access to examples; a list of dicts is the simplest.
+
+    >>> rows = [{"image": np.zeros((8, 8, 1), np.uint8), "label": np.int32(3)}]
+    >>> dj.sources.Source(rows, (8, 8, 1), num_classes=10, class_names=(), fingerprint="mine").rows[0].keys()
+    dict_keys(['image', 'label'])
+    """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
@@ -21,14 +36,20 @@ class Rows(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Examples and what is known about them.
+    """Examples, and their properties.
 
     Attributes:
-      rows: random access to examples.
+      rows: random access to examples, {"image": uint8 [H, W, C]} and, if there are classes, "label" int32 [].
       image_shape: (H, W, C).
-      num_classes: number of classes, 0 where there are no labels.
-      class_names: their names, [] where they have none.
-      fingerprint: changes when the data change, so that a run is not resumed on other data.
+      num_classes: number of classes; 0 if there are no labels.
+      class_names: names of the classes; () if they have none.
+      fingerprint: changes with the data, so that a run is not resumed on other data.
+
+    >>> training, held_out = dj.sources.Digits().open()
+    >>> len(training), training.image_shape, training.num_classes
+    (1617, (8, 8, 1), 10)
+    >>> training.rows[0]["image"].shape
+    (8, 8, 1)
     """
 
     rows: Rows
@@ -42,13 +63,28 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Base of the data sets. With `flip`, training shows each picture mirrored half of the time."""
+class Dataset(Checked):
+    """Base of the datasets: a frozen dataclass whose `open` returns two sources.
 
-    flip: bool = dataclasses.field(default=False, kw_only=True)
+    Attributes:
+      flip: mirror each training image left to right with probability 1/2.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Noise(dj.sources.Dataset):
+    ...     n: int = 100
+    ...
+    ...     def open(self):
+    ...         images = np.random.default_rng(0).integers(0, 256, (self.n, 8, 8, 1), np.uint8)
+    ...         return dj.sources.from_arrays(images)
+    >>> training, held_out = Noise(flip=True).open()
+    >>> len(training), len(held_out)
+    (90, 10)
+    """
+
+    flip: bool = dataclasses.field(default=False, kw_only=True, metadata=instance(bool, "True"))
 
     def open(self) -> tuple[Source, Source]:
-        """(training examples, held-out examples). Raises DataError where they cannot be had."""
+        """Returns (training examples, held-out examples). Raises DataError if they cannot be read."""
         raise NotImplementedError
 
 
@@ -72,31 +108,37 @@ def from_arrays(
     num_classes: int | None = None,
     holdout: int = 10,
 ) -> tuple[Source, Source]:
-    """Sources over arrays in memory: images uint8 [N, H, W, C], labels int [N] from 0.
+    """Returns sources of training and held-out examples over arrays in memory.
 
-    Every `holdout`-th is held out; the class count is the largest label's unless `num_classes` is given.
+    Args:
+      images: uint8 [N, H, W, C].
+      labels: integers [N] from 0; None if there are no classes.
+      num_classes: number of classes; None for the largest label plus 1.
+      holdout: every `holdout`-th image is held out, from the first on.
 
-    Raises DataError where images or labels are not so.
+    Raises DataError for other types or shapes, for a single class, and if all images of a class are held out.
+
+    >>> images = np.zeros((100, 8, 8, 1), np.uint8)
+    >>> training, held_out = dj.sources.from_arrays(images, labels=np.arange(100) % 7, holdout=5)
+    >>> len(training), len(held_out), training.num_classes
+    (80, 20, 7)
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:]:
-        raise DataError(f"images are {images.dtype} {images.shape}: need uint8 [N, H, W, C]")
-    check_holdout(holdout, len(images))
+        raise DataError(f"images = {describe(images)}: must be uint8 [N, H, W, C]")
+    out = split_holdout(len(images), holdout)
     if labels is not None:
-        labels = _checked_labels(labels, len(images), num_classes)
+        labels = _as_labels(labels, len(images), num_classes)
+        check_classes(labels, labels[~out])
         num_classes = num_classes or int(labels.max()) + 1
-    chosen = held_out(len(images), holdout)
-    if labels is not None:
-        check_classes(labels, labels[~chosen])
-    training, rest = (
-        array_source(images[part], None if labels is None else labels[part], num_classes or 0)
-        for part in (~chosen, chosen)
+    training, held_out = (
+        array_source(images[part], None if labels is None else labels[part], num_classes or 0) for part in (~out, out)
     )
-    return training, rest
+    return training, held_out
 
 
 def array_source(images: np.ndarray, labels: np.ndarray | None, num_classes: int) -> Source:
-    """One source over images uint8 [N, H, W, C] and labels int32 [N]."""
+    """Returns one source over images uint8 [N, H, W, C] and labels int32 [N]."""
     digest = hashlib.sha256(str(images.shape).encode() + images.tobytes())
     if labels is not None:
         digest.update(labels.tobytes())
@@ -104,32 +146,32 @@ def array_source(images: np.ndarray, labels: np.ndarray | None, num_classes: int
     return Source(rows, images.shape[1:], num_classes, (), digest.hexdigest()[:16])
 
 
-def check_holdout(holdout: int, n: int) -> None:
-    """Raises DataError unless every `holdout`-th of n pictures leaves some for either part."""
+def split_holdout(n: int, holdout: int) -> np.ndarray:
+    """Returns which of n images are held out, bool [n]: every `holdout`-th, from the first on.
+
+    Raises DataError unless both parts have images.
+    """
     if holdout < 2 or n < holdout:
-        raise DataError(f"holdout = {holdout}: must be at least 2 and at most the {n} pictures")
-
-
-def check_classes(labels: np.ndarray, trained: np.ndarray, names: Sequence[str] = ()) -> None:
-    """Raises DataError for one class only, and for one with no picture among those that are trained on."""
-    present = np.unique(labels)
-    if len(present) < 2:
-        raise DataError(f'there is only the class "{names[0] if names else present[0]}"; need two, or no classes')
-    if len(missing := np.setdiff1d(present, trained)):
-        name = names[missing[0]] if names else missing[0]
-        raise DataError(f'class "{name}": all its pictures are held out; change holdout, or give it more')
-
-
-def held_out(n: int, holdout: int) -> np.ndarray:
-    """Which of n pictures are held out, bool [n]: every `holdout`-th, from the first on."""
+        raise DataError(f"holdout = {holdout}: must be >= 2 and at most {n}, the number of images")
     return np.arange(n) % holdout == 0
 
 
-def _checked_labels(labels: Any, n: int, num_classes: int | None) -> np.ndarray:
+def check_classes(labels: np.ndarray, training_labels: np.ndarray, names: Sequence[str] = ()) -> None:
+    """Raises DataError if there is a single class, or if a class has no training images."""
+    present = np.unique(labels)
+    missing = np.setdiff1d(present, training_labels)
+    name_of = names or range(present[-1] + 1)
+    if len(present) < 2:
+        raise DataError(f'class "{name_of[present[0]]}": must not be the only class; add another, or use no classes')
+    if len(missing):
+        raise DataError(f'class "{name_of[missing[0]]}": all its images are held out; change holdout, or add images')
+
+
+def _as_labels(labels: Any, n: int, num_classes: int | None) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels are {labels.dtype} {labels.shape}: need one integer a picture, [{n}]")
-    if labels.min() < 0 or (num_classes and labels.max() >= num_classes):
-        bad = labels.min() if labels.min() < 0 else labels.max()
-        raise DataError(f"labels contain {bad}: must be from 0 to num_classes - 1")
+        raise DataError(f"labels = {describe(labels)}: must be {n} integers, one per image")
+    outside = labels[(labels < 0) | (labels >= (num_classes or np.inf))]
+    if outside.size:
+        raise DataError(f"labels contain {outside[0]}: must be from 0 to num_classes - 1")
     return labels.astype(np.int32)

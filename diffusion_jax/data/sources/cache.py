@@ -75,17 +75,17 @@ def open_or_build(path: Path, stamp: str, image_shape: tuple[int, int, int], bui
     It is out of date if its stamp differs. It is replaced atomically; one process builds it while the others
     wait. Raises DataError if it cannot be written.
     """
-    cache = _open(path, stamp)
+    cache = _open_cache(path, stamp)
     if cache is not None:
         return cache
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A soft lock, filelock's substitute on file systems without locks, would stay behind after a kill.
         with filelock.FileLock(path.with_suffix(".lock"), fallback_to_soft=False):
-            cache = _open(path, stamp, warn=True)
+            cache = _open_cache(path, stamp, warn=True)
             if cache is None:
-                _write(path, stamp, image_shape, build)
-                cache = _open(path, stamp)
+                _write_cache(path, stamp, image_shape, build)
+                cache = _open_cache(path, stamp)
     except OSError as error:
         raise _unwritable(path, first_line(error)) from error
     if cache is None:
@@ -93,7 +93,7 @@ def open_or_build(path: Path, stamp: str, image_shape: tuple[int, int, int], bui
     return cache
 
 
-def _open(path: Path, stamp: str, warn: bool = False) -> Cache | None:
+def _open_cache(path: Path, stamp: str, warn: bool = False) -> Cache | None:
     """Opens a cache; returns None if it is missing, damaged or out of date. `warn` logs damage."""
     if not path.is_file():
         return None
@@ -117,7 +117,7 @@ def _open(path: Path, stamp: str, warn: bool = False) -> Cache | None:
     return cache
 
 
-def _write(path: Path, stamp: str, image_shape: tuple[int, int, int], build: Build) -> None:
+def _write_cache(path: Path, stamp: str, image_shape: tuple[int, int, int], build: Build) -> None:
     """Writes the images, then the JSON file: a kill leaves the old cache or the new one."""
     dtype = np.dtype([("image", np.uint8, image_shape), ("crc32", "<u4")])
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}

@@ -1,80 +1,93 @@
-"""One picture file as pixels."""
+"""Decoding one image file into pixels."""
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
-VERSION = 1  # of the pixels that are made of a file: another makes old caches stale
+from diffusion_jax.validation import Checked, choice, integer, integers
+
+__all__ = ["VERSION", "Decoder", "ImageError"]
+
+VERSION = 1  # of the decoded pixels: any change of them must increase it, so that caches are built again
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-_MOST_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
+_MAX_PIXELS = 89_478_485  # Pillow warns of a decompression bomb above this
 
 
-class PictureError(ValueError):
-    """A picture that can't be used; the message is the reason."""
+class ImageError(ValueError):
+    """An image file that cannot be used; the message is the reason."""
+
+
+def _check_colour(name: str, value: Any) -> Any:
+    try:
+        opaque = len(ImageColor.getrgb(value)) == 3
+    except ValueError:
+        opaque = False
+    if not opaque:
+        raise ValueError(f'{name} = "{value}": must be the name of a colour such as "white", or #rrggbb')
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
-class Decoder:
-    """What is made of a picture file: uint8 [H, W, channels].
+class Decoder(Checked):
+    """Decodes an image file into uint8 [H, W, channels].
 
-    EXIF orientation is honoured; of an animation the first picture is taken. What is transparent shows
-    `background`. The resize is antialiased (Lanczos' kernel, widened by the factor of the reduction).
+    EXIF orientation is honoured; of an animation the first frame is taken. Transparent parts show `background`.
+    The resize is antialiased (a Lanczos kernel, widened by the factor of the reduction).
 
     Attributes:
       size: (H, W).
       channels: 3, or 1 for grey (luma of ITU-R 601).
-      crop: "center" keeps the largest centred part that has the shape of `size`; "squash" keeps all.
-      background: a colour's name or #rrggbb.
-      max_pixels: a picture that says it has more is not decoded.
+      crop: "center" keeps the largest centred part with the aspect ratio of `size`; "squash" keeps everything.
+      background: the name of a colour, or #rrggbb.
+      max_pixels: an image with more pixels, according to its header, is not decoded.
 
-    Raises ValueError where a setting is none of these.
+    >>> decoder = Decoder((8, 8), channels=3, crop="center", background="white", max_pixels=10_000)
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (12, 10), "red").save(file, "PNG")
+    >>> decoder(file)[0, 0].tolist()
+    [255, 0, 0]
     """
 
-    size: tuple[int, int]
-    channels: int
-    crop: str
-    background: str
-    max_pixels: int
+    size: tuple[int, int] = dataclasses.field(metadata=integers(1, 4096, length=2))
+    channels: int = dataclasses.field(metadata=choice(1, 3))
+    crop: str = dataclasses.field(metadata=choice("center", "squash"))
+    background: str = dataclasses.field(metadata={"check": _check_colour})
+    max_pixels: int = dataclasses.field(metadata=integer(1, _MAX_PIXELS))
 
-    def __post_init__(self):
-        if len(self.size) != 2 or not all(isinstance(n, int) and 1 <= n <= 4096 for n in self.size):
-            raise ValueError(f"size = {self.size}: must be (height, width), each from 1 to 4096")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels = {self.channels}: must be 1 or 3")
-        if self.crop not in ("center", "squash"):
-            raise ValueError(f'crop = "{self.crop}": must be "center" or "squash"')
-        if not _is_opaque_colour(self.background):
-            raise ValueError(f'background = "{self.background}": must be a name such as "white", or #rrggbb')
-        if not 1 <= self.max_pixels <= _MOST_PIXELS:
-            raise ValueError(f"max_pixels = {self.max_pixels}: must be from 1 to {_MOST_PIXELS}")
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, channels)."""
+        return (*self.size, self.channels)
 
     def __call__(self, path: Path) -> np.ndarray:
-        """The pixels of a file. Raises PictureError, or OSError where the disk is at fault."""
+        """Returns the pixels of a file. Raises ImageError, or OSError if the disk is at fault."""
         try:
             with Image.open(path, formats=_FORMATS) as image:
-                self._check(image)
+                self._check_header(image)
                 return self._pixels(image)
-        except (PictureError, MemoryError):
+        except (ImageError, MemoryError):
             raise
         except UnidentifiedImageError:
-            raise PictureError("is no PNG, JPEG or WebP") from None
+            raise ImageError("is not a PNG, JPEG or WebP file") from None
         except FileNotFoundError:
-            raise PictureError("is not there, or a link that leads nowhere") from None
-        except Exception as error:  # what decoders raise for a damaged file is not listed anywhere
+            raise ImageError("does not exist, or is a broken link") from None
+        except Exception as error:  # decoders do not document what they raise for damaged files
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise PictureError(f"cannot be decoded ({' '.join(str(error).split())})") from error
+            raise ImageError(f"cannot be decoded ({' '.join(str(error).split())})") from error
 
-    def _check(self, image: Image.Image) -> None:
-        """Looks at the header only: nothing has been decoded yet."""
+    def _check_header(self, image: Image.Image) -> None:
+        """Raises ImageError before anything has been decoded."""
         if image.width * image.height > self.max_pixels:
-            raise PictureError(f"{image.width}x{image.height} is more than max_pixels = {self.max_pixels}")
+            raise ImageError(f"{image.width}x{image.height} is more than max_pixels = {self.max_pixels}")
         if image.mode not in _MODES:
-            raise PictureError(f"mode {image.mode} is neither 8-bit grey nor RGB nor palette")
+            raise ImageError(f"mode {image.mode} is not 8-bit grey, RGB or palette")
 
     def _pixels(self, image: Image.Image) -> np.ndarray:
         ImageOps.exif_transpose(image, in_place=True)
@@ -85,19 +98,12 @@ class Decoder:
         image = image.convert("L" if self.channels == 1 else "RGB")
         height, width = self.size
         image = image.resize((width, height), Image.Resampling.LANCZOS, box=self._box(*image.size))
-        return np.asarray(image).reshape(height, width, self.channels)
+        return np.asarray(image).reshape(self.image_shape)
 
     def _box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom of what is kept."""
+        """Left, top, right, bottom of the part that is kept."""
         if self.crop == "squash":
             return 0, 0, width, height
         scale = min(width / self.size[1], height / self.size[0])
         left, top = (width - scale * self.size[1]) / 2, (height - scale * self.size[0]) / 2
         return left, top, width - left, height - top
-
-
-def _is_opaque_colour(name: str) -> bool:
-    try:
-        return len(ImageColor.getrgb(name)) == 3
-    except ValueError:
-        return False

@@ -1,4 +1,4 @@
-"""A folder of pictures, decoded once."""
+"""A directory of image files, decoded once."""
 
 import dataclasses
 import hashlib
@@ -14,168 +14,157 @@ import numpy as np
 import tqdm
 from PIL import Image
 
-from diffusion_jax.data.sources import cache, labels
-from diffusion_jax.data.sources.base import (
-    DataError,
-    Dataset,
-    Source,
-    check_classes,
-    check_holdout,
-    held_out,
-)
-from diffusion_jax.data.sources.decode import VERSION, Decoder, PictureError
-from diffusion_jax.data.sources.scan import scan, stamp
+from diffusion_jax.data.sources import cache
+from diffusion_jax.data.sources.base import DataError, Dataset, Source, check_classes, split_holdout
+from diffusion_jax.data.sources.decode import VERSION, Decoder, ImageError
+from diffusion_jax.data.sources.labels import Table, classes_from_directories
+from diffusion_jax.data.sources.scan import make_stamp, scan
+from diffusion_jax.validation import choice, integer, text
+
+__all__ = ["Folder"]
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 10  # pictures that are skipped, by name
+_MAX_LISTED = 10  # skipped images that are logged by name
 
 
 @dataclasses.dataclass(frozen=True)
 class Folder(Dataset):
-    """The PNG, JPEG and WebP pictures in a folder and its sub-folders, in the order of their names.
+    """The PNG, JPEG and WebP images in a directory and its subdirectories, in the order of their names.
 
-    Hidden files and folders are passed over. Pictures are decoded on the first opening and kept in
-    `cache_dir`/diffusion_jax, a file for each folder and way to decode; when a picture is added, taken
-    away or changed, that file is written anew. Every `holdout`-th picture is held out.
+    Hidden files and directories are ignored. The first `open` decodes the images and stores them in
+    `cache_dir`/diffusion_jax, one cache for each directory and way to decode; it is built again when an image is
+    added, removed or changed.
 
     Attributes:
-      path: the folder.
-      size: of the pictures that are made, H = W or (H, W).
+      path: the directory.
+      size: of the decoded images, H = W or (H, W).
       channels: 3, or 1 for grey.
-      crop: "center" keeps the largest centred part that has the shape of `size`; "squash" keeps all.
-      background: colour behind what is transparent, a name or #rrggbb.
-      classes: "none"; "folder" for the sub-folder of `path`; "csv" for a column of the file `csv`.
-      csv: a CSV file with a header line and a row for each picture.
-      csv_file, csv_class: its columns with the picture's name, from `path` on, and with the class.
-      csv_separator: the class is what stands before the first one of these; all where "".
-      holdout: every so-many-th picture is held out.
-      max_skipped: so many pictures that cannot be used are named and skipped; with more, DataError.
-      max_pixels: a picture that has more cannot be used; it is not decoded.
-      cache_dir: outside of `path`; $XDG_CACHE_HOME or ~/.cache where "".
+      crop: "center" keeps the largest centred part with the aspect ratio of `size`; "squash" keeps everything.
+      background: colour behind transparent parts, a name or #rrggbb.
+      classes: "none"; "folder" for the subdirectories of `path`; "csv" for a column of the file `csv`.
+      csv: a CSV file with a header line and one row per image.
+      csv_file: column with the name of the image, relative to `path`.
+      csv_class: column with its class.
+      csv_separator: the class ends at the first of these; "" takes the whole text.
+      holdout: every `holdout`-th image is held out, from the first on.
+      max_skipped: unreadable images are listed and skipped; more than this number is an error.
+      max_pixels: an image with more pixels counts as unreadable and is not decoded.
+      cache_dir: a directory outside of `path`; "" for $XDG_CACHE_HOME or ~/.cache.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     for i in range(20):
+    ...         os.makedirs(f"{directory}/images/{i % 2}", exist_ok=True)
+    ...         Image.new("RGB", (12, 10)).save(f"{directory}/images/{i % 2}/{i}.png")
+    ...     data = dj.sources.Folder(f"{directory}/images", size=8, classes="folder", cache_dir=directory)
+    ...     training, held_out = data.open()
+    >>> len(training), len(held_out), training.image_shape, training.num_classes
+    (18, 2, (8, 8, 3), 2)
     """
 
-    path: str
+    path: str = dataclasses.field(metadata=text("images"))
     size: int | tuple[int, int] = 64
     channels: int = 3
     crop: str = "center"
     background: str = "white"
-    classes: str = "none"
+    classes: str = dataclasses.field(default="none", metadata=choice("none", "folder", "csv"))
     csv: str = ""
     csv_file: str = "file"
     csv_class: str = "class"
     csv_separator: str = ""
-    holdout: int = 10
-    max_skipped: int = 0
+    holdout: int = dataclasses.field(default=10, metadata=integer(2))
+    max_skipped: int = dataclasses.field(default=0, metadata=integer(0))
     max_pixels: int = 64_000_000
     cache_dir: str = ""
 
     def __post_init__(self):
-        if not self.path:
-            raise ValueError('path = "": name a folder of pictures')
-        if self.classes not in ("none", "folder", "csv"):
-            raise ValueError(f'classes = "{self.classes}": must be "none", "folder" or "csv"')
+        super().__post_init__()
         if (self.classes == "csv") != bool(self.csv):
-            raise ValueError(f'csv = "{self.csv}": must name a file where classes = "csv", and only there')
-        if self.max_skipped < 0:
-            raise ValueError(f"max_skipped = {self.max_skipped}: must be 0 or more")
-        self._decoder()
+            raise ValueError(f'csv = "{self.csv}": must be a file if classes = "csv", and "" otherwise')
+        self._decoder()  # checks its own fields
 
     @property
     def root(self) -> Path:
-        """The folder, from the root of the disk on."""
-        return _absolute(self.path)
+        """The directory, as an absolute path."""
+        return _absolute_path(self.path)
 
     def open(self) -> tuple[Source, Source]:
-        root = self.root
+        root, decoder = self.root, self._decoder()
         files = scan(root)
         classes = self._classes(list(files))
-        check_holdout(self.holdout, len(files))
-        mark = f"{VERSION} {stamp(files)}"
-        decoder = self._decoder()
-        shape = (*decoder.size, decoder.channels)
-        pixels = cache.open_or_build(self._cache_file(root), mark, shape, self._build(root, list(files)))
-        skipped = pixels.about["skipped"]
-        self._check_skipped(root, skipped)
-        check_holdout(self.holdout, len(pixels))
-        return self._sources(pixels, {name: classes[name] for name in classes if name not in skipped})
+        split_holdout(len(files), self.holdout)  # raises before anything is decoded
+        stamp = f"{VERSION} {make_stamp(files)}"
+        build = _make_builder(decoder, root, list(files))
+        images = cache.open_or_build(self._cache_path(root, decoder), stamp, decoder.image_shape, build)
+        skipped = images.about["skipped"]
+        self._report_skipped(root, skipped)
+        return self._sources(images, {name: classes[name] for name in classes if name not in skipped})
 
     def _decoder(self) -> Decoder:
         size = (self.size, self.size) if isinstance(self.size, int) else self.size
         return Decoder(size, self.channels, self.crop, self.background, self.max_pixels)
 
     def _classes(self, names: list[str]) -> dict[str, str]:
-        """The class of each picture, {} where there are none."""
+        """The class of each image; {} if there are no classes."""
         if self.classes == "none":
             return {}
         if self.classes == "folder":
-            return labels.from_folders(names)
-        table = labels.Table(_absolute(self.csv), self.csv_file, self.csv_class, self.csv_separator)
-        return table.classes_of(names)
+            return classes_from_directories(names)
+        table = Table(_absolute_path(self.csv), self.csv_file, self.csv_class, self.csv_separator)
+        return table.read_classes(names)
 
-    def _cache_file(self, root: Path) -> Path:
-        where = cache.cache_directory(self.cache_dir)
-        if where.is_relative_to(root):
-            raise DataError(f'cache_dir = "{self.cache_dir}": {where} lies in the folder of the pictures; name another')
-        key = hashlib.sha256(f"{root} {self._decoder()}".encode(errors="surrogateescape"))
-        return where / f"{key.hexdigest()[:16]}.json"
-
-    def _build(self, root: Path, names: list[str]) -> cache.Build:
-        def build(write: Callable[[np.ndarray], object]) -> dict[str, Any]:
-            skipped = {}
-            decoded = _decoded(self._decoder(), root, names)
-            progress = tqdm.tqdm(decoded, f"decoding {root}", len(names), unit="img", delay=2)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the decoder refuses it
-                for name, made in zip(names, progress, strict=True):
-                    if isinstance(made, PictureError):
-                        skipped[name] = str(made)
-                    else:
-                        write(made)
-            return {"skipped": skipped}
-
-        return build
-
-    def _check_skipped(self, root: Path, skipped: dict[str, str]) -> None:
-        told = [f"{name} ({why})" for name, why in skipped.items()]
-        if len(told) > self.max_skipped:
+    def _cache_path(self, root: Path, decoder: Decoder) -> Path:
+        directory = cache.cache_directory(self.cache_dir)
+        if directory.is_relative_to(root):
             raise DataError(
-                f"max_skipped = {self.max_skipped}: {len(told)} of the pictures in {root} cannot be used, "
-                f"{', '.join(told[:3])}{', ...' if len(told) > 3 else ''}; mend them, or allow so many"
+                f'cache_dir = "{self.cache_dir}": {directory} lies in the directory of the images; '
+                "use another directory"
             )
-        for line in told[:_SHOWN]:
-            log.warning("%s: skipped %s", root, line)
-        if len(told) > _SHOWN:
-            log.warning("%s: skipped %d more", root, len(told) - _SHOWN)
+        key = hashlib.sha256(f"{root} {decoder}".encode(errors="surrogateescape"))
+        return directory / f"{key.hexdigest()[:16]}.json"
 
-    def _sources(self, pixels: cache.Cache, classes: dict[str, str]) -> tuple[Source, Source]:
-        """Both parts, of pictures with these classes."""
+    def _report_skipped(self, root: Path, skipped: dict[str, str]) -> None:
+        """Logs the skipped images. Raises DataError if there are more than `max_skipped`."""
+        lines = [f"{name} ({reason})" for name, reason in skipped.items()]
+        if len(lines) > self.max_skipped:
+            raise DataError(
+                f"max_skipped = {self.max_skipped}: {len(lines)} of the images in {root} cannot be used, "
+                f"{', '.join(lines[:3])}{', ...' if len(lines) > 3 else ''}; repair them, or set max_skipped to "
+                f"{len(lines)}"
+            )
+        for line in lines[:_MAX_LISTED]:
+            log.warning("%s: skipped %s", root, line)
+        if len(lines) > _MAX_LISTED:
+            log.warning("%s: skipped %d more", root, len(lines) - _MAX_LISTED)
+
+    def _sources(self, images: cache.Cache, classes: dict[str, str]) -> tuple[Source, Source]:
+        """Both sources; `classes` has the class of each image, or is empty."""
         names = tuple(sorted(set(classes.values())))
         number = {name: i for i, name in enumerate(names)}
         all_labels = np.array([number[name] for name in classes.values()], np.int32) if classes else None
-        decoder = self._decoder()
-        shape = (*decoder.size, decoder.channels)
+        shape = self._decoder().image_shape
 
         def part(chosen: np.ndarray) -> Source:
-            digest = hashlib.sha256(f"{shape} {pixels.about['digest']}".encode() + chosen.tobytes())
-            part_labels = None
+            digest = hashlib.sha256(f"{shape} {images.about['digest']}".encode() + chosen.tobytes())
+            labels = None
             if all_labels is not None:
-                part_labels = all_labels[chosen]
-                digest.update(part_labels.tobytes())
-            rows = _Rows(pixels, np.flatnonzero(chosen), part_labels)
+                labels = all_labels[chosen]
+                digest.update(labels.tobytes())
+            rows = _CachedRows(images, np.flatnonzero(chosen), labels)
             return Source(rows, shape, len(names), names, digest.hexdigest()[:16])
 
-        out = held_out(len(pixels), self.holdout)
+        out = split_holdout(len(images), self.holdout)
         if all_labels is not None:
             check_classes(all_labels, all_labels[~out], names)
         return part(~out), part(out)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Rows:
-    """Some records of a cache, by their indices."""
+class _CachedRows:
+    """Some images of a cache, by their indices."""
 
-    pixels: cache.Cache
+    images: cache.Cache
     indices: np.ndarray
     labels: np.ndarray | None
 
@@ -183,24 +172,42 @@ class _Rows:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        row = {"image": self.pixels[int(self.indices[index])]}
+        row = {"image": self.images[int(self.indices[index])]}
         return row if self.labels is None else row | {"label": self.labels[index]}
 
 
-def _absolute(path: str) -> Path:
+def _absolute_path(path: str) -> Path:
     return Path(os.path.expanduser(path)).resolve()
 
 
-def _decoded(decoder: Decoder, root: Path, names: list[str]) -> Iterator[np.ndarray | PictureError]:
-    """The pixels of each picture in turn, or why there are none; decoded in threads, a few ahead."""
+def _make_builder(decoder: Decoder, root: Path, names: list[str]) -> cache.Build:
+    """Writes the pixels of each image; returns the reasons why images were skipped, by name."""
 
-    def decode(name: str) -> np.ndarray | PictureError:
+    def build(write: Callable[[np.ndarray], object]) -> dict[str, Any]:
+        skipped = {}
+        results = tqdm.tqdm(_decode_images(decoder, root, names), f"decoding {root}", len(names), unit="img", delay=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the decoder rejects these images
+            for name, result in zip(names, results, strict=True):
+                if isinstance(result, ImageError):
+                    skipped[name] = str(result)
+                else:
+                    write(result)
+        return {"skipped": skipped}
+
+    return build
+
+
+def _decode_images(decoder: Decoder, root: Path, names: list[str]) -> Iterator[np.ndarray | ImageError]:
+    """Yields the pixels of each image, or why it cannot be used; threads decode a few images ahead."""
+
+    def decode(name: str) -> np.ndarray | ImageError:
         try:
             return decoder(root / name)
-        except PictureError as error:
+        except ImageError as error:
             return error
         except OSError as error:
-            raise DataError(f"{root / name} cannot be read ({error.strerror}); mend or remove it") from error
+            raise DataError(f"{root / name} cannot be read ({error.strerror}); repair or remove it") from error
 
     threads = os.cpu_count() or 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)

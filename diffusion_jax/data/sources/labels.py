@@ -1,4 +1,4 @@
-"""The class of each picture of a folder: from its sub-folder, or from a CSV file."""
+"""The class of each image of a directory: from its subdirectory, or from a CSV file."""
 
 import csv
 import dataclasses
@@ -8,14 +8,16 @@ from pathlib import Path, PurePosixPath
 
 from diffusion_jax.data.sources.base import DataError
 
+__all__ = ["Table", "classes_from_directories"]
 
-def from_folders(names: Iterable[str]) -> dict[str, str]:
-    """Class of each picture "class/.../file": the first part of its name."""
+
+def classes_from_directories(names: Iterable[str]) -> dict[str, str]:
+    """Returns the class of each image "class/.../file": the first part of its name."""
     classes = {name: PurePosixPath(name).parts[0] for name in names}
     for name, first in classes.items():
         if name == first:
             raise DataError(
-                f'classes = "folder": {name} lies in no sub-folder; move it into that of its class, '
+                f'classes = "folder": {name} must lie in a subdirectory; move it into that of its class, '
                 'or use classes = "none"'
             )
     return classes
@@ -23,13 +25,13 @@ def from_folders(names: Iterable[str]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A CSV file with a row for each picture.
+    """A CSV file with one row per image.
 
     Attributes:
-      path: of the file, with a header line.
-      file_column: has the name of the picture, from the folder on, with "/".
-      class_column: has its class.
-      separator: the class is what stands before the first one of these; all where "".
+      path: the file, with a header line.
+      file_column: name of the image, relative to the directory, with "/".
+      class_column: its class.
+      separator: the class ends at the first of these; "" takes the whole text.
     """
 
     path: Path
@@ -37,28 +39,28 @@ class Table:
     class_column: str
     separator: str
 
-    def classes_of(self, names: Iterable[str]) -> dict[str, str]:
-        """Class of each picture; rows of pictures that are not there are passed over."""
+    def read_classes(self, names: Iterable[str]) -> dict[str, str]:
+        """Returns the class of each image; rows of other images are ignored."""
         rows, classes = self._rows(), {}
         for name in names:
-            found = rows.get(_composed(name))
+            found = rows.get(_normalize(name))
             if not found:
-                what = "has no row" if found is None else "has an empty class"
-                raise DataError(f'csv = "{self.path}": {name} {what}; give it one, or move the picture away')
+                problem = "has no row" if found is None else "has an empty class"
+                raise DataError(f'csv = "{self.path}": {name} {problem}; add it, or remove the image')
             classes[name] = found
         return classes
 
     def _rows(self) -> dict[str, str]:
         classes: dict[str, str] = {}
         for row in self._read():
-            name = _composed(str(PurePosixPath(row[self.file_column] or "")))
+            name = _normalize(str(PurePosixPath(row[self.file_column] or "")))
             found = self._class(row[self.class_column] or "")
             if classes.setdefault(name, found) != found:
-                raise DataError(f'csv = "{self.path}": {name} has two classes, {classes[name]} and {found}')
+                raise DataError(f'csv = "{self.path}": {name} has two classes, {classes[name]} and {found}; remove one')
         return classes
 
-    def _class(self, text: str) -> str:
-        return (text.split(self.separator)[0] if self.separator else text).strip()
+    def _class(self, cell: str) -> str:
+        return (cell.split(self.separator)[0] if self.separator else cell).strip()
 
     def _read(self) -> list[dict[str, str]]:
         try:
@@ -69,10 +71,10 @@ class Table:
             raise DataError(f'csv = "{self.path}": cannot be read ({error})') from error
         for field, column in (("csv_file", self.file_column), ("csv_class", self.class_column)):
             if column not in columns:
-                raise DataError(f'{field} = "{column}": {self.path} has no such column, only {columns}')
+                raise DataError(f'{field} = "{column}": must be a column of {self.path}, which has {columns}')
         return rows
 
 
-def _composed(name: str) -> str:
-    """A name with its accents composed: disks and tables write them either way."""
+def _normalize(name: str) -> str:
+    """Composes accents: file systems and tables write them in either form."""
     return unicodedata.normalize("NFC", name)

@@ -1,4 +1,4 @@
-"""The pictures in a folder, as they lie there: names, sizes and times."""
+"""The image files of a directory: their names, sizes and times of modification."""
 
 import hashlib
 import json
@@ -9,53 +9,55 @@ from typing import NoReturn
 
 from diffusion_jax.data.sources.base import DataError
 
+__all__ = ["make_stamp", "scan"]
+
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def scan(root: Path) -> dict[str, tuple[int, int]]:
-    """Name of each picture, from `root` on and with "/", -> (bytes, ns of its last change).
+    """Returns name -> (bytes, time of modification in ns) of each image, in the order of the names.
 
-    In the order of the names. Hidden files and folders, pipes and the like are passed over. Links are
-    followed, but a folder is entered once only; a link that leads nowhere has -1 bytes. Raises DataError
-    where there is no folder, no picture in it, or something that cannot be read.
+    Names are relative to `root`, with "/". Hidden files and directories, pipes and the like are ignored. Links
+    are followed, but each directory is visited once; a broken link has -1 bytes. Raises DataError if there is no
+    directory, if it has no images, or if something cannot be read.
     """
     if not root.is_dir():
-        raise DataError(f'path = "{root}": {"is no folder" if root.exists() else "there is no such folder"}')
-    found, entered = {}, set()
-    for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        raise DataError(f'path = "{root}": {"is not a directory" if root.exists() else "does not exist"}')
+    found, visited = {}, set()
+    for folder, folders, files in os.walk(root, onerror=_raise_unreadable, followlinks=True):
         here = Path(folder)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if here.resolve() in entered:
+        if here.resolve() in visited:
             folders.clear()
             continue
-        entered.add(here.resolve())
-        for file in (here / name for name in files if _is_picture(name)):
+        visited.add(here.resolve())
+        for file in (here / name for name in files if _is_image(name)):
             if (state := _state(file)) is not None:
                 found[file.relative_to(root).as_posix()] = state
     if not found:
-        raise DataError(f'path = "{root}": holds no picture with a name in {", ".join(_SUFFIXES)}')
+        raise DataError(f'path = "{root}": has no images; their names must end in {", ".join(_SUFFIXES)}')
     return dict(sorted(found.items()))
 
 
-def stamp(files: dict[str, tuple[int, int]]) -> str:
-    """Changes when a picture is added, taken away or changed."""
+def make_stamp(files: dict[str, tuple[int, int]]) -> str:
+    """Returns a checksum that changes when an image is added, removed or changed."""
     return hashlib.sha256(json.dumps(list(files.items())).encode()).hexdigest()
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
 
 
 def _state(file: Path) -> tuple[int, int] | None:
-    """(bytes, ns of the last change), None for a pipe and the like."""
+    """(bytes, time of modification in ns); None for a pipe and the like."""
     try:
         status = file.stat()
     except FileNotFoundError:
         return (-1, 0)
     except OSError as error:
-        _refuse(error)
+        _raise_unreadable(error)
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _refuse(error: OSError) -> NoReturn:
-    raise DataError(f"{error.filename} cannot be read ({error.strerror}); mend or remove it") from error
+def _raise_unreadable(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename} cannot be read ({error.strerror}); repair or remove it") from error

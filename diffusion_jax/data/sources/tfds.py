@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets, by name."""
+"""Datasets of TensorFlow Datasets, by name."""
 
 import dataclasses
 import difflib
@@ -11,79 +11,77 @@ import numpy as np
 
 from diffusion_jax.data.sources.base import DataError, Dataset, Rows, Source
 from diffusion_jax.runtime.errors import first_line
+from diffusion_jax.validation import text
+
+__all__ = ["TFDS"]
 
 _PARTS = 'train_split="train[:90%]", heldout_split="train[90%:]"'
 
 
 @dataclasses.dataclass(frozen=True)
 class TFDS(Dataset):
-    """A TensorFlow Datasets data set in its array_record form, read without TensorFlow.
+    """A dataset of TensorFlow Datasets in its array_record form, read without TensorFlow.
 
-    `dataset` is its name, such as "cifar10" or "mnist:3.0.1"; `data_dir` where it was prepared
-    (TFDS' default where ""). It must have an "image" feature; "label" is used where there is one.
+    It must have an "image" feature of a fixed size with 8 bits per channel; "label" is used if it exists.
+
+    Attributes:
+      dataset: its name, such as "cifar10" or "mnist:3.0.1".
+      data_dir: the directory in which it was prepared; "" for the default of TFDS.
+      train_split: split to train on, such as "train" or "train[:90%]".
+      heldout_split: split that is held out.
+
+    >>> data = dj.sources.TFDS("cifar10", train_split="train[:90%]", heldout_split="train[90%:]", flip=True)
+    >>> data.dataset, data.flip
+    ('cifar10', True)
     """
 
-    dataset: str
+    dataset: str = dataclasses.field(metadata=text("cifar10"))
     data_dir: str = ""
     train_split: str = "train"
     heldout_split: str = "test"
 
     def __post_init__(self):
-        if not self.dataset:
-            raise ValueError('dataset = "": name one, such as "cifar10"')
+        super().__post_init__()
         if self.train_split == self.heldout_split:
-            raise ValueError(
-                f'heldout_split = "{self.heldout_split}": is what is trained on; to hold out a part: {_PARTS}'
-            )
+            raise ValueError(f'heldout_split = "{self.heldout_split}": must differ from train_split; use {_PARTS}')
 
     def open(self) -> tuple[Source, Source]:
         builder = self._builder()
-        features = builder.info.features
-        if "image" not in features:
-            raise DataError(f'dataset = "{self.dataset}": has no feature "image", only {sorted(features)}')
-        shape = features["image"].shape
-        if None in shape:
-            raise DataError(
-                f'dataset = "{self.dataset}": its pictures differ in size {shape}; use one whose pictures are all alike'
-            )
-        if features["image"].np_dtype != np.uint8:
-            raise DataError(
-                f'dataset = "{self.dataset}": its pictures are {features["image"].np_dtype}, not 8-bit; '
-                "use another data set"
-            )
-        label = dict(features).get("label")
-        if label is not None and not hasattr(label, "num_classes"):
-            raise DataError(f'dataset = "{self.dataset}": its feature "label" is no class; use another data set')
+        features = dict(builder.info.features)
+        if problem := _problem(features):
+            raise DataError(f'dataset = "{self.dataset}": {problem}; use another dataset')
+        label, shape = features.get("label"), features["image"].shape
         num_classes = label.num_classes if label is not None else 0
         names = tuple(label.names) if label is not None and label.names else ()
-        return tuple(  # type: ignore[return-value]
-            Source(self._rows(builder, split), shape, num_classes, names, _tfds_print(builder, split))
+        training, held_out = (
+            Source(self._rows(builder, split), shape, num_classes, names, _split_fingerprint(builder, split))
             for split in (self.train_split, self.heldout_split)
         )
+        return training, held_out
 
     def _builder(self) -> Any:
-        with redirect_stderr(io.StringIO()):  # it warns of TensorFlow's absence
+        with redirect_stderr(io.StringIO()):  # it warns that TensorFlow is missing
             import tensorflow_datasets as tfds
 
-        where = {"data_dir": self.data_dir} if self.data_dir else {}
+        directory = {"data_dir": self.data_dir} if self.data_dir else {}
         name = self.dataset.split(":")[0].split("/")[0]
         try:
-            builder = tfds.builder(self.dataset, **where)
+            builder = tfds.builder(self.dataset, **directory)
         except tfds.core.DatasetNotFoundError:
             near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise DataError(f'dataset = "{self.dataset}": TFDS knows no such data set{hint}') from None
-        except Exception as error:  # some builders need TensorFlow, or a network, to say so much as their name
-            raise DataError(self._unprepared(name, tfds.core.constants.DATA_DIR)) from error
+            raise DataError(f'dataset = "{self.dataset}": must be a dataset of TFDS{hint}') from None
+        except Exception as error:  # some builders need TensorFlow, or a network, for as little as their name
+            raise self._not_prepared(name, tfds.core.constants.DATA_DIR) from error
         if not builder.data_path.exists() or not builder.info.splits:
-            raise DataError(self._unprepared(name, builder.data_dir))
+            raise self._not_prepared(name, builder.data_dir)
         return builder
 
-    def _unprepared(self, name: str, where: Any) -> str:
+    def _not_prepared(self, name: str, default_dir: Any) -> DataError:
         directory = f" --data_dir={self.data_dir}" if self.data_dir else ""
-        return (
-            f'dataset = "{self.dataset}": has not been prepared in {self.data_dir or where}; run '
-            f"`tfds build {name} --file_format=array_record{directory}` where there is a network"
+        return DataError(
+            f'dataset = "{self.dataset}": is not prepared in {self.data_dir or default_dir}; run '
+            f"`tfds build {name} --file_format=array_record{directory}` on a machine with network access"
         )
 
     def _rows(self, builder: Any, split: str) -> Rows:
@@ -91,16 +89,30 @@ class TFDS(Dataset):
             return _TFDSRows(builder.as_data_source(split=split))
         except (KeyError, ValueError, NotImplementedError) as error:
             known = sorted(builder.info.splits)
-            remedy = f"; to hold out a part: {_PARTS}" if split == self.heldout_split else ""
+            remedy = f"; to hold out a part, use {_PARTS}" if split == self.heldout_split else ""
             raise DataError(
                 f'split "{split}" of dataset "{self.dataset}" cannot be read ({first_line(error)}); '
                 f"it has the splits {known}, which must be in array_record form{remedy}"
             ) from error
 
 
+def _problem(features: dict[str, Any]) -> str:
+    """Why a dataset with these features cannot be used; "" if it can."""
+    image, label = features.get("image"), features.get("label")
+    if image is None:
+        return f'must have a feature "image", has {sorted(features)}'
+    if None in image.shape:
+        return f"its images must have the same size, got {image.shape}"
+    if image.np_dtype != np.uint8:
+        return f"its images must have 8 bits per channel, got {image.np_dtype}"
+    if label is not None and not hasattr(label, "num_classes"):
+        return 'its feature "label" must be a class'
+    return ""
+
+
 @dataclasses.dataclass(frozen=True)
 class _TFDSRows:
-    """A TFDS data source with the features that are used."""
+    """A TFDS data source, reduced to "image" and "label"."""
 
     source: Any
 
@@ -115,8 +127,8 @@ class _TFDSRows:
         return row
 
 
-def _tfds_print(builder: Any, split: str) -> str:
-    """Identity of a prepared split: TFDS' own name, version, counts and sizes."""
+def _split_fingerprint(builder: Any, split: str) -> str:
+    """Identifies a prepared split by the name, version, counts and sizes that TFDS recorded."""
     parts = [builder.info.full_name, split]
     for name, info in sorted(builder.info.splits.items()):
         parts += [name, str(info.num_examples), str(info.num_bytes)]

@@ -106,7 +106,7 @@ class LinearBeta(Discrete):
             raise ValueError(f"start = {self.start}: must be at most end = {self.end}")
         if self.end * 1000 >= self.steps:
             raise ValueError(
-                f"steps = {self.steps}: must exceed {self.end * 1000:g}, so that betas scaled by 1000/steps are below 1; "
+                f"steps = {self.steps}: must exceed {self.end * 1000:g}, so that betas times 1000/steps are below 1; "
                 "use more steps"
             )
 

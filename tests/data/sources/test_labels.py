@@ -1,7 +1,7 @@
 import pytest
 
 from diffusion_jax.data.sources.base import DataError
-from diffusion_jax.data.sources.labels import Table, from_folders
+from diffusion_jax.data.sources.labels import Table, classes_from_directories
 
 
 def table(tmp_path, text, separator="", encoding="utf-8"):
@@ -9,28 +9,28 @@ def table(tmp_path, text, separator="", encoding="utf-8"):
     return Table(tmp_path / "x.csv", "file", "class", separator)
 
 
-def test_the_class_is_the_first_sub_folder():
+def test_the_class_is_the_first_subdirectory():
     names = ["cat/1.png", "cat/deep/2.png", "dog/1.png"]
-    assert from_folders(names) == dict(zip(names, ["cat", "cat", "dog"], strict=True))
+    assert classes_from_directories(names) == dict(zip(names, ["cat", "cat", "dog"], strict=True))
 
 
-def test_a_picture_beside_the_sub_folders_is_named():
-    with pytest.raises(DataError, match='classes = "folder": b.png lies in no sub-folder; move it') as error:
-        from_folders(["a/1.png", "b.png", "c.png"])
+def test_an_image_beside_the_subdirectories_is_named():
+    with pytest.raises(DataError, match='classes = "folder": b.png must lie in a subdirectory; move it') as error:
+        classes_from_directories(["a/1.png", "b.png", "c.png"])
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_the_class_is_in_the_row_of_the_picture(tmp_path, encoding):
-    """Other columns and other pictures are passed over; quotes, blanks and ./ are understood."""
+def test_the_class_is_in_the_row_of_the_image(tmp_path, encoding):
+    """Other columns and other images are ignored; quotes, blanks and ./ are understood."""
     text = 'file,id,class\nb.png,1,cat\na/a.png,2,"dog, small"\n./c.png,3, cat \naway.png,4,cow\n'
-    found = table(tmp_path, text, encoding=encoding).classes_of(["a/a.png", "b.png", "c.png"])
+    found = table(tmp_path, text, encoding=encoding).read_classes(["a/a.png", "b.png", "c.png"])
     assert found == {"a/a.png": "dog, small", "b.png": "cat", "c.png": "cat"}
 
 
 @pytest.mark.parametrize(("separator", "found"), [("|", "grass"), ("", "grass|ice"), ("ss", "gra")])
 def test_the_class_ends_at_the_separator(tmp_path, separator, found):
-    classes = table(tmp_path, "file,class\na.png,grass|ice\n", separator).classes_of(["a.png"])
+    classes = table(tmp_path, "file,class\na.png,grass|ice\n", separator).read_classes(["a.png"])
     assert classes == {"a.png": found}
 
 
@@ -39,10 +39,10 @@ def test_the_class_ends_at_the_separator(tmp_path, separator, found):
     [
         (
             "file,kind\na.png,cat\n",
-            r'csv_class = "class": .*x.csv has no such column, only .\'file\', \'kind\'',
+            r'csv_class = "class": must be a column of .*x.csv, which has \[.file., .kind.\]',
         ),
-        ("name,class\na.png,cat\n", 'csv_file = "file": .* has no such column'),
-        ("", 'csv_file = "file": .* has no such column, only \\[\\]'),
+        ("name,class\na.png,cat\n", 'csv_file = "file": must be a column of'),
+        ("", r'csv_file = "file": must be a column of .*, which has \[\]'),
         ("file,class\nb.png,cat\n", 'csv = ".*x.csv": a.png has no row'),
         ("file,class\na.png,\n", "a.png has an empty class"),
         ("file,class\na.png\n", "a.png has an empty class"),
@@ -54,21 +54,21 @@ def test_the_class_ends_at_the_separator(tmp_path, separator, found):
 )
 def test_a_wrong_table_is_refused_in_one_line(tmp_path, text, says):
     with pytest.raises(DataError, match=says) as error:
-        table(tmp_path, text, separator="|").classes_of(["a.png"])
+        table(tmp_path, text, separator="|").read_classes(["a.png"])
     assert "\n" not in str(error.value)
 
 
 def test_a_table_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match='none.csv": cannot be read .*No such file'):
-        Table(tmp_path / "none.csv", "file", "class", "").classes_of(["a.png"])
+        Table(tmp_path / "none.csv", "file", "class", "").read_classes(["a.png"])
 
 
-def test_the_same_class_twice_is_no_harm(tmp_path):
-    assert table(tmp_path, "file,class\na.png,cat\na.png,cat\n").classes_of(["a.png"]) == {"a.png": "cat"}
+def test_the_same_class_twice_is_accepted(tmp_path):
+    assert table(tmp_path, "file,class\na.png,cat\na.png,cat\n").read_classes(["a.png"]) == {"a.png": "cat"}
 
 
 def test_accents_and_blanks_in_the_table_may_be_written_either_way(tmp_path):
     """A composed and a decomposed umlaut; a blank behind the comma of the header."""
     found = table(tmp_path, "file, class\n\u00c4rger.png, cat\nA\u0308pfel.png, dog\n")
     names = ["A\u0308rger.png", "\u00c4pfel.png"]
-    assert found.classes_of(names) == dict(zip(names, ["cat", "dog"], strict=True))
+    assert found.read_classes(names) == dict(zip(names, ["cat", "dog"], strict=True))

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from diffusion_jax.data.sources.base import DataError
-from diffusion_jax.data.sources.scan import scan, stamp
+from diffusion_jax.data.sources.scan import make_stamp, scan
 
 
 @pytest.fixture
@@ -19,17 +19,17 @@ def tree(tmp_path):
     return make
 
 
-def test_pictures_are_found_at_any_depth_whatever_the_case_of_their_ending(tree):
+def test_images_are_found_at_any_depth_whatever_the_case_of_their_ending(tree):
     names = ["a.png", "b.JPG", "c/d.jpeg", "c/d/e.WebP"]
     assert set(scan(tree(*names, "a.txt", "b.gif", "png", "c/e.png.bak"))) == set(names)
 
 
-def test_hidden_files_and_folders_are_passed_over(tree):
+def test_hidden_files_and_directories_are_ignored(tree):
     assert list(scan(tree("a.png", ".b.png", "._a.png", ".thumbs/c.png", "d/.e/f.png"))) == ["a.png"]
 
 
-def test_the_order_is_that_of_the_names_with_slashes(tree):
-    """Not that of the parts, nor that in which a disk lists them: "-" < "." < "/" < "0" < "B" < "a"."""
+def test_the_order_is_by_name_with_slashes(tree):
+    """Not by the parts of the names, and not as a disk lists them: "-" < "." < "/" < "0" < "B" < "a"."""
     names = ["a-b.png", "a.png", "a/b.png", "a0.png", "B.png", "b.png"]
     assert list(scan(tree(*reversed(names)))) == ["B.png", *(n for n in names if n != "B.png")]
 
@@ -44,38 +44,38 @@ def test_links_are_followed_but_not_in_a_circle(tree, tmp_path_factory):
     assert list(scan(root)) == ["a/b.png", "a/d.png", "linked/c.png"]
 
 
-def test_links_between_two_folders_count_no_picture_twice(tree):
+def test_links_between_two_directories_count_each_image_once(tree):
     root = tree("a/1.png", "b/2.png")
     (root / "a" / "l").symlink_to(root / "b")
     (root / "b" / "l").symlink_to(root / "a")
     assert len(scan(root)) == 2
 
 
-def test_a_pipe_is_no_picture(tree):
+def test_a_pipe_is_not_an_image(tree):
     root = tree("a.png")
     os.mkfifo(root / "b.png")
     assert list(scan(root)) == ["a.png"]
 
 
-def test_what_is_not_there_is_told_in_one_line(tree, tmp_path):
+def test_missing_images_are_reported_in_one_line(tree, tmp_path):
     root = tree("a/b.txt", "a/.c.png")
     for path, says in [
-        (tmp_path / "none", "there is no such folder"),
-        (root / "a" / "b.txt", "is no folder"),
-        (root, "holds no picture with a name in .png, .jpg, .jpeg, .webp"),
+        (tmp_path / "none", "does not exist"),
+        (root / "a" / "b.txt", "is not a directory"),
+        (root, "has no images; their names must end in .png, .jpg, .jpeg, .webp"),
     ]:
         with pytest.raises(DataError, match=f'path = "{path}": {says}') as error:
             scan(path)
         assert "\n" not in str(error.value)
 
 
-def test_a_link_to_nothing_is_left_to_the_budget(tree):
+def test_a_broken_link_is_listed(tree):
     root = tree("a.png")
     (root / "b.png").symlink_to(root / "none")
     assert scan(root)["b.png"] == (-1, 0)
 
 
-def test_a_folder_that_cannot_be_listed_is_named(tree, monkeypatch):
+def test_a_directory_that_cannot_be_listed_is_named(tree, monkeypatch):
     root = tree("a/b.png")
     listed = os.scandir
 
@@ -111,17 +111,17 @@ def renamed(root):
 
 
 @pytest.mark.parametrize("change", [grown, touched, added, deleted, renamed])
-def test_the_stamp_changes_with_every_picture(tree, change):
+def test_the_stamp_changes_with_every_image(tree, change):
     root = tree("a.png", "b.png")
     os.utime(root / "a.png", ns=(5, 5))
-    before = stamp(scan(root))
-    assert stamp(scan(root)) == before
+    before = make_stamp(scan(root))
+    assert make_stamp(scan(root)) == before
     change(root)
-    assert stamp(scan(root)) != before
+    assert make_stamp(scan(root)) != before
 
 
-def test_the_stamp_is_not_that_of_other_files(tree):
+def test_the_stamp_does_not_depend_on_other_files(tree):
     root = tree("a.png")
-    before = stamp(scan(root))
+    before = make_stamp(scan(root))
     tree("a.txt", ".b.png", "d/e.json")
-    assert stamp(scan(root)) == before
+    assert make_stamp(scan(root)) == before
