@@ -95,6 +95,8 @@ RAW = {
         "wants to call",
     ),
     "a name that is no text": (b"K\x01K\x02\x93.", "wants to call ?"),
+    "a module and a name that is no text": (text("os") + b"K\x02\x93.", "wants to call ?"),
+    "a name in a module that is no text": (b"K\x01" + text("system") + b"\x93.", "wants to call ?"),
     "a name with a line in it": (text("os\nerror: fine") + text("system") + b"\x93.", "wants to call 'os\\n"),
     "INST": (b"(ios\nsystem\n.", "wants to call os.system"),
     "OBJ": (b"(" + DICT + b"o.", "instruction OBJ"),
