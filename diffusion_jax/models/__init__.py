@@ -1,4 +1,4 @@
-"""Networks, in Flax Linen. A model is called as model.apply(params, x, time, labels, train=...)."""
+"""Networks in Flax Linen, called as model.apply(params, x, time, labels, train=...)."""
 
 from diffusion_jax.models.convnext_unet import ConvNeXtUNet
 from diffusion_jax.models.film_unet import FiLMUNet

@@ -1,36 +1,38 @@
-"""A U-Net of ConvNeXt blocks with additive time and class, as in github.com/okarthikb/diffusion.
+"""A U-Net of ConvNeXt blocks to which time and class are added, as in github.com/okarthikb/diffusion.
 
-Layer for layer the network of that project's DDPM on MNIST where `stem` is off and `attention` names every
-level. That form has two defects: the first block's norm sees a single channel and so erases the time and the
-class, and attention over all pixels of the finest level is most of its cost. The defaults mend both.
-ConvNeXt is of Liu et al. (2022); the layers start as PyTorch starts them.
+Layer for layer the network of that project's DDPM on MNIST if `stem` is off and `attention` lists every level.
+That form has two defects: the first block's norm sees a single channel and so erases the time and the class, and
+attention over all pixels of the finest level is most of its cost. The defaults correct both. ConvNeXt is by Liu
+et al. (2022). The layers have the initial values of PyTorch.
 """
 
+import dataclasses
 import functools
 
+import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.models.base import ImageNetwork, check_attention, even
 from diffusion_jax.models.layers import (
     Attention,
     GroupNorm,
     at_least_float32,
-    check_attention,
-    check_counts,
-    check_dtype,
     torch_conv3x3,
     torch_dense,
     torch_init,
-    with_guess,
 )
+from diffusion_jax.validation import integer, integers
+
+__all__ = ["ConvNeXtBlock", "ConvNeXtUNet", "DepthwiseConv", "Upsample", "interleaved_sinusoid"]
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise 7x7, time and class added; norm, convolution to expansion * width, GELU, norm, convolution.
+    """Depthwise 7x7, plus time and class; norm, convolution to expansion * width, GELU, norm, convolution.
 
-    The input is added, through a 1x1 convolution where the width changes.
+    The input is added, through a 1x1 convolution if the width changes.
     """
 
     width: int
@@ -39,7 +41,7 @@ class ConvNeXtBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, time: jax.Array, label: jax.Array | None) -> jax.Array:
-        """x [B, H, W, C] -> [B, H, W, width]; time and label are embeddings [B, E], label None for none."""
+        """x [B, H, W, C] -> [B, H, W, width]; time and label are embeddings [B, E]; label may be None."""
         channels, dtype = x.shape[-1], self.dtype
         bias = torch_dense(nn.silu(time), channels, dtype=dtype, name="time")
         if label is not None:
@@ -56,7 +58,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """A convolution of each channel by itself, size x size, at the input's resolution."""
+    """A convolution of each channel on its own, size x size, at the resolution of the input."""
 
     size: int
     dtype: jnp.dtype
@@ -81,19 +83,19 @@ def _grouped_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _banded_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The same as matrix products, one for each row of the kernel: on a CPU XLA's own is slow."""
+    """The same function as matrix products, one per row of the kernel: XLA's grouped convolution is slow on a CPU."""
     size, (height, width) = len(kernel), x.shape[1:3]
     before = size // 2
-    # One where pixel w of a row reads pixel u = w + j - before by tap j.
+    # 1 if pixel w of a row reads pixel u = w + j - before with tap j.
     reads = np.stack([np.eye(width, k=before - j) for j in range(size)])  # [j, u, w]
     bands = jnp.einsum("ijc,juw->icuw", kernel[:, :, 0], jnp.asarray(reads, x.dtype))
-    rows = jnp.pad(x, ((0, 0), (before, before), (0, 0), (0, 0))).transpose(3, 0, 1, 2)  # [C, B, H, W]
+    rows = einops.rearrange(jnp.pad(x, ((0, 0), (before, before), (0, 0), (0, 0))), "b h w c -> c b h w")
     parts = (jnp.einsum("cbhu,cuw->cbhw", rows[:, :, i : i + height], bands[i]) for i in range(size))
-    return functools.reduce(jnp.add, parts).transpose(1, 2, 3, 0)
+    return einops.rearrange(functools.reduce(jnp.add, parts), "c b h w -> b h w c")
 
 
 class Upsample(nn.Module):
-    """The transposed 3x3 convolution back to `shape` [B, H, W, C], from which `stride` came down."""
+    """The transposed 3x3 convolution back to `shape` [B, H, W, C], the input of the convolution with `stride`."""
 
     stride: int
     shape: tuple[int, ...]
@@ -101,7 +103,7 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        # (n - 1) stride + 1 pixels come back without padding at the end.
+        # Without padding at the end (n - 1) stride + 1 pixels come back.
         end = [self.shape[axis] - (x.shape[axis] - 1) * self.stride for axis in (1, 2)]
         init = torch_init(9 * self.shape[-1])
         return nn.ConvTranspose(
@@ -116,82 +118,57 @@ class Upsample(nn.Module):
         )(x)
 
 
-class ConvNeXtUNet(nn.Module):
-    """The ConvNeXt U-Net.
+class ConvNeXtUNet(ImageNetwork):
+    """The ConvNeXt U-Net, with the fields of every `ImageNetwork` and those below.
+
+    A label below 0 is embedded as zero.
 
     Attributes:
-      channels: width of each level, the finest first; the last is the middle's.
-      strides: of the convolution below each level but the last. Any size of picture is taken: a side n
+      channels: width of each level, the finest first; the last is the width of the middle.
+      strides: of the convolution below each level but the last. Images of any size are accepted: a side n
         becomes floor((n - 1)/stride) + 1, and n again on the way up.
-      last_width: what the finest level gives to the final block, where there are two or more.
-      attention: resolutions (the smaller side, in pixels) at whose levels attention follows the block.
-      expansion: of the width inside a block.
+      last_width: width of the finest level on the way up, if there are two levels or more.
+      attention: resolutions (the smaller side, in pixels) of the levels whose block is followed by attention.
+      expansion: the width inside a block is this multiple of its own.
       embedding_width: of time and class.
-      num_classes: 0 for an unconditional network. A label below 0 is embedded as zero.
-      stem: start with a 3x3 convolution to channels[0], so that the first block has channels to norm.
-      out_channels: 0 for as many as the input has.
-      learn_variance, self_condition: as in `UNet`.
-      time_scale, time_offset: the sines are those of position time * time_scale + time_offset. With T and 1
-        the times k/T are the positions 2 .. T + 1.
-      dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+      stem: start with a 3x3 convolution to channels[0], so that the first block has several channels to norm.
+      time_offset: the position of the sines is time * time_scale + time_offset. With T and 1 the times k/T are
+        the positions 2 .. T + 1.
+
+    >>> model = dj.models.ConvNeXtUNet(channels=(4, 8), strides=(2,), attention=(4,), num_classes=10)
+    >>> x, time, labels = jnp.zeros((2, 7, 7, 1)), jnp.full(2, 0.5), jnp.array([3, -1])
+    >>> params = jax.eval_shape(model.init, jax.random.key(0), x, time, labels)
+    >>> jax.eval_shape(model.apply, params, x, time, labels).shape
+    (2, 7, 7, 1)
     """
 
-    channels: tuple[int, ...] = (16, 32, 64, 128)
+    channels: tuple[int, ...] = dataclasses.field(default=(16, 32, 64, 128), metadata=integers(1))
     strides: tuple[int, ...] = (2, 2, 3)
-    last_width: int = 8
+    last_width: int = dataclasses.field(default=8, metadata=integer(1))
     attention: tuple[int, ...] = (7, 3)
-    expansion: int = 3
-    embedding_width: int = 112
-    num_classes: int = 0
+    expansion: int = dataclasses.field(default=3, metadata=integer(1))
+    embedding_width: int = dataclasses.field(default=112, metadata=even())
     stem: bool = True
-    out_channels: int = 0
-    learn_variance: bool = False
-    self_condition: bool = False
-    time_scale: float = 1000.0
     time_offset: float = 1.0
-    dtype: str = "float32"
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
-        """Raises ValueError where the settings don't fit together or `image_shape` (H, W, C) doesn't."""
-        if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"channels = {self.channels}: need at least one level, all positive")
+        super().check(image_shape)
         if len(self.strides) != len(self.channels) - 1 or min(self.strides, default=2) < 2:
             raise ValueError(
-                f"strides = {self.strides}: need one of at least 2 below each level but the last, "
-                f"{len(self.channels) - 1} for {len(self.channels)} levels"
+                f"strides = {self.strides}: must be {len(self.channels) - 1} integers >= 2, one below each level "
+                "but the last"
             )
-        if self.last_width < 1 or self.expansion < 1:
-            raise ValueError(f"last_width = {self.last_width}, expansion = {self.expansion}: must be at least 1")
-        if self.embedding_width < 2 or self.embedding_width % 2:
-            raise ValueError(f"embedding_width = {self.embedding_width}: must be positive and even")
-        check_counts(self.num_classes, self.out_channels)
-        check_dtype(self.dtype)
         check_attention(self.attention, self.sides(min(image_shape[:2])))
 
     def sides(self, side: int) -> list[int]:
-        """The side of each level's pictures."""
+        """Returns the side of the images of each level."""
         sides = [side]
         for stride in self.strides:
             sides.append((sides[-1] - 1) // stride + 1)
         return sides
 
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        time: jax.Array,
-        labels: jax.Array | None = None,
-        train: bool = False,
-        x0_hat: jax.Array | None = None,
-    ) -> jax.Array:
-        """The network's output, float32 [B, H, W, out_channels], for x [B, H, W, C], time [B], labels [B].
-
-        x0_hat and `learn_variance` are as in `UNet`.
-        """
-        self.check((x.shape[1], x.shape[2], x.shape[3]))
-        out_channels = (self.out_channels or x.shape[-1]) * (1 + self.learn_variance)
-        x = with_guess(x, x0_hat, self.self_condition)
-        dtype = jnp.dtype(self.dtype)
+    def compute(self, x: jax.Array, time: jax.Array, labels: jax.Array, out_channels: int, train: bool) -> jax.Array:
+        dtype = x.dtype
         embeddings = self._embed(time, labels, dtype)
         sides = self.sides(min(x.shape[1:3]))
 
@@ -200,7 +177,6 @@ class ConvNeXtUNet(nn.Module):
             attends = sides[level] in self.attention
             return self._attention(width, dtype, f"{name}_attention")(x) if attends else x
 
-        x = x.astype(dtype)
         if self.stem:
             x = torch_conv3x3(x, self.channels[0], dtype=dtype, name="stem")
         skips = []
@@ -216,15 +192,13 @@ class ConvNeXtUNet(nn.Module):
             skip = skips.pop()
             x = Upsample(stride, skip.shape, dtype, name=f"up{level}_sample")(x)
             x = block(jnp.concatenate([x, skip], axis=-1), width, level, f"up{level}")
-        x = ConvNeXtBlock(out_channels, self.expansion, dtype, name="final")(x, *embeddings)
-        return x.astype(at_least_float32(dtype))
+        return ConvNeXtBlock(out_channels, self.expansion, dtype, name="final")(x, *embeddings)
 
-    def _embed(self, time: jax.Array, labels: jax.Array | None, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array | None]:
-        """Time and class, [B, embedding_width] each."""
+    def _embed(self, time: jax.Array, labels: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array | None]:
+        """Time and class, [B, embedding_width] each; None for the class if there are no classes."""
         embedding = interleaved_sinusoid(time * self.time_scale + self.time_offset, self.embedding_width)
         if not self.num_classes:
             return embedding.astype(dtype), None
-        labels = jnp.full(time.shape, -1) if labels is None else labels
         normal = nn.initializers.normal(1.0)
         table = nn.Embed(self.num_classes, self.embedding_width, embedding_init=normal, name="classes")
         classes = jnp.where(labels[:, None] < 0, 0.0, table(jnp.maximum(labels, 0)))
@@ -243,9 +217,9 @@ class ConvNeXtUNet(nn.Module):
 
 
 def interleaved_sinusoid(position: jax.Array, width: int) -> jax.Array:
-    """sin(p w_k), cos(p w_k) side by side for w_k = 1e-4^(2k/width), k = 1 .. width/2; [B] -> [B, width]."""
+    """sin(p w_k), cos(p w_k) in turn for w_k = 1e-4^(2k/width), k = 1 .. width/2; [B] -> [B, width]."""
     position = jnp.asarray(position)
     position = position.astype(at_least_float32(position.dtype))
     frequency = jnp.asarray(1e-4 ** (2 * np.arange(1, width // 2 + 1) / width), position.dtype)
     angle = position[:, None] * frequency
-    return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(len(position), width)
+    return einops.rearrange([jnp.sin(angle), jnp.cos(angle)], "pair b k -> b (k pair)")

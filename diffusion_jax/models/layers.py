@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,19 +24,19 @@ def zero_dense(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
 
 
 def torch_dense(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
-    """A dense layer, or a 1x1 convolution, that starts as PyTorch's does."""
+    """A dense layer, or a 1x1 convolution, with the initial values of PyTorch."""
     init = torch_init(x.shape[-1])
     return nn.Dense(features, kernel_init=init, bias_init=init, **kwargs)(x)
 
 
 def torch_conv3x3(x: jax.Array, features: int, **kwargs: Any) -> jax.Array:
-    """A 3x3 convolution, padded by 1 on all sides, that starts as PyTorch's does."""
+    """A 3x3 convolution, padded by 1 on all sides, with the initial values of PyTorch."""
     init = torch_init(9 * x.shape[-1])
     return Conv3x3(features, kernel_init=init, bias_init=init, **kwargs)(x)
 
 
 def torch_init(fan_in: int) -> Callable[..., jax.Array]:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): how PyTorch starts the weight and the bias of its layers."""
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): the initial weights and biases of PyTorch's layers."""
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
         bound = fan_in**-0.5
@@ -44,55 +45,36 @@ def torch_init(fan_in: int) -> Callable[..., jax.Array]:
     return init
 
 
-def check_counts(num_classes: int, out_channels: int) -> None:
-    """Raises ValueError for less than none."""
-    if num_classes < 0 or out_channels < 0:
-        raise ValueError(f"num_classes = {num_classes}, out_channels = {out_channels}: must not be negative")
+def space_to_depth(x: jax.Array, patch: int) -> jax.Array:
+    """[B, H, W, C] -> [B, H/patch, W/patch, patch^2 C]: the pixels of each square, row by row, as channels.
 
-
-def with_guess(x: jax.Array, x0_hat: jax.Array | None, self_condition: bool) -> jax.Array:
-    """x, and where the network is self-conditioned its guess of x0 behind it, [B, H, W, 2 C].
-
-    Zeros stand for no guess (Chen et al. 2023, Sec. 3.2). The guess is clipped to the pictures' [-1, 1]: that
-    of eps-prediction near t = 1 is thousands of times x. Raises ValueError for one that is not wanted.
+    >>> space_to_depth(jnp.arange(4).reshape(1, 2, 2, 1), patch=2).tolist()
+    [[[[0, 1, 2, 3]]]]
     """
-    if not self_condition:
-        if x0_hat is not None:
-            raise ValueError("x0_hat: this network is not self-conditioned; use self_condition=True")
-        return x
-    guess = jnp.zeros_like(x) if x0_hat is None else jnp.clip(x0_hat, -1.0, 1.0).astype(x.dtype)
-    return jnp.concatenate([x, guess], axis=-1)
+    return einops.rearrange(x, "b (h i) (w j) c -> b h w (i j c)", i=patch, j=patch)
 
 
-def check_dtype(dtype: str) -> None:
-    """Raises ValueError for a dtype that networks do not compute in."""
-    if dtype not in ("float32", "bfloat16", "float64"):
-        raise ValueError(f'dtype = "{dtype}": use "float32" or "bfloat16"')
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        raise ValueError('dtype = "float64": needs JAX_ENABLE_X64=1; use "float32"')
+def depth_to_space(x: jax.Array, patch: int) -> jax.Array:
+    """The inverse of `space_to_depth` (Shi et al. 2016)."""
+    return einops.rearrange(x, "b h w (i j c) -> b (h i) (w j) c", i=patch, j=patch)
 
 
-def check_halved(levels: int, attention: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
-    """Raises ValueError where pictures (H, W, C) can't be halved for each level, or attention is at none."""
-    factor = 2 ** (levels - 1)
-    if image_shape[0] % factor or image_shape[1] % factor:
-        raise ValueError(
-            f"{levels} levels, so pictures must divide by {factor}, not {image_shape[0]}x{image_shape[1]}; "
-            "use fewer levels or another size"
-        )
-    check_attention(attention, [min(image_shape[:2]) // 2**level for level in range(levels)])
+def double_nearest(x: jax.Array) -> jax.Array:
+    """[B, H, W, C] -> [B, 2 H, 2 W, C] by nearest neighbour.
 
-
-def check_attention(attention: tuple[int, ...], sides: list[int]) -> None:
-    """Raises ValueError for a resolution that no level has."""
-    if not set(attention) <= set(sides):
-        raise ValueError(f"attention = {attention}: the levels have resolutions {sorted(sides)}")
+    >>> double_nearest(jnp.arange(2).reshape(1, 1, 2, 1))[0, ..., 0].tolist()
+    [[0, 0, 1, 1], [0, 0, 1, 1]]
+    """
+    return einops.repeat(einops.repeat(x, "b h w c -> b (h 2) w c"), "b h w c -> b h (w 2) c")
 
 
 def sinusoid(time: jax.Array, width: int, max_period: float = 10_000.0) -> jax.Array:
     """Sines, then cosines at width/2 frequencies from 1 to 1/max_period (Vaswani et al. 2017, Sec. 3.5).
 
-    `time` is [B] in units of DDPM steps; returns [B, width], float32 (float64 where the time is).
+    `time` is [B] in units of DDPM steps; returns [B, width], float32 (float64 if the time is).
+
+    >>> sinusoid(jnp.zeros(1), 4).tolist()
+    [[0.0, 0.0, 1.0, 1.0]]
     """
     time = jnp.asarray(time)
     time = time.astype(at_least_float32(time.dtype))
@@ -104,11 +86,12 @@ def sinusoid(time: jax.Array, width: int, max_period: float = 10_000.0) -> jax.A
 
 
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns float32 for narrower dtypes, and the dtype itself otherwise."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation with float32 statistics, whatever the compute dtype."""
+    """Group normalisation with float32 statistics in every compute dtype."""
 
     groups: int
     dtype: jnp.dtype = jnp.float32
@@ -122,7 +105,7 @@ class GroupNorm(nn.Module):
 
 
 class ClassEmbedding(nn.Module):
-    """A vector for each class, and one more for no class: what a label below 0 gets."""
+    """A vector for each class, and one more for labels below 0, which mean no class."""
 
     num_classes: int
     width: int
@@ -137,10 +120,12 @@ class Attention(nn.Module):
     """Multi-head self-attention over all positions, x + out(softmax(q k^T / sqrt(d)) v), q, k, v of norm(x).
 
     Attributes:
-      heads, head_channels: d is head_channels; their product need not be the width of x.
+      heads: number of heads.
+      head_channels: d, the channels per head; heads * head_channels may differ from the width of x.
       groups: of the norm.
-      qkv_bias: whether q, k and v have one.
-      layer, last_layer: before and after, called as layer(x, features, dtype=, name=).
+      qkv_bias: whether q, k and v have a bias.
+      layer: the layer of q, k and v, called as layer(x, features, dtype=, name=).
+      last_layer: the layer `out`, called likewise.
     """
 
     heads: int
@@ -153,13 +138,12 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        batch, height, width, channels = x.shape
-        inner = self.heads * self.head_channels
-        h = GroupNorm(self.groups, self.dtype, name="norm")(x)
-        split = (batch, height * width, self.heads, self.head_channels)
-        bias, dtype = self.qkv_bias, self.dtype
-        q, k, v = (self.layer(h, inner, use_bias=bias, dtype=dtype, name=n).reshape(split) for n in "qkv")
-        h = attend(q, k, v).reshape(batch, height, width, inner)
+        _, height, width, channels = x.shape
+        inner, dtype = self.heads * self.head_channels, self.dtype
+        h = GroupNorm(self.groups, dtype, name="norm")(x)
+        qkv = [self.layer(h, inner, use_bias=self.qkv_bias, dtype=dtype, name=name) for name in "qkv"]
+        h = attend(*(einops.rearrange(part, "b h w (n d) -> b (h w) n d", n=self.heads) for part in qkv))
+        h = einops.rearrange(h, "b (h w) n d -> b h w (n d)", h=height, w=width)
         return x + self.last_layer(h, channels, dtype=dtype, name="out")
 
 
