@@ -1,24 +1,19 @@
 """The fields of components and configs, each with its default and its line of the docstring."""
 
-import dataclasses
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import ml_collections
-import optax
 
 from diffusion_jax import models
 from diffusion_jax.config.components import ConfigError, Namespace, check_names
-from diffusion_jax.data import sources
-from diffusion_jax.process import predictions, schedules
+from diffusion_jax.config.defaults import NAMED, NAMELESS, with_defaults
+from diffusion_jax.config.optimizer import OptimizerSettings
 from diffusion_jax.run import Guidance, Sampling
-from diffusion_jax.runtime.mesh import MeshShape
-from diffusion_jax.sampling import grids, samplers
-from diffusion_jax.training import losses
-from diffusion_jax.training.loop import Plan
+from diffusion_jax.sampling import grids
 
 __all__ = ["ConfigField", "FieldDescription", "add_default", "config_fields", "describe_config", "describe_fields"]
 
@@ -93,16 +88,23 @@ def summarize(component: Any) -> str:
 def config_fields(config: ml_collections.ConfigDict | Mapping[str, Any]) -> list[ConfigField]:
     """All fields of a config: those that it sets, and the remaining ones of its components with their defaults.
 
-    Raises ConfigError if a component is unknown.
+    Sections that are unknown or name no component are left out. Raises ConfigError if a component is unknown.
+
+    >>> config_fields({"sampler": {"name": "DDIM"}})[1].path
+    'sampler.eta'
     """
-    values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
-    fields = []
-    for section, namespace in _COMPONENTS.items():
-        spec = values.get(section)
-        if isinstance(spec, Mapping) and "name" in spec:
-            fields += _component(spec, namespace, section, _EXTRA.get(section, ()))
-    for section, kind in (("train", Plan), ("mesh", MeshShape)):
-        fields += _values(values.get(section) or {}, describe_fields(kind), Namespace(models), section)
+    values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
+    known = {
+        section: spec
+        for section, spec in values.items()
+        if section in NAMELESS or (section in NAMED and isinstance(spec, Mapping) and "name" in spec)
+    }
+    filled, fields = with_defaults(known), []
+    for section in filter(filled.__contains__, [*NAMED, *NAMELESS]):
+        if section in NAMELESS:
+            fields += _fields(filled[section], section, Namespace(models), _lines(NAMELESS[section]))
+        else:
+            fields += _component_fields(filled[section], section, NAMED[section], "")
     return fields
 
 
@@ -114,8 +116,9 @@ def describe_config(config: ml_collections.ConfigDict | Mapping[str, Any], prefi
     """
     lines = []
     for path, value, line in config_fields(config):
-        lines.append(f"{prefix}{path} = {'(required)' if value is REQUIRED else repr(value)}")
-        lines += textwrap.wrap(_SENTENCE.split(line)[0], 110, initial_indent="    ", subsequent_indent="    ")
+        lines.append(f"{prefix}{path} = {value!r}")
+        sentence, indent = _SENTENCE.split(line)[0], " " * 6
+        lines += textwrap.wrap(sentence, 110, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     return lines
 
 
@@ -142,60 +145,35 @@ def add_default(config: ml_collections.ConfigDict, path: str) -> None:
     branch[name] = known[path]
 
 
-def _component(
-    spec: Mapping[str, Any], namespace: Namespace, path: str, extra: Sequence[FieldDescription] = (), line: str = ""
-) -> list[ConfigField]:
-    """The fields of the component that `spec` names, the name first."""
+def _component_fields(spec: Mapping[str, Any], path: str, namespace: Namespace, line: str) -> list[ConfigField]:
+    """The fields of a component, its name first; `line` describes the field that holds the component."""
     component = namespace.find(spec["name"], path, allow_code=True)
-    without = _FROM_ELSEWHERE.get(path, ())
-    fields = [field for field in [*describe_fields(component), *extra] if field.name not in without]
-    name = ConfigField(f"{path}.name", spec["name"], line or summarize(component))
-    return [name, *_values(spec, fields, namespace, path)]
+    lines = {"name": line or summarize(component)} | _lines(component) | _BESIDE.get(path, {})
+    return _fields(spec, path, Namespace(namespace.module), lines)
 
 
-def _values(
-    spec: Mapping[str, Any], fields: list[FieldDescription], namespace: Namespace, path: str
-) -> list[ConfigField]:
-    found = []
-    for name, _, default, line in fields:
-        value, inside = spec.get(name, default), f"{path}.{name}"
-        nested = Namespace(grids if name == "grid" else namespace.module)
-        if type(value).__name__ in nested.names() and dataclasses.is_dataclass(value):
-            value = {"name": type(value).__name__} | {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+def _fields(spec: Mapping[str, Any], path: str, namespace: Namespace, lines: Mapping[str, str]) -> list[ConfigField]:
+    """The fields of `spec`, those with `lines` first."""
+    fields = []
+    for name in [*filter(spec.__contains__, lines), *filter(lambda name: name not in lines, spec)]:
+        value, line = spec[name], lines.get(name, "")
         if isinstance(value, Mapping) and "name" in value:
-            found += _component(value, nested, inside, line=line)
+            nested = Namespace(grids) if name == "grid" else namespace
+            fields += _component_fields(value, f"{path}.{name}", nested, line)
         else:
-            found.append(ConfigField(inside, value, line))
-    return found
+            fields.append(ConfigField(f"{path}.{name}", tuple(value) if isinstance(value, list) else value, line))
+    return fields
 
 
-_GUIDANCE = {"scale": "guidance", "interval": "guidance_interval", "rescale": "guidance_rescale"}
-_SAMPLER_FIELDS = [
-    *(field for field in describe_fields(Sampling) if field.name not in ("sampler", "guidance")),
-    *(
-        field._replace(name=_GUIDANCE[field.name], default=1.0 if field.default is REQUIRED else field.default)
-        for field in describe_fields(Guidance)
-        if field.name in _GUIDANCE
-    ),
-]
-_OPTIMIZER_FIELDS = [
-    FieldDescription(
-        "lr_schedule",
-        "float | dict",
-        REQUIRED,
-        'learning rate by update: a number, or one of optax\'s schedules, dict(name="cosine_decay_schedule", ...).',
-    ),
-    FieldDescription("clip_norm", "float", 0.0, "largest norm of the gradient; 0 turns clipping off."),
-]
-_COMPONENTS = {
-    "data": Namespace(sources, sources.Dataset),
-    "model": Namespace(models),
-    "schedule": Namespace(schedules, schedules.Schedule),
-    "prediction": Namespace(predictions, predictions.Prediction),
-    "loss": Namespace(losses, losses.Loss),
-    "optimizer": Namespace(optax),
-    "sampler": Namespace(samplers, samplers.Sampler),
+def _lines(component: Callable[..., Any]) -> dict[str, str]:
+    return {field.name: field.line for field in describe_fields(component)}
+
+
+_GUIDANCE = _lines(Guidance)
+# Fields that a section has beside those of its component.
+_BESIDE = {
+    "optimizer": _lines(OptimizerSettings),
+    "sampler": _lines(Sampling)
+    | {f"guidance_{name}": line for name, line in _GUIDANCE.items()}
+    | {"guidance": _GUIDANCE["scale"]},
 }
-# Fields that a section has beside those of its component, and arguments that come from other sections.
-_EXTRA = {"sampler": _SAMPLER_FIELDS, "optimizer": _OPTIMIZER_FIELDS}
-_FROM_ELSEWHERE = {"loss": ("schedule", "prediction"), "optimizer": ("learning_rate",)}

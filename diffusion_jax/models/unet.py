@@ -63,7 +63,8 @@ class UNet(nn.Module):
       blocks: ResNet blocks a level on the way down (one more on the way up).
       attention: resolutions (the smaller side, in pixels) at whose level each block is followed by
         attention; the middle always has it.
-      heads: attention heads; or `head_channels`: channels a head, where that is positive.
+      heads: number of attention heads, if `head_channels` is 0.
+      head_channels: channels per attention head; 0 for the fixed number `heads`.
       scale_shift: the time scales and shifts the second norm (ADM) instead of adding to its input.
       num_classes: size of the class embedding; 0 for an unconditional network.
       dropout: rate, in training.
