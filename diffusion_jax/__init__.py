@@ -1,20 +1,23 @@
-"""Image diffusion in JAX: the public names. README.md gives a tour."""
+"""Image diffusion in JAX: the public names, each imported on first use. README.md gives a tour."""
 
-from diffusion_jax import figures, interop, models, oracles, verify
-from diffusion_jax.data import sources
-from diffusion_jax.process import forward, pixels, predictions, schedules, vlb
-from diffusion_jax.process.predictions import Denoised
-from diffusion_jax.run import Guidance, Network, Run, Sampling
-from diffusion_jax.runtime import images
-from diffusion_jax.sampling import editing, grids, guidance, likelihood, samplers
-from diffusion_jax.sampling.denoiser import clipped, denoiser
-from diffusion_jax.sampling.loop import sample
-from diffusion_jax.sampling.thresholding import dynamic_threshold
-from diffusion_jax.training import losses
-from diffusion_jax.training.state import TrainState
-from diffusion_jax.training.step import make_train_step
-from diffusion_jax.version import __version__
-from diffusion_jax.workdir import load, train
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from diffusion_jax import figures, interop, models, oracles, verify
+    from diffusion_jax.data import sources
+    from diffusion_jax.process import forward, pixels, predictions, schedules, vlb
+    from diffusion_jax.process.predictions import Denoised
+    from diffusion_jax.run import Guidance, Network, Run, Sampling
+    from diffusion_jax.runtime import images
+    from diffusion_jax.sampling import editing, grids, guidance, likelihood, samplers
+    from diffusion_jax.sampling.denoiser import clipped, denoiser
+    from diffusion_jax.sampling.loop import sample
+    from diffusion_jax.sampling.thresholding import dynamic_threshold
+    from diffusion_jax.training import losses
+    from diffusion_jax.training.state import TrainState
+    from diffusion_jax.training.step import make_train_step
+    from diffusion_jax.version import __version__
+    from diffusion_jax.workdir import load, train
 
 __all__ = [
     "Denoised",

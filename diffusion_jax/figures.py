@@ -1,8 +1,10 @@
-"""Figures of a run: what a person looks at to see what the network, the schedule and guidance do.
+"""Figures of a run: what the network, the schedule and guidance do, to look at.
 
-Each takes a `Run`; `**settings` are those of `Run.sample`: labels, steps, sampler, guidance, batch_size, ...
+Each function takes a `Run`. `**settings` are the keyword arguments of `Run.sample`: labels, steps, sampler, guidance,
+batch_size, ...
 """
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,58 +20,74 @@ from diffusion_jax.data.sources import DataError
 from diffusion_jax.process.forward import diffuse
 from diffusion_jax.process.pixels import to_float
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.run import Run
+from diffusion_jax.run import Guidance, Run
 from diffusion_jax.runtime import images
 from diffusion_jax.sampling.editing import slerp
 from diffusion_jax.sampling.loop import Frames
 
-__all__ = ["forward", "guidance", "held_out", "interpolation", "shown", "strip", "trajectory"]
+__all__ = ["forward", "guidance", "held_out_images", "interpolation", "normalize_states", "strip", "trajectory"]
 
 
 def trajectory(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **settings: Any) -> Frames:
-    """States of n pictures on their way from noise to data, [frames, n, H, W, C].
+    """States of n images between noise and data, [frames, n, H, W, C], normalized by `normalize_states`.
 
-    40 of them unless given, or all steps + 1 where these are fewer. x is as `shown` gives it. With
-    `keep_x0`, x0-hat of each too.
+    By default 40 states, or all steps + 1 if these are fewer. With `keep_x0`, x0-hat of each state too. Raises
+    ValueError if `frames` is below 2 or above steps + 1.
+
+    >>> key = jax.random.key(0)
+    >>> states = trajectory(dj.load("runs/digits"), key, 16, frames=9)  # doctest: +SKIP
+    >>> dj.images.save_animation(states.x, "trajectory.gif")  # doctest: +SKIP
     """
-    _, kept = run.sample(key, n, keep=_states(run, frames, 40, settings), **settings)
-    return kept._replace(x=shown(run.schedule, kept.x, kept.times))
+    _, kept = run.sample(key, n, keep=_number_of_states(run, frames, 40, settings), **settings)
+    return kept._replace(x=normalize_states(run.schedule, kept.x, kept.times))
 
 
 def strip(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **settings: Any) -> Image:
-    """How n pictures come out of noise: a column for each of `frames` times, x_t over x0-hat.
+    """Shows how n images emerge from noise: one column per time, x_t above x0-hat.
 
-    9 of them unless given, or all steps + 1 where these are fewer.
+    By default 9 columns, or all steps + 1 if these are fewer. Raises ValueError as `trajectory` does.
+
+    >>> key = jax.random.key(0)
+    >>> strip(dj.load("runs/digits"), key, 3, labels=[2, 5, 8]).save("strip.png")  # doctest: +SKIP
     """
-    kept = trajectory(run, key, n, frames=_states(run, frames, 9, settings), keep_x0=True, **settings)
-    return images.strip(kept.x, kept.x0, kept.times, _names(run, settings.get("labels")))
+    states = trajectory(run, key, n, frames=_number_of_states(run, frames, 9, settings), keep_x0=True, **settings)
+    return images.strip(states.x, states.x0, states.times, _captions(run, settings.get("labels")))
 
 
 def forward(run: Run, key: jax.Array, x0: np.ndarray, *, frames: int = 9, labels: ArrayLike | None = None) -> Image:
-    """How pictures x0, [N, H, W, C] in [-1, 1], drown in noise: a column for each of `frames` times.
+    """Shows images x0, [N, H, W, C] in [-1, 1], noised to `frames` evenly spaced times, one column per time.
 
-    The noise is the same along a row. `held_out` gives real pictures.
+    The noise is the same along a row. `held_out_images` gives real images. Raises ValueError if `frames` is below 2.
+
+    >>> key = jax.random.key(0)
+    >>> run = dj.load("runs/digits")  # doctest: +SKIP
+    >>> x0, labels = held_out_images(run, 4)  # doctest: +SKIP
+    >>> forward(run, key, x0, labels=labels).save("forward.png")  # doctest: +SKIP
     """
-    times, eps = np.linspace(0, 1, _checked(frames)), jnp.asarray(run.noise(key, len(x0)))
+    _check_frames(frames)
+    times, eps = np.linspace(0, 1, frames), jnp.asarray(run.noise(key, len(x0)))
     x = np.stack([diffuse(run.schedule, jnp.asarray(x0), t, eps) for t in times])
-    return images.strip(shown(run.schedule, x, times), times=times, labels=_names(run, labels))
+    return images.strip(normalize_states(run.schedule, x, times), times=times, labels=_captions(run, labels))
 
 
-def held_out(run: Run, n: int, allow_code: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
-    """n held-out pictures from all over the run's data, [n, H, W, C] in [-1, 1], and their labels, [n].
+def held_out_images(run: Run, n: int, allow_code: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+    """n evenly spaced held-out images of the run's data, [n, H, W, C] in [-1, 1], and their labels, [n] or None.
 
-    Raises DataError where the data cannot be had any more, are of another shape or are fewer.
+    Raises DataError if the data are missing, have another shape or are fewer than n.
+
+    >>> n = 4
+    >>> x0, labels = held_out_images(dj.load("runs/digits"), n)  # doctest: +SKIP
     """
     if "data" not in run.config:
-        raise DataError("the run does not say what its data are; show pictures of your own")
+        raise DataError("run.config has no data section; use images of your own")
     _, source = build_dataset(run.config, allow_code).open()
     if source.image_shape != run.network.image_shape:
         raise DataError(
-            f"the run's data are now {source.image_shape}, the network was trained on "
-            f"{run.network.image_shape}; put the data back"
+            f"the run's data have images of {source.image_shape}, the network was trained on "
+            f"{run.network.image_shape}; restore the data"
         )
     if not 1 <= n <= len(source):
-        raise DataError(f"{n} pictures: the data have {len(source)} held-out ones; use 1 to so many")
+        raise DataError(f"n = {n}: must be from 1 to {len(source)}, the number of held-out images")
     rows = [source.rows[int(i)] for i in np.linspace(0, len(source) - 1, n)]
     x = np.asarray(to_float(jnp.stack([row["image"] for row in rows])))
     return x, np.array([row["label"] for row in rows]) if source.num_classes else None
@@ -78,19 +96,23 @@ def held_out(run: Run, n: int, allow_code: bool = False) -> tuple[np.ndarray, np
 def interpolation(
     run: Run, key: jax.Array, n: int, *, frames: int = 9, progress: bool = False, **settings: Any
 ) -> Image:
-    """Pictures from noises on the arc between two, by `editing.slerp`: n rows of `frames` columns.
+    """Shows images generated from noises on the arc between two (`editing.slerp`): n rows of `frames` columns.
 
-    Row i goes from the noise of picture 2i of `key` to that of 2i + 1; what a sampler adds on the way is
-    the same along a row.
+    Row i goes from the noise of image 2i of `key` to the noise of image 2i + 1. Noise that the sampler adds is the
+    same along a row. Raises ValueError if `frames` is below 2.
+
+    >>> key = jax.random.key(0)
+    >>> interpolation(dj.load("runs/digits"), key, 3, labels=[0, 3, 7]).save("interpolation.png")  # doctest: +SKIP
     """
-    weights, noise = np.linspace(0, 1, _checked(frames)), run.noise(key, 2 * n)
-    # Column by column: a picture's index, and so its noise on the way, is that of its row.
+    _check_frames(frames)
+    weights, noise = np.linspace(0, 1, frames), run.noise(key, 2 * n)
+    # Column by column: the index of an image, and so its noise on the way, is the index of its row.
     x = [
         run.sample(key, n, noise=slerp(noise[0::2], noise[1::2], weight), **settings)
-        for weight in _watched(weights, progress)
+        for weight in _progress_bar(weights, progress)
     ]
     columns = [f"{weight:.3g}" for weight in weights.tolist()]
-    return images.table(np.stack(x, 1), _names(run, settings.get("labels")), columns)
+    return images.table(np.stack(x, 1), _captions(run, settings.get("labels")), columns)
 
 
 def guidance(
@@ -99,54 +121,68 @@ def guidance(
     scales: Sequence[float] = (0, 1, 2, 4),
     *,
     labels: ArrayLike | None = None,
+    guidance: Guidance | None = None,
     progress: bool = False,
     **settings: Any,
 ) -> Image:
-    """What the scale of guidance does: a row for each class, a column for each scale.
+    """Shows the effect of the guidance scale: one row per class, one column per scale.
 
-    The noise is the same along a row. `labels` are the classes, the first ten unless given.
+    The noise is the same along a row. `labels` are the classes of the rows, by default the first ten; `guidance`
+    gives the interval, the rescale factor and the weaker run, by default the run's own.
+
+    Raises ValueError if the network has no classes or a scale is not finite.
+
+    >>> key = jax.random.key(0)
+    >>> guidance(dj.load("runs/digits"), key, (0, 1, 4), labels=[2, 3]).save("guidance.png")  # doctest: +SKIP
     """
     classes = run.network.num_classes
     if not classes:
-        raise ValueError("guidance: this network was trained without classes, there is nothing to guide")
+        raise ValueError("guidance: this network was trained without classes; use a class-conditional run")
     if not len(scales) or not np.isfinite(scales).all():
-        raise ValueError(f"scales = {list(scales)}: give at least one, all finite, such as 0, 1, 2, 4")
+        raise ValueError(f"scales = {list(scales)}: must be one or more finite numbers, such as 0, 1, 2, 4")
     rows = np.arange(min(classes, 10)) if labels is None else np.asarray(labels)
+    names = _captions(run, rows)
+    base = guidance or (settings.get("sampling") or run.sampling).guidance
     x = [
-        run.sample(key, len(rows), labels=rows, guidance=float(scale), **settings)
-        for scale in _watched(scales, progress)
+        run.sample(key, len(rows), labels=rows, guidance=dataclasses.replace(base, scale=float(scale)), **settings)
+        for scale in _progress_bar(scales, progress)
     ]
-    return images.table(np.stack(x, 1), _names(run, rows), [f"w = {scale:g}" for scale in scales])
+    return images.table(np.stack(x, 1), names, [f"w = {scale:g}" for scale in scales])
 
 
-def shown(schedule: Schedule, x: ArrayLike, times: ArrayLike) -> np.ndarray:
-    """States x [K, N, H, W, C] at `times`, [K], divided by sqrt(alpha^2 + sigma^2) where that is above 1.
+def normalize_states(schedule: Schedule, x: ArrayLike, times: ArrayLike) -> np.ndarray:
+    """Divides states x, [K, N, H, W, C] at `times`, [K], by sqrt(alpha^2 + sigma^2) if that is above 1.
 
-    Else Karras' noise of deviation 80 would be black and white.
+    Otherwise noise of standard deviation 80, as in Karras' schedule, would be displayed in black and white.
+
+    >>> float(normalize_states(dj.schedules.RectifiedFlow(), np.ones((1, 1, 2, 2, 1)), [0.5]).max())
+    1.0
     """
-    deviation = np.hypot(schedule.alpha(times), schedule.sigma(times))
-    return np.asarray(x) / np.maximum(deviation, 1).reshape(-1, 1, 1, 1, 1)
+    std = np.hypot(schedule.alpha(times), schedule.sigma(times))
+    return np.asarray(x) / np.maximum(std, 1).reshape(-1, 1, 1, 1, 1)
 
 
-def _states(run: Run, frames: int | None, usual: int, settings: dict[str, Any]) -> int:
-    """`frames`, checked; unless given the `usual` number, or all states where these are fewer."""
-    times = (settings.get("steps") or run.sampling.steps) + 1
-    return min(usual, times) if frames is None else _checked(frames, times)
-
-
-def _checked(frames: int, times: int | None = None) -> int:
-    if frames < 2:
-        raise ValueError(f"frames = {frames}: show at least two")
-    if times is not None and frames > times:
-        raise ValueError(f"frames = {frames}: {times - 1} steps have only {times} times; use at most so many")
+def _number_of_states(run: Run, frames: int | None, default: int, settings: dict[str, Any]) -> int:
+    """`frames` if it is possible with the steps; otherwise raises ValueError. None: `default` or all states."""
+    times = (settings.get("steps") or (settings.get("sampling") or run.sampling).steps) + 1
+    if frames is None:
+        return min(default, times)
+    _check_frames(frames)
+    if frames > times:
+        raise ValueError(f"frames = {frames}: {times - 1} steps have {times} times; use at most {times}")
     return frames
 
 
-def _names(run: Run, labels: ArrayLike | None) -> list[str] | None:
+def _check_frames(frames: int) -> None:
+    if frames < 2:
+        raise ValueError(f"frames = {frames}: must be an integer >= 2")
+
+
+def _captions(run: Run, labels: ArrayLike | None) -> list[str] | None:
     return None if labels is None else [run.class_name(label) for label in np.asarray(labels)]
 
 
-def _watched(columns: Iterable, progress: bool) -> Iterable:
+def _progress_bar(columns: Iterable, progress: bool) -> Iterable:
     return tqdm.tqdm(columns, unit="column", disable=not progress)
 
 

@@ -1,4 +1,6 @@
-"""Figures of a run, each compared with pictures that are known otherwise."""
+"""Figures of a run, each compared with images that are known otherwise."""
+
+import dataclasses
 
 import jax
 import numpy as np
@@ -16,7 +18,7 @@ NAMES = tuple("abcdefghij")
 
 
 def a_run(devices, schedule=dj.schedules.Cosine(50), num_classes=10, shape=(8, 8, 1), **config) -> Run:
-    """Of a "network" that is a fixed function of each picture; DDIM, which adds no noise."""
+    """Of a "network" that is a fixed function of each image; DDIM, which adds no noise."""
     network = Network(AFFINE, schedule, dj.predictions.V(), shape, num_classes)
     params = {"w": np.float32(0.3), "u": np.float32(0.1), "classes": np.linspace(-0.9, 0.9, 11, dtype="f4")}
     settings = Sampling(dj.samplers.DDIM(), steps=4)
@@ -45,12 +47,12 @@ def test_a_strip_ends_in_the_samples_and_begins_with_noise(devices):
 
 
 @pytest.mark.parametrize(("given", "states"), [({"steps": 45}, 40), ({"frames": 3}, 3)])
-def test_states_are_40_or_as_many_as_asked_for(given, states, devices):
+def test_states_are_40_or_the_number_asked_for(given, states, devices):
     assert figures.trajectory(a_run(devices), key(), 2, **given).x.shape == (states, 2, 8, 8, 1)
 
 
 @pytest.mark.parametrize("schedule", [dj.schedules.Cosine(50), dj.schedules.RectifiedFlow()], ids=str)
-def test_forward_is_the_mixture_of_picture_and_noise(schedule, devices):
+def test_forward_is_the_mixture_of_image_and_noise(schedule, devices):
     run = a_run(devices, schedule)
     x0 = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 1)).astype(np.float32)
     eps = run.noise(key(), 2)
@@ -65,19 +67,19 @@ def test_states_of_more_than_unit_variance_are_scaled_down(devices):
     schedule = dj.schedules.Karras()
     eps = a_run(devices).noise(key(), 2)
     states = np.stack([80 * eps, 0.5 * eps])
-    scaled = figures.shown(schedule, states, np.array([1.0, 0.0]))
+    scaled = figures.normalize_states(schedule, states, np.array([1.0, 0.0]))
     np.testing.assert_allclose(scaled, np.stack([eps, 0.5 * eps]), rtol=1e-3)
-    flow = figures.shown(dj.schedules.RectifiedFlow(), states, np.array([0.5, 0.2]))
+    flow = figures.normalize_states(dj.schedules.RectifiedFlow(), states, np.array([0.5, 0.2]))
     np.testing.assert_array_equal(flow, states)
 
 
-def test_held_out_pictures_are_those_of_the_data(devices):
-    x, labels = figures.held_out(a_run(devices), 180)
+def test_held_out_images_are_those_of_the_data(devices):
+    x, labels = figures.held_out_images(a_run(devices), 180)
     _, source = Digits().open()
     assert x.dtype == np.float32
     np.testing.assert_array_equal(dj.pixels.to_uint8(x), [row["image"] for row in source.rows])
     np.testing.assert_array_equal(labels, [row["label"] for row in source.rows])
-    few, their = figures.held_out(a_run(devices), 3)
+    few, their = figures.held_out_images(a_run(devices), 3)
     np.testing.assert_array_equal(few[[0, -1]], x[[0, -1]])
     np.testing.assert_array_equal(their[[0, -1]], labels[[0, -1]])
 
@@ -85,23 +87,23 @@ def test_held_out_pictures_are_those_of_the_data(devices):
 @pytest.mark.parametrize(
     ("n", "changed", "message"),
     [
-        (181, {}, "181 pictures: the data have 180 held-out ones; use 1 to so many"),
-        (0, {}, "0 pictures"),
-        (1, {"shape": (4, 4, 1)}, r"now \(8, 8, 1\), the network was trained on \(4, 4, 1\)"),
+        (181, {}, "n = 181: must be from 1 to 180, the number of held-out images"),
+        (0, {}, "n = 0: must be from 1 to 180"),
+        (1, {"shape": (4, 4, 1)}, r"images of \(8, 8, 1\), the network was trained on \(4, 4, 1\)"),
         (1, {"data": {"name": "NPZ", "path": "gone.npz"}}, "gone.npz"),
     ],
 )
-def test_data_that_are_gone_or_other_are_told_in_one_line(n, changed, message, devices):
+def test_missing_or_changed_data_are_refused_in_one_line(n, changed, message, devices):
     with pytest.raises((DataError, OSError), match=message) as error:
-        figures.held_out(a_run(devices, **changed), n)
+        figures.held_out_images(a_run(devices, **changed), n)
     assert "\n" not in str(error.value)
 
 
 def test_a_run_without_a_config_has_no_data(devices):
     run = a_run(devices)
     run.config.clear()
-    with pytest.raises(DataError, match="does not say what its data are"):
-        figures.held_out(run, 1)
+    with pytest.raises(DataError, match="run.config has no data section"):
+        figures.held_out_images(run, 1)
 
 
 def test_interpolation_goes_from_one_sample_to_the_next(devices):
@@ -111,8 +113,8 @@ def test_interpolation_goes_from_one_sample_to_the_next(devices):
     assert_same_figure(figures.interpolation(run, key(), 3, frames=2, labels=[4, 5, 6]), expected)
 
 
-def test_what_the_sampler_adds_is_the_same_along_a_row(devices, monkeypatch):
-    """With one start for a whole row, a stochastic sampler gives one picture."""
+def test_the_noise_of_the_sampler_is_the_same_along_a_row(devices, monkeypatch):
+    """With one start for a whole row, a stochastic sampler gives one image."""
     monkeypatch.setattr(figures, "slerp", lambda a, b, weight: a)
     run = a_run(devices, num_classes=0)
     figure = figures.interpolation(run, key(), 2, frames=3, sampler=dj.samplers.DDPM())
@@ -132,6 +134,18 @@ def test_guidance_has_the_unconditional_and_the_conditional_model_in_their_colum
     assert_same_figure(figure, dj.images.table(x, ["a", "j", "e"], ["w = 0", "w = 1", "w = 1"]))
 
 
+def test_guidance_keeps_its_interval_and_takes_another(devices):
+    run, rows = a_run(devices), np.array([2, 7])
+    guided = dj.Guidance(1.0, interval=(0.5, 2.0))
+    x = run.sample(key(), 2, labels=rows, guidance=dj.Guidance(3.0, interval=(0.5, 2.0)))
+    expected = dj.images.table(x[:, None], ["c", "h"], ["w = 3"])
+    assert_same_figure(figures.guidance(run, key(), [3], labels=rows, guidance=guided), expected)
+    sampling = dataclasses.replace(run.sampling, guidance=guided)
+    assert_same_figure(figures.guidance(run, key(), [3], labels=rows, sampling=sampling), expected)
+    plain = figures.guidance(run, key(), [3], labels=rows)
+    assert (np.asarray(plain) != np.asarray(expected)).any()
+
+
 def test_guidance_shows_the_first_ten_classes_at_four_scales(devices):
     with_names = figures.guidance(a_run(devices), key())
     assert with_names.height == 2 + 14 + 10 * 42
@@ -141,15 +155,15 @@ def test_guidance_shows_the_first_ten_classes_at_four_scales(devices):
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda run: figures.trajectory(run, key(), 2, frames=6), "frames = 6: 4 steps have only 5 times"),
-        (lambda run: figures.strip(run, key(), 2, frames=4, steps=2), "frames = 4: 2 steps have only 3"),
-        (lambda run: figures.strip(run, key(), 2, frames=1), "frames = 1: show at least two"),
+        (lambda run: figures.trajectory(run, key(), 2, frames=6), "frames = 6: 4 steps have 5 times; use at most 5"),
+        (lambda run: figures.strip(run, key(), 2, frames=4, steps=2), "frames = 4: 2 steps have 3"),
+        (lambda run: figures.strip(run, key(), 2, frames=1), "frames = 1: must be an integer >= 2"),
         (lambda run: figures.strip(run, key(), 2, steps=0), "steps = 0"),
         (lambda run: figures.forward(run, key(), np.zeros((1, 8, 8, 1)), frames=1), "frames = 1"),
         (lambda run: figures.interpolation(run, key(), 2, frames=0), "frames = 0"),
         (lambda run: figures.interpolation(run, key(), 0), "n = 0"),
-        (lambda run: figures.guidance(run, key(), []), r"scales = \[\]: give at least one"),
-        (lambda run: figures.guidance(run, key(), [1, np.inf]), "all finite"),
+        (lambda run: figures.guidance(run, key(), []), r"scales = \[\]: must be one or more finite numbers"),
+        (lambda run: figures.guidance(run, key(), [1, np.inf]), "finite numbers"),
         (lambda run: figures.guidance(run, key(), labels=[10]), "labels contain 10"),
     ],
 )

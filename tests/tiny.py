@@ -96,3 +96,10 @@ class Learned(Affine):
         seen = x if x0_hat is None else x + params["guess"] / params["w"] * x0_hat
         output = super().apply(params, seen, time, labels)
         return jnp.concatenate([output, jnp.full_like(x, params["f"])], axis=-1)
+
+
+class Numbered(Affine):
+    """The network of three numbers with its number of classes set by the config."""
+
+    def __init__(self, num_classes: int):
+        self.num_classes = num_classes

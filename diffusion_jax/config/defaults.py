@@ -17,7 +17,7 @@ from diffusion_jax.sampling import grids, samplers
 from diffusion_jax.training import losses
 from diffusion_jax.training.loop import Plan
 
-_NAMED = {
+NAMED = {
     "data": Namespace(sources, sources.Dataset),
     "model": Namespace(models),
     "schedule": Namespace(schedules, schedules.Schedule),
@@ -26,7 +26,7 @@ _NAMED = {
     "optimizer": Namespace(optax),
     "sampler": Namespace(samplers, samplers.Sampler),
 }
-_NAMELESS = {"train": Plan, "mesh": MeshShape}
+NAMELESS = {"train": Plan, "mesh": MeshShape}
 # Fields that a section has beside those of its component.
 _SETTINGS = {name: value for name, value in vars(Sampling()).items() if name not in ("sampler", "guidance")}
 _GUIDANCE = {"guidance": 1.0, "guidance_interval": Guidance(1.0).interval, "guidance_rescale": Guidance(1.0).rescale}
@@ -43,10 +43,10 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     filled: dict[str, Any] = {}
     for section, spec in {"mesh": {}, **config}.items():
-        if section in _NAMELESS:
-            filled[section] = _fill(spec, _defaults(_NAMELESS[section]), None)
+        if section in NAMELESS:
+            filled[section] = _fill(spec, _defaults(NAMELESS[section]), None)
         else:
-            filled[section] = _fill_named(spec, _NAMED[section], _BESIDE.get(section, {}))
+            filled[section] = _fill_named(spec, NAMED[section], _BESIDE.get(section, {}))
     return filled
 
 

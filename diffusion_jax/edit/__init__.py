@@ -1,1 +1,1 @@
-"""Editing pictures with a trained run: the tasks of `python -m diffusion_jax.edit`."""
+"""Editing images with a trained run: the tasks of `diffusion-jax edit`."""

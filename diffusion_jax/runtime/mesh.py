@@ -20,7 +20,11 @@ _MIN_SPLIT_SIZE = 2**12
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape(Checked):
-    """Number of devices along each axis; `data=-1` takes all devices that `fsdp` leaves.
+    """Number of devices along each axis of the mesh.
+
+    Attributes:
+      data: devices that share a batch; -1 for all devices that `fsdp` leaves.
+      fsdp: devices that share a batch and also split the parameters, their average and the optimizer's state.
 
     >>> make_mesh(MeshShape(data=1, fsdp=1), jax.devices()[:1]).axis_names
     ('data', 'fsdp')

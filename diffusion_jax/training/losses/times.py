@@ -82,6 +82,10 @@ class StratifiedTimes(Times):
 class LogNormalTimes(Times):
     """log(sigma/alpha) normal with `mean` and `std` (Karras et al. 2022, Table 1), clipped to the schedule's range.
 
+    Attributes:
+      mean: mean of log(sigma/alpha).
+      std: standard deviation of log(sigma/alpha).
+
     >>> LogNormalTimes(std=0.5).draw(jax.random.key(0), dj.schedules.Karras(), 4).shape
     (4,)
     """

@@ -51,6 +51,9 @@ class Uniform(Weighting):
 class MinSNR(Weighting):
     """min(SNR, gamma) on the squared error of x0, for every prediction type (Hang et al. 2023, Sec. 3.4).
 
+    Attributes:
+      gamma: the largest weight.
+
     >>> MinSNR(5.0)(dj.predictions.X0(), jnp.array([0.0, 4.0])).tolist()
     [1.0, 5.0]
     """
@@ -66,6 +69,9 @@ class EDM(Weighting):
     """(s^2 + d^2)/(s d)^2 on the squared error of x0 (Karras et al. 2022, Table 1).
 
     With s = sigma/alpha and d = `sigma_data`.
+
+    Attributes:
+      sigma_data: the standard deviation of the data.
 
     >>> EDM(0.5)(dj.predictions.X0(), jnp.float32(0.0)).item()
     5.0
@@ -83,6 +89,9 @@ class Sigmoid(Weighting):
 
     This is the weight of an error at its log-SNR. The factor -d(log_snr)/dt of the papers, how often each log-SNR
     is drawn, belongs to the times and the schedule.
+
+    Attributes:
+      bias: the log-SNR at which the weight is 1/2; a larger one puts weight on less noise.
 
     >>> Sigmoid()(dj.predictions.Eps(), jnp.float32(0.0)).item()
     0.5

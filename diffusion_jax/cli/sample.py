@@ -1,0 +1,175 @@
+"""Generates images from a run, or figures of how it generates them.
+
+    diffusion-jax sample --workdir runs/digits --num_samples 64 --steps 20 --out samples.png
+    diffusion-jax sample --workdir runs/digits --labels 3,5 --sampler "DDIM(eta=0.5)" --guidance 2 --out digits.npz
+    diffusion-jax sample --workdir runs/digits --show animation --out trajectory.gif
+
+--show chooses the output:
+
+    grid           images, each under its class. The ending of --out chooses the format: .png is a grid, .npz holds
+                   the arrays `image` (uint8) and `label`, no ending makes a directory of PNG files
+    strip          how images emerge from noise: one column per time, x_t above the network's estimate of x0
+    animation      the same as a moving grid, .gif or .webp
+    forward        how held-out images of the run's data are noised: one column per time
+    interpolation  from the noise of image 0 to the noise of image 1, from 2 to 3, ..., by slerp: one row per pair
+    guidance       one row per class, one column per guidance scale; the noise is the same along a row
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from absl.flags import FlagValues
+
+import diffusion_jax as dj
+from diffusion_jax.cli import flags
+from diffusion_jax.cli.command import Command, Flag
+
+if TYPE_CHECKING:
+    import jax
+
+    from diffusion_jax.run import Guidance, Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """A value of --show: the flags that apply to it, the endings of --out and the default of --num_samples."""
+
+    flags: tuple[str, ...]
+    endings: tuple[str, ...] = (".png",)
+    num_samples: int = 4
+
+
+_GUIDANCE = ("guidance_interval", "guidance_rescale", "weaker")
+_SAMPLING = ("labels", "steps", "sampler", "grid", "clip", "threshold", "batch_size", *_GUIDANCE)
+SHOWS = {
+    "grid": Show((*_SAMPLING, "num_samples", "guidance"), (".png", ".npz", ""), num_samples=64),
+    "strip": Show((*_SAMPLING, "num_samples", "guidance", "frames")),
+    "animation": Show((*_SAMPLING, "num_samples", "guidance", "frames"), (".gif", ".webp"), num_samples=16),
+    "forward": Show(("num_samples", "frames")),
+    "interpolation": Show((*_SAMPLING, "num_samples", "guidance", "frames")),
+    "guidance": Show((*_SAMPLING, "scales")),
+}
+
+
+def run(options: FlagValues) -> None:
+    show = SHOWS[options.show]
+    n = show.num_samples if options.num_samples is None else options.num_samples
+    check_flags(options, n)
+    out = flags.parse_out(options.out or f"samples{show.endings[0]}", show.endings)
+    settings = flags.set_flags(options, ("steps", "clip", "threshold", "batch_size", "frames", "sampler", "grid"))
+    if options.scales is not None:
+        settings["scales"] = flags.parse_numbers("scales", options.scales, float)
+    guidance = parse_guidance(options)
+    loaded = flags.load_run(options)
+    settings |= choose_guidance(options, loaded, guidance)
+    flags.make_parent(out)
+    write(options, loaded, n, out, settings)
+    print(f"{n} images in {out}" if options.show == "grid" else f"{options.show} in {out}")
+
+
+def write(options: FlagValues, loaded: "Run", n: int, out: Path, settings: dict[str, Any]) -> None:
+    """Generates what --show asks for and writes it to `out`."""
+    import jax
+
+    key = jax.random.key(options.seed)
+    if options.show == "forward":
+        x0, labels = dj.figures.held_out_images(loaded, n, options.allow_code)
+        dj.images.save(dj.figures.forward(loaded, key, x0, labels=labels, **settings), out)
+    elif options.show == "guidance":
+        classes = None if options.labels is None else choose_labels(options, loaded, len(options.labels))
+        if classes is None and options.labels is not None:
+            raise ValueError("--labels=none: guidance leads to a class; name some classes, or leave the flag out")
+        dj.images.save(dj.figures.guidance(loaded, key, labels=classes, progress=True, **settings), out)
+    else:
+        settings |= {"labels": choose_labels(options, loaded, n), "progress": True}
+        write_samples(options.show, loaded, key, n, out, settings)
+
+
+def write_samples(show: str, loaded: "Run", key: "jax.Array", n: int, out: Path, settings: dict[str, Any]) -> None:
+    """Writes n samples of the run in the format of `show` and of the ending of `out`."""
+    labels, suffix = settings["labels"], out.suffix.lower()
+    names = None if labels is None else [loaded.class_name(label) for label in labels]
+    if show == "strip":
+        dj.images.save(dj.figures.strip(loaded, key, n, **settings), out)
+    elif show == "interpolation":
+        dj.images.save(dj.figures.interpolation(loaded, key, n, **settings), out)
+    elif show == "animation":
+        dj.images.save_animation(dj.figures.trajectory(loaded, key, n, **settings).x, out, labels=names)
+    elif suffix == ".png":
+        dj.images.save_grid(loaded.sample(key, n, **settings), out, labels=names)
+    elif suffix == ".npz":
+        arrays = {} if labels is None else {"label": labels}
+        np.savez(out, image=dj.pixels.to_uint8(loaded.sample(key, n, **settings)), **arrays)
+    else:
+        dj.images.save_folder(loaded.sample(key, n, **settings), out, names)
+
+
+def check_flags(options: FlagValues, n: int) -> None:
+    """Raises ValueError if a flag does not apply to --show, or `n` is below 1."""
+    others = {name for show in SHOWS.values() for name in show.flags} - set(SHOWS[options.show].flags)
+    for name in sorted(others):
+        if options[name].value is not None:
+            raise ValueError(f"--{name}: does not apply to --show {options.show}; leave it out")
+    if n < 1:
+        raise ValueError(f"--num_samples={n}: must be an integer >= 1")
+
+
+def parse_guidance(options: FlagValues) -> dict[str, Any]:
+    """The fields of `Guidance` that the flags set, except the weaker run."""
+    parts = {"scale": options.guidance, "rescale": options.guidance_rescale}
+    if options.guidance_interval is not None:
+        parts["interval"] = tuple(flags.parse_numbers("guidance_interval", options.guidance_interval, float))
+    return {name: value for name, value in parts.items() if value is not None}
+
+
+def choose_guidance(options: FlagValues, loaded: "Run", parts: dict[str, Any]) -> dict[str, "Guidance"]:
+    """The run's guidance with some fields replaced; empty if no flag sets one."""
+    if not parts and options.weaker is None:
+        return {}
+    default = loaded.sampling.guidance
+    needs_scale = options.show != "guidance" and (options.weaker is not None or default.scale == 1)
+    if needs_scale and "scale" not in parts:
+        raise ValueError("--guidance: required with --guidance_interval, --guidance_rescale and --weaker; such as 2")
+    if options.weaker is not None:
+        parts = parts | {"weaker": dj.load(options.weaker, allow_code=options.allow_code)}
+    return {"guidance": dataclasses.replace(default, **parts)}
+
+
+def choose_labels(options: FlagValues, loaded: "Run", n: int) -> np.ndarray | None:
+    """One class per image, int [n], from --labels; all classes in turn by default, None for no class."""
+    num_classes = loaded.network.num_classes
+    if options.labels is None:
+        return np.arange(n) % num_classes if num_classes else None
+    return flags.parse_labels(options.labels, loaded.class_names, n)
+
+
+COMMAND = Command(
+    name="diffusion-jax sample",
+    text=str(__doc__),
+    flags=(
+        flags.WORKDIR,
+        Flag("show", tuple(SHOWS), "What to generate; see above.", "grid"),
+        Flag(
+            "num_samples", int, "Number of images (rows, pairs); default: 64 for a grid, 16 for an animation, else 4."
+        ),
+        Flag("out", str, "Output path; default: samples.png, or samples.gif for an animation."),
+        flags.LABELS._replace(help="Classes, numbers or names, used in turn; default: all; none for no class."),
+        flags.STEPS,
+        flags.SAMPLER,
+        flags.GRID,
+        flags.CLIP,
+        Flag("threshold", float, "Quantile of |x0| for dynamic thresholding, such as 0.995; 0 turns it off."),
+        flags.GUIDANCE,
+        Flag("guidance_interval", list, "Two noise levels sigma/alpha between which guidance acts, such as 0.3,3."),
+        Flag("guidance_rescale", float, "How far guidance keeps the contrast of the conditional model, 0 to 1."),
+        Flag("weaker", str, "Directory of a weaker run that guidance leads away from, instead of no class."),
+        Flag("frames", int, "Columns, default 9, or frames of an animation, default 40; at most steps + 1."),
+        Flag("scales", list, "Guidance scales, one per column; default: 0,1,2,4."),
+        flags.SEED,
+        Flag("batch_size", int, "Images generated at once; does not change the images."),
+        flags.ALLOW_CODE,
+    ),
+    run=run,
+)

@@ -1,0 +1,59 @@
+"""Reads the image files that a command edits."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.data.sources.decode import Decoder, ImageError
+from diffusion_jax.process.pixels import to_float
+
+_MAX_PIXELS = 64_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class _ExactDecoder(Decoder):
+    """A `Decoder` that refuses images of another size instead of resizing them."""
+
+    def _box(self, width, height):
+        if (height, width) != self.size:
+            raise ImageError(
+                f"is {width}x{height}, not {self.size[1]}x{self.size[0]} pixels; resize it, or use --resize"
+            )
+        return super()._box(width, height)
+
+
+def read_images(
+    paths: Sequence[str],
+    size: tuple[int, int],
+    channels: int,
+    resize: bool = False,
+    crop: str = "center",
+    background: str = "white",
+) -> np.ndarray:
+    """Reads PNG, JPEG or WebP files as float32 [N, *size, channels] in [-1, 1].
+
+    With `resize`, images of another size are cropped and resized; `crop` and `background` are as in `sources.Folder`.
+    Raises ValueError, naming the file, if a file cannot be read or has another size.
+    """
+    decoder = (Decoder if resize else _ExactDecoder)(size, channels, crop, background, _MAX_PIXELS)
+    return np.asarray(to_float(jnp.stack([_decode_file(decoder, path) for path in paths])))
+
+
+def training_look(config: Mapping[str, Any]) -> dict[str, str]:
+    """`crop` and `background` of the `Folder` that a run was trained on; empty for other data."""
+    data = config.get("data", {})
+    fields = data if data.get("name") == "Folder" else {}
+    return {name: fields[name] for name in ("crop", "background") if name in fields}
+
+
+def _decode_file(decoder: Decoder, path: str) -> np.ndarray:
+    try:
+        return decoder(Path(path))
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a directory; name image files") from None
+    except ImageError as error:
+        raise ValueError(f"{path} {error}") from None

@@ -1,0 +1,101 @@
+import re
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from diffusion_jax.cli.config_flag import config_names, load_config, take_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def parse(*arguments):
+    """(the config with its overrides, the words that remain)."""
+    options = flags.FlagValues()
+    config, rest = take_config(list(arguments), options)
+    return config, options(["command", *rest])[1:]
+
+
+def test_names_are_those_of_the_shipped_configs():
+    assert config_names() == sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("place", ["digits", "configs/digits.py", str(ROOT / "configs" / "digits.py")])
+def test_a_config_is_found_by_name_and_by_path(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(place).data.name == "Digits"
+    assert load_config(f"{place}:smoke").train.steps == 10
+
+
+def test_a_file_here_comes_before_a_shipped_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "digits.py").write_text("def get_config(): return {'mine': 1}")
+    assert load_config("configs/digits.py").mine == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(): return 3", "get_config() must return a ConfigDict, got int"),
+        ("def get_config():\n    return {}['x']", "KeyError in line 2: 'x'"),
+        ("import nowhere_at_all", "ModuleNotFoundError in line 1: No module named"),
+        ("def get_config(:", "SyntaxError in line 0: invalid syntax"),
+        ("def get_config(): raise ValueError('too small')", "too small"),
+        ("x = 1", "AttributeError in line 0: module 'config' has no attribute 'get_config'"),
+    ],
+)
+def test_the_errors_of_a_file_are_one_line(text, message, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"--config={path}: {message}")) as error:
+        load_config(str(path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["nope", "nope:smoke", "configs", "configs/nope.py", "nope.py", ""])
+def test_an_unknown_config_lists_the_names(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"--config={value}: must be a file or one of cifar10, digits, folder, mnist"):
+        load_config(value)
+
+
+def test_overrides_are_typed_and_may_come_first():
+    config, words = parse("--config.train.steps=7", "--config", "digits", "--config.model.channels=(8, 16)", "word")
+    assert config.train.steps == 7
+    assert config.model.channels == (8, 16)
+    assert words == ["word"]
+
+
+def test_fields_that_the_config_leaves_out_can_be_set():
+    config, _ = parse("--config=digits", "--config.model.scale_shift", "--config.sampler.guidance_interval=(0.3, 3.0)")
+    assert config.model.scale_shift is True
+    assert config.sampler.guidance_interval == (0.3, 3.0)
+    assert "dropout" not in config.model  # what is not set stays out of the config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.stpes=5", "config.train.stpes: there is no such field; did you mean steps"),
+        ("trian.steps=5", "config.trian"),
+        ("train.steps=many", "flag --config.train.steps=many"),
+        ("train.steps.x=1", "config.train.steps.x: there is no such field"),
+        ("model.channels[0]=8", r"--config.model.channels\[0\]: an item cannot be set"),
+        ("optimizer.mask=1", "config.optimizer.mask: cannot be set on the command line"),
+    ],
+)
+def test_an_override_of_nothing_or_of_another_type_is_refused(override, message):
+    with pytest.raises((ValueError, flags.Error), match=message):
+        parse("--config=digits", f"--config.{override}")
+
+
+def test_overrides_need_a_config():
+    with pytest.raises(ValueError, match="--config.train.steps: needs --config, such as --config digits"):
+        parse("--config.train.steps=5")
+    with pytest.raises(ValueError, match="--config: needs a value"):
+        parse("--config")
+
+
+def test_without_a_config_there_is_none():
+    assert parse("word") == (None, ["word"])
