@@ -38,7 +38,7 @@ def _bayes(x_t, x0, at_t, at_s):
 
 
 @every_schedule
-def test_diffuse_is_the_marginal_one_time_for_each_picture(name):
+def test_diffuse_is_the_marginal_one_time_for_each_image(name):
     schedule, t = SCHEDULES[name], _pairs(name)[:, 0]
     x0, eps = np.random.default_rng(0).normal(size=(2, 8, 3, 2, 1)).astype(np.float32)
     x_t = forward.diffuse(schedule, x0, t, eps)
@@ -126,7 +126,7 @@ def test_neighbouring_times_keep_their_relative_precision(name):
 
 
 @pytest.mark.parametrize("name", ["linear", "zero_terminal"])
-def test_diffused_pictures_have_the_moments_of_the_marginal(name):
+def test_diffused_images_have_the_moments_of_the_marginal(name):
     schedule = SCHEDULES[name]
     eps = jax.random.normal(jax.random.key(0), (8, 64, 64, 1))
     x_t = dj.forward.diffuse(schedule, np.full(eps.shape, 0.8, np.float32), 0.5, eps)
@@ -147,8 +147,8 @@ def test_everything_is_finite_where_the_signal_is_gone(name):
     assert variance == 1.0
 
 
-def test_each_picture_has_its_own_two_times():
-    """Each picture has its own time: swapping two pictures swaps the results."""
+def test_each_image_has_its_own_two_times():
+    """Each image has its own time: swapping two images swaps the results."""
     schedule, t, s = SCHEDULES["karras"], np.array([0.9, 0.4]), np.array([0.5, 0.1])
     x0, x_t = np.random.default_rng(4).normal(size=(2, 2, 2, 1, 1)).astype(np.float32)
     mean, variance = forward.posterior(schedule, x_t, x0, t, s)

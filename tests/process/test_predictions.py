@@ -43,11 +43,11 @@ def test_both_parts_add_up_to_x_t_whatever_the_network_says(name):
     alpha, sigma = _scales(name)
     x_t, output = np.float32(3.0) * _normal(2), _normal(3)
     for kind, prediction in predictions_for(name).items():
-        x0, eps = prediction.denoised(output, x_t, alpha, sigma)
-        assert np.isfinite(x0).all(), kind
-        assert np.isfinite(eps).all(), kind
-        size = np.abs(alpha * x0) + np.abs(sigma * eps) + np.abs(x_t)
-        np.testing.assert_array_less(np.abs(alpha * x0 + sigma * eps - x_t), 1e-6 * size)
+        found = prediction.denoised(output, x_t, alpha, sigma)
+        assert np.isfinite(found.x0).all(), kind
+        assert np.isfinite(found.eps).all(), kind
+        size = np.abs(alpha * found.x0) + np.abs(sigma * found.eps) + np.abs(x_t)
+        np.testing.assert_array_less(np.abs(alpha * found.x0 + sigma * found.eps - x_t), 1e-6 * size)
 
 
 @every_prediction
@@ -70,8 +70,8 @@ def test_x0_gain_is_finite_where_the_snr_is_zero_or_infinite(prediction):
     assert (np.asarray(gain) >= 0).all()
 
 
-def test_the_unit_variance_of_network_input_and_target_is_preconditionings_point():
-    """For pictures of standard deviation sigma_data, at every noise level (EDM, App. B.6)."""
+def test_preconditioning_gives_network_input_and_target_unit_variance():
+    """For images of standard deviation sigma_data, at every noise level (EDM, App. B.6)."""
     prediction = Preconditioned(0.5)
     x0, eps = 0.5 * _normal(4, (1, 256, 256, 1)), _normal(5, (1, 256, 256, 1))
     for name in ("cosine", "rectified", "karras"):
@@ -112,8 +112,8 @@ def test_velocity_is_the_time_derivative_of_a_rectified_flow():
     path, slope = jax.jvp(lambda t: flow.alpha(t) * x0 + flow.sigma(t) * eps, (0.4,), (1.0,))
     target = Velocity().target(x0, eps, flow.alpha(0.4), flow.sigma(0.4))
     np.testing.assert_allclose(target, slope, rtol=1e-6)
-    moved = Velocity().denoised(slope, path, flow.alpha(0.4), flow.sigma(0.4))
-    np.testing.assert_allclose(moved, (x0, eps), rtol=1e-5)
+    found = Velocity().denoised(slope, path, flow.alpha(0.4), flow.sigma(0.4))
+    np.testing.assert_allclose((found.x0, found.eps), (x0, eps), rtol=1e-5)
 
 
 def test_v_is_the_derivative_of_x_t_by_the_angle():
@@ -136,6 +136,18 @@ def test_eps_is_accepted_on_every_other_schedule(name):
     Eps().check(SCHEDULES[name])
 
 
+@pytest.mark.parametrize("gain", [0.5e6, 2e6])
+def test_eps_is_refused_where_x0_is_lost_in_float32(gain):
+    """A network's error counts sigma/alpha times in x0: up to a million, x0 keeps a digit or so."""
+    schedule = Betas((1 - 1 / (1 + gain**2),))
+    np.testing.assert_allclose(schedule.sigma(1.0) / schedule.alpha(1.0), gain, rtol=1e-3)
+    if gain < 1e6:
+        Eps().check(schedule)
+    else:
+        with pytest.raises(ValueError, match="Eps cannot be used with Betas: alpha"):
+            Eps().check(schedule)
+
+
 def test_eps_is_refused_under_jit_too():
     def build(x):
         Eps().check(RectifiedFlow())
@@ -156,9 +168,9 @@ def test_everything_else_is_accepted_and_finite_at_the_terminal_time(name, predi
     x_t = sigma * _normal(8)
     seen = prediction.network_input(x_t, alpha, sigma)
     time = prediction.network_time(schedule, jnp.ones(6))
-    parts = prediction.denoised(_normal(9), x_t, alpha, sigma)
+    found = prediction.denoised(_normal(9), x_t, alpha, sigma)
     target = prediction.target(_normal(10), _normal(11), alpha, sigma)
-    for part in (seen, time, target, *parts):
+    for part in (seen, time, target, found.x0, found.eps):
         assert np.isfinite(part).all()
 
 

@@ -74,7 +74,9 @@ class Downsample(Measurement):
     def forward(self, x):
         if x.shape[1] % self.factor or x.shape[2] % self.factor:
             height, width = x.shape[1:3]
-            raise ValueError(f"factor = {self.factor}: must divide the height and width of images, {height}x{width}")
+            raise ValueError(
+                f"factor = {self.factor}: must divide the height and width of the images, {height}x{width}"
+            )
         blocks = rearrange(x, "b (h fh) (w fw) c -> b h fh w fw c", fh=self.factor, fw=self.factor)
         return jnp.mean(blocks, axis=(2, 4))
 

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.grids import Grid, make_times
-from diffusion_jax.validation import check_floats, check_integer, check_shape, concrete
+from diffusion_jax.validation import check_floats, check_integer, check_shape, concrete, refuse_if
 
 __all__ = ["Estimate", "as_uint8_values", "average", "make_full_times"]
 
@@ -54,10 +54,8 @@ def as_uint8_values(x0: ArrayLike) -> jax.Array:
         k = (np.asarray(found, np.float64) + 1) * 127.5
         wrong = ~(np.abs(k - np.clip(np.round(k), 0, 255)) < _TOLERANCE)
         if wrong.any():
-            raise ValueError(
-                f"x0 contains {found[wrong][0]:g}: must be values k/127.5 - 1 of uint8 images, as bits per dimension "
-                "are defined for; use log_density for other data"
-            )
+            values = "must be values k/127.5 - 1 of uint8 images; use log_density for other data"
+            raise ValueError(f"x0 contains {found[wrong][0]:g}: {values}")
     return jnp.asarray(x0, jnp.float32)
 
 
@@ -69,9 +67,6 @@ def make_full_times(schedule: Schedule, grid: Grid, steps: int) -> np.ndarray:
     """
     check_integer("steps", steps, 2)
     times = make_times(grid, schedule, steps)
-    if times[0] != 1:
-        raise ValueError(
-            f"grid {type(grid).__name__} starts at t = {times[0]:g}: must start at t = 1 for a likelihood; "
-            "use Uniform or UniformLogSNR"
-        )
+    start = f"grid {type(grid).__name__} starts at t = {times[0]:g}"
+    refuse_if((times[0] != 1, f"{start}: must start at t = 1 for a likelihood; use Uniform or UniformLogSNR"))
     return times
