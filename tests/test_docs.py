@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
+import inspect
 import io
 import re
 import subprocess
@@ -15,6 +17,7 @@ import pytest
 import tiny
 
 import diffusion_jax as dj
+from diffusion_jax.cli.main import main
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.runtime.mesh import MeshShape
 from diffusion_jax.training.loop import Plan
@@ -133,14 +136,18 @@ GROUPS = {
     dj.grids.Grid: dj.grids,
     dj.sources.Dataset: dj.sources,
 }
-BASES = {*GROUPS, dj.losses.Noised, dj.schedules.Discrete}
+
+
+def is_concrete(cls):
+    """Whether a config can name a class: not a base class."""
+    return cls not in GROUPS and not inspect.isabstract(cls)
 
 
 def components():
     """Every public component that a config can name, and the sections without a name."""
     for base, module in GROUPS.items():
         public = [getattr(module, name) for name in module.__all__]
-        yield from (cls for cls in public if isinstance(cls, type) and issubclass(cls, base) and cls not in BASES)
+        yield from (cls for cls in public if isinstance(cls, type) and issubclass(cls, base) and is_concrete(cls))
     yield from (getattr(dj.models, name) for name in dj.models.__all__)
     yield from (dj.Sampling, dj.Guidance, Plan, MeshShape)
 
@@ -152,7 +159,7 @@ def test_every_field_of_a_component_is_on_the_page_of_configs(cls, hooks):
     assert found
     rows = dict(re.findall(r"^\| `(\w+)` \| `.+?` \| .+ \| (.*) \|$", section.partition("\n#### ")[0], re.MULTILINE))
     expected = [field.name for field in dataclasses.fields(cls) if field.name not in ("parent", "name")]
-    assert list(rows) == expected
+    assert sorted(rows) == sorted(expected)
     assert [name for name, line in rows.items() if not line] == []
 
 
@@ -187,3 +194,31 @@ def test_the_benchmarks_that_are_named_have_the_flags_that_are_named(page):
         source = read(path)
         for flag in re.findall(r"--(\w+)", arguments):
             assert re.search(rf'DEFINE_\w+\(\s*"{flag}"', source), f"{path} --{flag}"
+
+
+def commands():
+    """(page, words of the command, its arguments) of each `diffusion-jax ...` on a page."""
+    for page in PAGES:
+        text = read(page).replace("\\\n", " ")
+        for words, arguments in re.findall(r"diffusion-jax ((?:edit )?\w+)\b([^`|#\n]*)", text):
+            yield page, words, arguments
+
+
+@functools.cache
+def help_of(*arguments):
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        assert main([*arguments, "--help"]) == 0
+    return shown.getvalue()
+
+
+@pytest.mark.parametrize(("page", "words", "arguments"), sorted(set(commands())))
+def test_the_commands_that_are_named_have_the_flags_that_are_named(page, words, arguments):
+    known = help_of(*words.split()).replace("[no]", "")
+    for flag in re.findall(r"--(\w+)(?![\w.])", arguments):
+        assert re.search(rf"--({flag}|{flag.removeprefix('no')})\b", known), f"{words} --{flag}"
+    config = re.search(r"--config[ =]([\w/.:]+)", arguments)
+    if config and config[1] != "my_config.py":
+        fields = help_of("train", "--config", config[1])
+        for field in re.findall(r"--config\.([\w.]+)", arguments):
+            assert f"--config.{field} =" in fields, field
