@@ -200,7 +200,7 @@ def commands():
     """(page, words of the command, its arguments) of each `diffusion-jax ...` on a page."""
     for page in PAGES:
         text = read(page).replace("\\\n", " ")
-        for words, arguments in re.findall(r"diffusion-jax ((?:edit )?\w+)\b([^`|#\n]*)", text):
+        for words, arguments in re.findall(r"diffusion-jax ((?:edit )?[a-z]\w+)\b([^`|#\n]*)", text):
             yield page, words, arguments
 
 
@@ -214,7 +214,7 @@ def help_of(*arguments):
 
 @pytest.mark.parametrize(("page", "words", "arguments"), sorted(set(commands())))
 def test_the_commands_that_are_named_have_the_flags_that_are_named(page, words, arguments):
-    known = help_of(*words.split()).replace("[no]", "")
+    known = help_of(*words.split()).replace("[no]", "") + "--help"
     for flag in re.findall(r"--(\w+)(?![\w.])", arguments):
         assert re.search(rf"--({flag}|{flag.removeprefix('no')})\b", known), f"{words} --{flag}"
     config = re.search(r"--config[ =]([\w/.:]+)", arguments)
