@@ -8,13 +8,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import prepared
 import pytest
 from PIL import Image
 
 from diffusion_jax.config.experiment import Experiment, as_plain, build_dataset
 
 ROOT = Path(__file__).parent.parent
-TFDS = ROOT.parent / "shared" / "data" / "tfds"
 SHAPES = {
     "digits": ((8, 8, 1), 10),
     "mnist": ((28, 28, 1), 10),
@@ -22,7 +22,7 @@ SHAPES = {
     "pokemon": ((64, 64, 3), 0),
     "folder": ((64, 64, 3), 0),
 }
-SMALL = {"pokemon": ((32, 32, 3), 0), "folder": ((32, 32, 3), 0)}  # what their smoke variants look at
+SMALL = {"pokemon": ((32, 32, 3), 0), "folder": ((32, 32, 3), 0)}  # the smoke variants
 VARIANTS = [
     *[(name, "") for name in SHAPES],
     *[(name, "smoke") for name in SHAPES],
@@ -44,19 +44,27 @@ def shape_of(name: str, variant: str):
     return (SMALL if variant == "smoke" else {}).get(name, SHAPES[name])
 
 
-def data_flags(config: dict, folder: Path) -> dict[str, str]:
-    """Where the data of a config are at hand: pictures are made, TFDS data looked for."""
+@pytest.fixture(scope="module")
+def tfds_dir(tmp_path_factory):
+    """MNIST and CIFAR-10 as TFDS prepares them, with images of noise."""
+    path = tmp_path_factory.mktemp("tfds")
+    for name, version in ("mnist", "3.0.1"), ("cifar10", "3.0.2"):
+        splits = {split: prepared.examples(n, SHAPES[name][0], n) for split, n in {"train": 256, "test": 64}.items()}
+        prepared.prepare(path, name, version, SHAPES[name][0], splits)
+    return path
+
+
+def data_flags(config: dict, tfds_dir: Path, tmp_path: Path) -> dict[str, str]:
+    """Where the data of a config are: noise in the place of the images that it names."""
     if config["data"]["name"] == "TFDS":
-        if not TFDS.exists():
-            pytest.skip("../shared/data is not here")
-        return {"data_dir": str(TFDS)}
+        return {"data_dir": str(tfds_dir)}
     if config["data"]["name"] == "Folder":
         rng = np.random.default_rng(0)
-        pictures = folder / "pictures"
-        pictures.mkdir()
+        images = tmp_path / "images"
+        images.mkdir()
         for i in range(40):
-            Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).save(pictures / f"{i}.png")
-        return {"path": str(pictures), "cache_dir": str(folder / "cache")}
+            Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).save(images / f"{i}.png")
+        return {"path": str(images), "cache_dir": str(tmp_path / "cache")}
     return {}
 
 
@@ -78,9 +86,9 @@ def test_an_unknown_variant_is_refused(name):
 
 
 @pytest.mark.parametrize(("name", "variant"), [v for v in VARIANTS if v[1] != "cpu"])
-def test_a_config_s_data_are_what_its_model_wants(name, variant, tmp_path):
+def test_the_data_of_a_config_fit_its_model(name, variant, tfds_dir, tmp_path):
     config = as_plain(config_of(name, variant))
-    config["data"].update(data_flags(config, tmp_path))
+    config["data"].update(data_flags(config, tfds_dir, tmp_path))
     training, held_out = build_dataset(config).open()
     wanted = shape_of(name, variant)
     assert (training.image_shape, training.num_classes) == wanted
@@ -91,9 +99,9 @@ def test_a_config_s_data_are_what_its_model_wants(name, variant, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_smoke_variant_trains_and_draws(name, tmp_path):
-    """As a user starts it: train.py in a process of its own, then its pictures."""
-    flags = data_flags(as_plain(config_of(name)), tmp_path)
+def test_the_smoke_variant_trains_and_samples(name, tfds_dir, tmp_path):
+    """As a user starts it: train.py in a process of its own, then its images."""
+    flags = data_flags(as_plain(config_of(name)), tfds_dir, tmp_path)
     command = [sys.executable, "train.py", "--config", f"configs/{name}.py:smoke"]
     command += [f"--config.data.{key}={value}" for key, value in flags.items()]
     workdir = tmp_path / "run"
@@ -102,8 +110,8 @@ def test_the_smoke_variant_trains_and_draws(name, tmp_path):
         [*command, "--workdir", str(workdir)], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    with Image.open(workdir / "samples.png") as picture:
-        assert min(picture.size) > 200
+    with Image.open(workdir / "samples.png") as image:
+        assert min(image.size) > 200
 
 
 def test_the_cifar10_network_is_ho_et_al_s():
