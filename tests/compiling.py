@@ -5,11 +5,17 @@ calls, programs inside the package included.
 """
 
 import contextlib
+import functools
+import os
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 import jax
+from jax._src import compiler
 
-OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+OPTIMIZED = {"xla_backend_optimization_level": 3}
+if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
+    OPTIMIZED["xla_cpu_use_fusion_emitters"] = True
 
 
 def optimized_jit(fn: Callable, **kwargs) -> Callable:
@@ -19,11 +25,15 @@ def optimized_jit(fn: Callable, **kwargs) -> Callable:
 
 @contextlib.contextmanager
 def optimizations() -> Iterator[None]:
-    """Compiles with the default options inside the block. Programs of before are compiled again, before and after."""
+    """Compiles with the default options inside the block. Programs are not shared with the code before and after."""
+
+    @functools.wraps(options := compiler.get_compile_options)
+    def optimized(*args, env_options_overrides=None, **kwargs):
+        return options(*args, env_options_overrides=OPTIMIZED | (env_options_overrides or {}), **kwargs)
+
     jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", False)
     try:
-        yield
+        with mock.patch.object(compiler, "get_compile_options", optimized):
+            yield
     finally:
         jax.clear_caches()
-        jax.config.update("jax_disable_most_optimizations", True)

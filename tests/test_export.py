@@ -109,7 +109,6 @@ def test_the_train_step_compiles_for_a_tpu():
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
     }
     environment.pop("XLA_FLAGS", None)  # they are the CPU compiler's
     done = subprocess.run(
