@@ -67,7 +67,7 @@ def describe_fields(component: Callable[..., Any]) -> list[FieldDescription]:
 def docstring_lines(docstring: str | None) -> dict[str, str]:
     """Name -> description, from the `Attributes:` or `Args:` section; names that share an entry share its text.
 
-    >>> docstring_lines("Args:\\n  low, high: limits of\\n    the interval.")
+    >>> docstring_lines("Summary.\\n\\nArgs:\\n  low, high: limits of\\n    the interval.")
     {'low': 'limits of the interval.', 'high': 'limits of the interval.'}
     """
     section = _SECTION.search(inspect.cleandoc(docstring or "") + "\n")

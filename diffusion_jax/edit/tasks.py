@@ -90,10 +90,11 @@ def super_resolve(job: Job, *, factor: int, noise_std: float) -> Edited:
 
 def colorise(job: Job, *, noise_std: float) -> Edited:
     """Generates colours for grey images."""
-    measurement = editing.Grayscale()
-    jax.eval_shape(measurement.forward, jnp.zeros((1, *job.run.network.image_shape)))  # refuses grey networks
+    channels = job.run.network.image_shape[2]
+    if channels != 3:
+        raise ValueError(f"colorise: this run generates images of {channels} channel(s); use a run of colour images")
     y = job.read(channels=1)
-    return _restore(job, measurement, y, noise_std, np.repeat(y, job.run.network.image_shape[2], -1))
+    return _restore(job, editing.Grayscale(), y, noise_std, np.repeat(y, channels, -1))
 
 
 def _restore(job: Job, measurement: editing.Measurement, y: np.ndarray, noise_std: float, shown: np.ndarray) -> Edited:
