@@ -121,6 +121,9 @@ def project(x: jax.Array, measurement: editing.Measurement, y: jax.Array) -> jax
     """Brings x into [-1, 1] and its measurement to y; clipping and few iterations leave it short of both.
 
     Projects onto one and the other in turn (Bregman 1965).
+
+    >>> project(3 * jnp.ones((1, 4, 4, 1)), dj.editing.Downsample(2), jnp.zeros((1, 2, 2, 1))).max().item()
+    0.0
     """
     for _ in range(_PROJECTIONS):
         x = jnp.clip(measurement.project(x, y), -1, 1)
@@ -128,7 +131,11 @@ def project(x: jax.Array, measurement: editing.Measurement, y: jax.Array) -> jax
 
 
 def clip_images(x: Any) -> np.ndarray:
-    """Clips images to [-1, 1]. Raises ValueError if they are not finite."""
+    """Clips images to [-1, 1]. Raises ValueError if they are not finite.
+
+    >>> clip_images([-2.0, 0.5]).tolist()
+    [-1.0, 0.5]
+    """
     x = np.asarray(x)
     if not np.isfinite(x).all():
         raise ValueError("the images are not finite; use more steps, or an earlier checkpoint")
