@@ -1,4 +1,4 @@
-"""The notebook as it is kept: run from top to bottom without error, its pictures in it. CI runs it anew."""
+"""The notebook as committed: run from top to bottom without error, with its images. CI executes it again."""
 
 import json
 from pathlib import Path
@@ -22,8 +22,8 @@ def test_it_ran_without_error_or_warning(cells):
     assert not {"error", "stderr"} & set(kinds)
 
 
-def test_its_pictures_are_in_it(cells):
-    """All but the first cell show one: grid, strip, animation, forward, two tables, schedules, training."""
+def test_its_images_are_in_it(cells):
+    """Every cell except the first shows one: grid, strip, animation, forward, two tables, schedules, training."""
     for cell in cells[1:]:
         kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
         assert kinds & {"image/png", "image/gif"}, "".join(cell["source"])

@@ -23,7 +23,11 @@ _VALUE = {int: "=N", float: "=X", str: "=TEXT", list: "=A,B,..."}
 
 
 class Flag(NamedTuple):
-    """One flag of a command."""
+    """One flag of a command.
+
+    >>> Flag("size", int, "Side in pixels.", 8).describe()
+    '  --size=N                Side in pixels. Default: 8.'
+    """
 
     name: str
     kind: type | tuple[str, ...]  # bool, int, float, str, list (separated by commas), or the words to choose from
@@ -59,6 +63,11 @@ class Command:
       run: called with the parsed flags and the positional arguments; returns the exit code, None for 0.
       operands: the names of the positional arguments, all of them required.
       takes_config: requires --config and accepts --config.<field>; `run` receives the config after the flags.
+
+    >>> size = Flag("size", int, "Side in pixels.", 8)
+    >>> command = Command("tool draw", "Draws.", (size,), lambda options, name: print(name, options.size), ("NAME",))
+    >>> command(["cat", "--size=16"])
+    cat 16
     """
 
     name: str
@@ -149,7 +158,10 @@ def _hang(head: str, text: str) -> str:
 
 
 def check_no_words(words: Sequence[str]) -> None:
-    """Raises ValueError if positional arguments remain."""
+    """Raises ValueError if positional arguments remain.
+
+    >>> check_no_words([])
+    """
     if words:
         raise ValueError(
             f'unexpected argument "{words[0]}"; use --flag=value or --noflag, and write lists without spaces'

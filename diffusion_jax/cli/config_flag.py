@@ -15,7 +15,11 @@ log = logging.getLogger(__name__)
 
 
 def config_names() -> list[str]:
-    """The names of the experiments that are shipped."""
+    """The names of the experiments that are shipped.
+
+    >>> "digits" in config_names()
+    True
+    """
     return sorted(path.stem for path in _shipped().glob("*.py"))
 
 
@@ -23,6 +27,13 @@ def take_config(arguments: list[str], options: flags.FlagValues) -> tuple[Config
     """(the config of --config, the other arguments), with each override defined as a flag of `options`.
 
     Parsing `options` then writes the overrides into the config.
+
+    >>> options = flags.FlagValues()
+    >>> config, rest = take_config(["--config=digits", "--config.train.steps=5"], options)
+    >>> options(["train", *rest])
+    ['train']
+    >>> config.train.steps
+    5
     """
     value, rest = _split(arguments)
     overrides = [match[1] for argument in rest if (match := re.match(r"--?(?:no)?config\.([^=]+)", argument))]
@@ -42,6 +53,9 @@ def load_config(value: str) -> ConfigDict:
     """The config of "digits", "digits:smoke" or "path/to/file.py:variant".
 
     Raises ValueError, in one line, if there is no such file or its code fails.
+
+    >>> load_config("digits:smoke").train.steps
+    10
     """
     path, *variant = _find(value)
     try:

@@ -6,8 +6,8 @@
 
 The images must have the size that the run generates (super_resolve: that size divided by --factor), or use --resize.
 --out out.png writes a table with one row per image: inputs and results; --out with no ending writes a directory with
-one PNG file per result. Transparent pixels are laid on white and --resize crops to the centre, unless the run was
-trained on a directory of images with other settings.
+one PNG file per result. Transparent pixels become white and --resize crops to the centre, unless the run was trained
+on a directory of images with another background or crop.
 """
 
 import functools
@@ -46,7 +46,7 @@ _RESTORE = (
     flags.SAMPLER,
     flags.CLIP._replace(help="Clip x0 to [-1, 1] at every step; default: yes."),
 )
-_NOISE_STD = Flag("noise_std", float, "Standard deviation of the noise on the input images.", 0.0)
+_NOISE_STD = Flag("noise_std", float, "Noise on the input images, as a standard deviation.", 0.0)
 
 
 def run(task: str, own: tuple[Flag, ...], settings: tuple[Flag, ...], options: FlagValues) -> None:

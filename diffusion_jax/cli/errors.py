@@ -13,6 +13,9 @@ def exit_code(command: Callable[[], int | None]) -> int:
 
     An expected error is reported in one line on stderr, with exit code 1: wrong flags, configs, files, checkpoints
     and devices. Other exceptions are defects and keep their traceback.
+
+    >>> exit_code(lambda: None)
+    0
     """
     try:
         code = command() or 0

@@ -30,7 +30,7 @@ GUIDANCE = Flag("guidance", float, "Scale of classifier-free guidance; default: 
 
 
 def load_run(options: FlagValues) -> "Run":
-    """The run of --workdir. Raises CheckpointError if there is none and OSError if JAX has no device."""
+    """The run of --workdir. Raises CheckpointError if it has no checkpoint and OSError if JAX has no device."""
     import diffusion_jax as dj
     from diffusion_jax.cli.devices import check_devices
 
@@ -52,7 +52,11 @@ def set_flags(options: FlagValues, names: Iterable[str]) -> dict[str, Any]:
 
 
 def parse_numbers(flag: str, texts: Sequence[str], kind: type) -> list:
-    """A list flag as numbers of `kind`, int or float. Raises ValueError if it is empty or holds other text."""
+    """A list flag as numbers of `kind`, int or float. Raises ValueError if it is empty or holds other text.
+
+    >>> parse_numbers("scales", ["0", "1.5"], float)
+    [0.0, 1.5]
+    """
     example = "integers, such as 3,5" if kind is int else "numbers, such as 0,1,2"
     try:
         if texts:
@@ -63,7 +67,11 @@ def parse_numbers(flag: str, texts: Sequence[str], kind: type) -> list:
 
 
 def parse_labels(texts: Sequence[str], class_names: Sequence[str], n: int) -> np.ndarray | None:
-    """--labels as one class per image, int [n]: numbers or class names, repeated in turn; None for "none"."""
+    """--labels as one class per image, int [n]: numbers or class names, repeated in turn; None for "none".
+
+    >>> parse_labels(["dog", "2"], ["cat", "dog", "owl"], 4).tolist()
+    [1, 2, 1, 2]
+    """
     if [text.lower() for text in texts] == ["none"]:
         return None
     if len(texts) > n:
@@ -76,6 +84,9 @@ def parse_out(out: str, endings: Sequence[str]) -> Path:
     """--out as a path whose ending is one of `endings`, with "" for a directory.
 
     Raises ValueError for another ending, a directory in place of a file, and a directory that holds files.
+
+    >>> parse_out("runs/mine.png", (".png", "")).suffix
+    '.png'
     """
     path = Path(out)
     if path.suffix.lower() not in endings:

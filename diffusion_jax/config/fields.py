@@ -29,7 +29,7 @@ class FieldDescription(NamedTuple):
 
     name: str
     type: str
-    default: Any  # REQUIRED if there is none
+    default: Any  # REQUIRED for an argument without a default
     line: str  # from the docstring; "" if the docstring does not name the field
 
 
@@ -67,7 +67,7 @@ def describe_fields(component: Callable[..., Any]) -> list[FieldDescription]:
 def docstring_lines(docstring: str | None) -> dict[str, str]:
     """Name -> description, from the `Attributes:` or `Args:` section; names that share an entry share its text.
 
-    >>> docstring_lines("Args:\\n  low, high: limits of\\n    the interval.")
+    >>> docstring_lines("Summary.\\n\\nArgs:\\n  low, high: limits of\\n    the interval.")
     {'low': 'limits of the interval.', 'high': 'limits of the interval.'}
     """
     section = _SECTION.search(inspect.cleandoc(docstring or "") + "\n")
@@ -81,7 +81,11 @@ def _type_text(annotation: Any) -> str:
 
 
 def summarize(component: Any) -> str:
-    """The first line of a component's docstring, without its full stop."""
+    """The first line of a component's docstring, without its full stop.
+
+    >>> summarize(describe_fields)
+    'The arguments of a component (a dataclass, a Flax module or a function), in their order'
+    """
     return (inspect.getdoc(component) or "").split("\n")[0].rstrip(".")
 
 
@@ -126,6 +130,11 @@ def add_default(config: ml_collections.ConfigDict, path: str) -> None:
     """Adds the field at `path` with its default to a config that leaves it out, so that it can be overridden.
 
     Raises ConfigError if there is no such field, or its default is None or an object.
+
+    >>> config = ml_collections.ConfigDict({"schedule": {"name": "Cosine"}})
+    >>> add_default(config, "schedule.steps")
+    >>> config.schedule.steps
+    1000
     """
     known = {field.path: field.value for field in config_fields(config)}
     parent, _, name = path.rpartition(".")

@@ -38,13 +38,21 @@ def read_images(
 
     With `resize`, images of another size are cropped and resized; `crop` and `background` are as in `sources.Folder`.
     Raises ValueError, naming the file, if a file cannot be read or has another size.
+
+    >>> path = "digit.png"
+    >>> read_images([path], (8, 8), 1, resize=True).shape  # doctest: +SKIP
+    (1, 8, 8, 1)
     """
     decoder = (Decoder if resize else _ExactDecoder)(size, channels, crop, background, _MAX_PIXELS)
     return np.asarray(to_float(jnp.stack([_decode_file(decoder, path) for path in paths])))
 
 
 def training_look(config: Mapping[str, Any]) -> dict[str, str]:
-    """`crop` and `background` of the `Folder` that a run was trained on; empty for other data."""
+    """`crop` and `background` of the `Folder` that a run was trained on; empty for other data.
+
+    >>> training_look({"data": {"name": "Folder", "path": "images", "crop": "squash"}})
+    {'crop': 'squash'}
+    """
     data = config.get("data", {})
     fields = data if data.get("name") == "Folder" else {}
     return {name: fields[name] for name in ("crop", "background") if name in fields}

@@ -90,10 +90,11 @@ def super_resolve(job: Job, *, factor: int, noise_std: float) -> Edited:
 
 def colorise(job: Job, *, noise_std: float) -> Edited:
     """Generates colours for grey images."""
-    measurement = editing.Grayscale()
-    jax.eval_shape(measurement.forward, jnp.zeros((1, *job.run.network.image_shape)))  # refuses grey networks
+    channels = job.run.network.image_shape[2]
+    if channels != 3:
+        raise ValueError(f"colorise: this run generates images of {channels} channel(s); use a run of colour images")
     y = job.read(channels=1)
-    return _restore(job, measurement, y, noise_std, np.repeat(y, job.run.network.image_shape[2], -1))
+    return _restore(job, editing.Grayscale(), y, noise_std, np.repeat(y, channels, -1))
 
 
 def _restore(job: Job, measurement: editing.Measurement, y: np.ndarray, noise_std: float, shown: np.ndarray) -> Edited:
@@ -120,6 +121,9 @@ def project(x: jax.Array, measurement: editing.Measurement, y: jax.Array) -> jax
     """Brings x into [-1, 1] and its measurement to y; clipping and few iterations leave it short of both.
 
     Projects onto one and the other in turn (Bregman 1965).
+
+    >>> project(3 * jnp.ones((1, 4, 4, 1)), dj.editing.Downsample(2), jnp.zeros((1, 2, 2, 1))).max().item()
+    0.0
     """
     for _ in range(_PROJECTIONS):
         x = jnp.clip(measurement.project(x, y), -1, 1)
@@ -127,7 +131,11 @@ def project(x: jax.Array, measurement: editing.Measurement, y: jax.Array) -> jax
 
 
 def clip_images(x: Any) -> np.ndarray:
-    """Clips images to [-1, 1]. Raises ValueError if they are not finite."""
+    """Clips images to [-1, 1]. Raises ValueError if they are not finite.
+
+    >>> clip_images([-2.0, 0.5]).tolist()
+    [-1.0, 0.5]
+    """
     x = np.asarray(x)
     if not np.isfinite(x).all():
         raise ValueError("the images are not finite; use more steps, or an earlier checkpoint")

@@ -83,9 +83,9 @@ def test_bad_input_ends_with_one_line_and_nothing_written(checkpoint, workdir, t
         ([checkpoint, *new, "--heads=5"], "heads = 5: must divide the 4 channels"),
         ([checkpoint, *new, "--image_size=big"], "image_size"),
         ([checkpoint, *new, "--image-size=8"], "Unknown command line flag"),
-        ([checkpoint, "--workdir", workdir], "name a new"),
-        ([checkpoint, "--workdir", checkpoint], ""),
-        ([checkpoint, "--workdir", checkpoint / "run"], ""),
+        ([checkpoint, "--workdir", workdir], "holds files already"),
+        ([checkpoint, "--workdir", checkpoint], "cannot be written"),
+        ([checkpoint, "--workdir", checkpoint / "run"], "cannot be written"),
     ]:
         assert import_weights(*arguments) == 1
         err = capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_a_sampler_from_a_module_is_used_only_with_allow_code(workdir, tmp_path,
     )
     np.testing.assert_array_equal(ours, theirs)
     assert sample(workdir, tmp_path / "y.npz", sampler=names[1], allow_code=False) == 1
-    assert "give --allow_code" in capsys.readouterr().err
+    assert "use --allow_code" in capsys.readouterr().err
 
 
 def test_grid_and_clip_reach_the_sampler(workdir, tmp_path):
@@ -144,7 +144,7 @@ def test_out_defaults_to_samples_with_the_ending_of_the_figure(workdir, tmp_path
         ({"num_samples": 2, "labels": "1,2,3"}, "--labels=1,2,3: 3 classes for 2 images"),
         ({"workdir": "nowhere"}, "no checkpoint in nowhere; train first"),
         ({"steps": 0}, "flag --steps=0: 0 is not"),
-        ({"steps": 101}, "steps = 101: "),
+        ({"steps": 101}, "steps = 101: must be at most 100"),
         ({"labels": "12"}, "labels contain 12: must be from 0 to 9"),
         ({"labels": "three"}, "--labels=three: must be integers, such as 3,5"),
         ({"num_samples": 0}, "--num_samples=0: must be an integer >= 1"),
@@ -171,7 +171,7 @@ def test_out_defaults_to_samples_with_the_ending_of_the_figure(workdir, tmp_path
         ({"show": "guidance", "scales": ""}, "--scales=: must be numbers"),
         ({"guidance_interval": "0.3"}, "guidance_interval = (0.3,): must be two noise levels"),
         ({"guidance_interval": "low,3"}, "--guidance_interval=low,3: must be numbers"),
-        ({"guidance_rescale": 2.0}, "rescale = 2.0: must be in [0, 1]"),
+        ({"guidance_rescale": 2.0}, "guidance_rescale = 2.0: must be in [0, 1]"),
         ({"threshold": 99.5}, "threshold = 99.5: must be in [0, 1]"),
         ({"weaker": "nowhere", "guidance": 2.0}, "no checkpoint in nowhere"),
         ({"weaker": "nowhere"}, "--guidance: required with --guidance_interval, --guidance_rescale and --weaker"),

@@ -51,8 +51,8 @@ def test_the_look_is_known_only_for_a_directory_of_images():
     ("name", "message"),
     [
         ("wide.png", "wide.png is 24x16, not 8x8 pixels; resize it, or use --resize"),
-        ("broken.png", "broken.png "),
-        ("none.png", "none.png is not there"),
+        ("broken.png", "broken.png is not a PNG, JPEG or WebP"),
+        ("none.png", "none.png does not exist"),
         (".", " is a directory; name image files"),
     ],
 )
