@@ -103,7 +103,6 @@ def load(
         model.check(image_shape)
         schedule = _instantiate(schedules, config["schedule"])
         prediction = _instantiate(predictions, config["prediction"])
-        prediction.check(schedule)
         params = project.convert(tensors, model, image_shape)
     except ValueError as error:
         raise InteropError(f"{path}: {error}") from None

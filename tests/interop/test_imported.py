@@ -108,7 +108,7 @@ def refusal(path, **arguments) -> str:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"image_size": 65}, "pictures must divide by 2, not 65x65"),
+        ({"image_size": 65}, "images must be divisible by 2, got 65x65"),
         ({"image_size": 0}, "image_size = 0: must be an integer >= 1"),
         ({"image_size": 64.0}, "image_size = 64.0: must be an integer >= 1"),
         ({"steps": 0}, "steps = 0: must be an integer >= 1"),

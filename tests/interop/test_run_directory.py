@@ -34,6 +34,7 @@ def test_the_directory_loads_as_a_run(tmp_path, imported, exists):
     assert run.network.model == imported.model
     assert run.network.image_shape == imported.image_shape
     assert run.schedule == imported.schedule
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["0"]
     content = json.loads((workdir / "config.json").read_text())
     assert content["imported_from"] == "ckpt.pt"
     assert content["data"] is None
