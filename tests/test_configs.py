@@ -1,9 +1,11 @@
 """Every config that ships can be built in every variant, on the data it names; the smallest ones train."""
 
+import copy
 import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -12,17 +14,19 @@ import prepared
 import pytest
 from PIL import Image
 
+from diffusion_jax.config.defaults import with_defaults
 from diffusion_jax.config.experiment import Experiment, as_plain, build_dataset
 
 ROOT = Path(__file__).parent.parent
 SHAPES = {
     "digits": ((8, 8, 1), 10),
     "mnist": ((28, 28, 1), 10),
+    "mnist_small": ((28, 28, 1), 10),
     "cifar10": ((32, 32, 3), 10),
     "pokemon": ((64, 64, 3), 0),
     "folder": ((64, 64, 3), 0),
 }
-SMALL = {"pokemon": ((32, 32, 3), 0), "folder": ((32, 32, 3), 0)}  # the smoke variants
+SMOKE = {"pokemon": ((32, 32, 3), 0), "folder": ((32, 32, 3), 0)}  # smaller images in the smoke variants
 VARIANTS = [
     *[(name, "") for name in SHAPES],
     *[(name, "smoke") for name in SHAPES],
@@ -41,34 +45,40 @@ def config_of(name: str, variant: str = ""):
 
 
 def shape_of(name: str, variant: str):
-    return (SMALL if variant == "smoke" else {}).get(name, SHAPES[name])
+    return (SMOKE if variant == "smoke" else {}).get(name, SHAPES[name])
 
 
 @pytest.fixture(scope="module")
-def tfds_dir(tmp_path_factory):
-    """MNIST and CIFAR-10 as TFDS prepares them, with images of noise."""
+def tfds_dir(tmp_path_factory) -> str:
+    """MNIST and CIFAR-10 as TFDS prepares them, with a few images of noise."""
     path = tmp_path_factory.mktemp("tfds")
-    for name, version in ("mnist", "3.0.1"), ("cifar10", "3.0.2"):
-        splits = {split: prepared.examples(n, SHAPES[name][0], n) for split, n in {"train": 256, "test": 64}.items()}
-        prepared.prepare(path, name, version, SHAPES[name][0], splits)
-    return path
+    for name, version in (("mnist", "3.0.1"), ("cifar10", "3.0.2")):
+        shape = SHAPES[name][0]
+        splits = {"train": prepared.examples(40, shape, 0), "test": prepared.examples(20, shape, 1)}
+        prepared.prepare(path, name, version, shape, splits)
+    return str(path)
 
 
-def data_flags(config: dict, tfds_dir: Path, tmp_path: Path) -> dict[str, str]:
-    """Where the data of a config are: noise in the place of the images that it names."""
-    if config["data"]["name"] == "TFDS":
-        return {"data_dir": str(tfds_dir)}
-    if config["data"]["name"] == "Folder":
-        rng = np.random.default_rng(0)
-        images = tmp_path / "images"
-        images.mkdir()
-        for i in range(40):
-            Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).save(images / f"{i}.png")
-        return {"path": str(images), "cache_dir": str(tmp_path / "cache")}
-    return {}
+@pytest.fixture
+def data_flags(tfds_dir, tmp_path):
+    """Returns the fields that say where the data of a config are."""
+
+    def place(config: dict) -> dict[str, str]:
+        if config["data"]["name"] == "TFDS":
+            return {"data_dir": tfds_dir}
+        if config["data"]["name"] == "Folder":
+            rng = np.random.default_rng(0)
+            images = tmp_path / "images"
+            images.mkdir()
+            for i in range(40):
+                Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).save(images / f"{i}.png")
+            return {"path": str(images), "cache_dir": str(tmp_path / "cache")}
+        return {}
+
+    return place
 
 
-def test_every_config_is_tried_here():
+def test_every_config_is_tested_here():
     assert {path.stem for path in (ROOT / "configs").glob("*.py")} == set(SHAPES)
 
 
@@ -81,14 +91,42 @@ def test_a_config_builds(name, variant):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_an_unknown_variant_is_refused(name):
-    with pytest.raises(ValueError, match='variant "smok": use .*"smoke", or none'):
+    with pytest.raises(ValueError, match='variant "smok": must be .*"smoke", or left out'):
         config_of(name, "smok")
 
 
+def test_the_variant_that_became_a_config_is_named():
+    with pytest.raises(ValueError, match='variant "small": .*; use configs/mnist_small.py') as error:
+        config_of("mnist", "small")
+    assert "\n" not in str(error.value)
+
+
+def fields(tree: dict, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all fields, those of nested components and these themselves."""
+    for key, value in tree.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from fields(value, (*path, key))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_no_config_states_a_default(name):
+    config = as_plain(config_of(name))
+    for *parents, field in fields(config):
+        if field == "name" or not parents:
+            continue
+        without = copy.deepcopy(config)
+        section = without
+        for parent in parents:
+            section = section[parent]
+        del section[field]
+        assert with_defaults(without) != with_defaults(config), (*parents, field)
+
+
 @pytest.mark.parametrize(("name", "variant"), [v for v in VARIANTS if v[1] != "cpu"])
-def test_the_data_of_a_config_fit_its_model(name, variant, tfds_dir, tmp_path):
+def test_the_data_of_a_config_suit_its_model(name, variant, data_flags):
     config = as_plain(config_of(name, variant))
-    config["data"].update(data_flags(config, tfds_dir, tmp_path))
+    config["data"].update(data_flags(config))
     training, held_out = build_dataset(config).open()
     wanted = shape_of(name, variant)
     assert (training.image_shape, training.num_classes) == wanted
@@ -99,9 +137,9 @@ def test_the_data_of_a_config_fit_its_model(name, variant, tfds_dir, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_smoke_variant_trains_and_samples(name, tfds_dir, tmp_path):
+def test_the_smoke_variant_trains_and_samples(name, tmp_path, data_flags):
     """As a user starts it: train.py in a process of its own, then its images."""
-    flags = data_flags(as_plain(config_of(name)), tfds_dir, tmp_path)
+    flags = data_flags(as_plain(config_of(name)))
     command = [sys.executable, "train.py", "--config", f"configs/{name}.py:smoke"]
     command += [f"--config.data.{key}={value}" for key, value in flags.items()]
     workdir = tmp_path / "run"
@@ -114,7 +152,7 @@ def test_the_smoke_variant_trains_and_samples(name, tfds_dir, tmp_path):
         assert min(image.size) > 200
 
 
-def test_the_cifar10_network_is_ho_et_al_s():
+def test_the_cifar10_network_has_the_size_of_the_paper():
     """35.7 M (Ho et al. 2020, App. B); unconditional, so no class embedding is in the count."""
     model = Experiment.from_config(config_of("cifar10"), *SHAPES["cifar10"]).network.model
     shapes = jax.eval_shape(lambda key: model.init(key, np.zeros((1, 32, 32, 3)), np.zeros(1), None), jax.random.key(0))

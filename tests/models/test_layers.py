@@ -2,8 +2,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import squares
 
-from diffusion_jax.models.layers import ClassEmbedding, GroupNorm, sinusoid
+from diffusion_jax.models.layers import (
+    Attention,
+    ClassEmbedding,
+    GroupNorm,
+    depth_to_space,
+    double_nearest,
+    sinusoid,
+    space_to_depth,
+)
 
 
 def group_norm(x, groups, epsilon=1e-5):
@@ -35,7 +44,7 @@ def test_sinusoid_has_periods_in_geometric_progression(width):
     np.testing.assert_allclose(found, expected, atol=2e-4)  # float32 angles up to 1000
 
 
-def test_sinusoid_tells_neighbouring_steps_apart():
+def test_sinusoid_distinguishes_neighbouring_steps():
     rows = np.asarray(sinusoid(jnp.arange(1001.0), 32))
     assert np.linalg.norm(np.diff(rows, axis=0), axis=1).min() > 0.5
 
@@ -45,17 +54,17 @@ def test_sinusoid_of_a_bfloat16_time_is_float32():
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])
-def test_group_norm_is_that_of_float64(groups):
+def test_group_norm_agrees_with_float64(groups):
     x = np.random.default_rng(0).normal(2, 3, (2, 5, 3, 8)).astype(np.float32)
     np.testing.assert_allclose(normed(x, groups), group_norm(x, groups), atol=1e-5)
 
 
 def test_group_norm_survives_a_large_mean():
-    """As E[x^2] - E[x]^2 in float32 the variance of these is lost: 1e6 has no digits left for 0.01."""
+    """In float32 E[x^2] - E[x]^2 loses this variance: 1e6 has no digits left for 0.01."""
     noise = np.random.default_rng(0).normal(0, 0.1, (2, 8, 8, 4))
     x = (1000 + noise).astype(np.float32)
     fast = np.mean(x**2, dtype=np.float32) - np.mean(x, dtype=np.float32) ** 2
-    assert abs(fast - x.astype(np.float64).var()) > 0.005  # the trap is real here
+    assert abs(fast - x.astype(np.float64).var()) > 0.005  # the fast variance does fail here
     np.testing.assert_allclose(normed(x, 2), group_norm(x, 2), atol=5e-3)
 
 
@@ -84,3 +93,48 @@ def test_classes_have_a_row_each_and_all_negative_labels_share_one_more():
     rows = np.asarray(embedding.apply(params, jnp.array([0, 1, 2, -1, -5])))
     np.testing.assert_array_equal(rows[3], rows[4])
     assert len(np.unique(rows, axis=0)) == 4
+
+
+# Pixels
+
+
+@pytest.mark.parametrize("patch", [1, 2, 3])
+def test_space_to_depth_puts_the_pixels_of_a_square_behind_one_another(patch):
+    x = np.random.default_rng(0).normal(size=(2, 6, 12, 3)).astype(np.float32)
+    found = space_to_depth(x, patch)
+    np.testing.assert_array_equal(found, squares(x, patch))
+    np.testing.assert_array_equal(depth_to_space(found, patch), x)
+
+
+def test_double_nearest_repeats_each_pixel():
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    found = double_nearest(x)
+    for i in range(2):
+        for j in range(2):
+            np.testing.assert_array_equal(found[:, i::2, j::2], x)
+
+
+# Attention
+
+
+def test_attention_is_a_softmax_over_all_positions_head_by_head():
+    """From its definition in float64; the first channels of q, k and v belong to the first head."""
+    heads, d, (batch, height, width, channels) = 2, 3, (2, 2, 3, 4)
+    rng = np.random.default_rng(0)
+    layer = Attention(heads, d, groups=2, dtype=jnp.float32)
+    x = rng.normal(size=(batch, height, width, channels)).astype(np.float32)
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), x)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    found = layer.apply(params, x)
+
+    layers = params["params"]
+    norm = layers["norm"]["GroupNorm_0"]
+    h = (group_norm(x, 2) * norm["scale"] + norm["bias"]).reshape(batch, -1, channels)
+    q, k, v = (h @ layers[name]["kernel"] + layers[name]["bias"] for name in "qkv")
+    parts = []
+    for head in range(heads):
+        one = slice(head * d, (head + 1) * d)
+        scores = np.exp(q[..., one] @ k[..., one].swapaxes(1, 2) / np.sqrt(d))
+        parts.append(scores / scores.sum(-1, keepdims=True) @ v[..., one])
+    out = np.concatenate(parts, -1) @ layers["out"]["kernel"] + layers["out"]["bias"]
+    np.testing.assert_allclose(found, x + out.reshape(x.shape), atol=1e-4)

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import abstract, applied, initial, squares
+from oracles import quick_jit
 
-from diffusion_jax.models import UNet, unet
+from diffusion_jax.models import UNet
 
-# Compiling is what takes the time here; how fast the result runs does not matter.
-QUICKLY = {"xla_backend_optimization_level": 0}
 TINY = {"channels": (8, 16), "blocks": 1, "groups": 4, "attention": (4,)}
 
 
@@ -18,7 +18,7 @@ def tiny(**settings):
 
 
 def shallow(**settings):
-    """One level, with no attention but the middle's: the quickest to compile."""
+    """One level, with attention in the middle only: the quickest to compile."""
     return tiny(**({"channels": (8,), "attention": ()} | settings))
 
 
@@ -28,15 +28,8 @@ def inputs(shape=(4, 8, 8, 1), seed=0):
     return x, jnp.asarray(rng.uniform(size=shape[0]), jnp.float32)
 
 
-@functools.cache
-def shapes(model, image_shape=(8, 8, 1)):
-    """The parameters' shapes, without computing them."""
-    x, time = jnp.zeros((1, *image_shape)), jnp.zeros(1)
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), x, time, jnp.zeros(1, jnp.int32)))
-
-
 def parameters(model, image_shape=(8, 8, 1), seed=0):
-    """Random ones, none of them zero: at the start the output is, and would tell nothing."""
+    """Random parameters, none of them zero: the initial output is zero, which shows nothing."""
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):
@@ -44,18 +37,13 @@ def parameters(model, image_shape=(8, 8, 1), seed=0):
         centre = 1.0 if path[-1].key == "scale" else 0.0
         return jnp.asarray(centre + rng.normal(size=leaf.shape) / np.sqrt(fan_in), leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(fill, shapes(model, image_shape))
-
-
-@functools.cache
-def compiled(model):
-    return jax.jit(model.apply, static_argnames="train", compiler_options=QUICKLY)
+    return jax.tree_util.tree_map_with_path(fill, abstract(model, image_shape))
 
 
 def output(model, x, time, labels=None, params=None, **kwargs):
-    """What a network with random parameters gives, [B, H, W, C] as numpy."""
+    """The output of a network, by default with random parameters, [B, H, W, C] as numpy."""
     params = parameters(model, x.shape[1:]) if params is None else params
-    return np.asarray(compiled(model)(params, x, time, labels, **kwargs))
+    return np.asarray(applied(model)(params, x, time, labels, **kwargs))
 
 
 def kernels(tree, part, ending):
@@ -93,9 +81,9 @@ def attention(width):
 def test_the_cifar10_network_of_ddpm_has_its_parameters():
     """35.7 M (Ho et al. 2020, App. B), to the last one those of diffusers' google/ddpm-cifar10-32.
 
-    Counted by hand: widths 128, 256, 256, 256; two blocks a level down, three up; attention at 16x16
-    and in the middle. On the way up block j takes what comes from below beside a skip: the three of
-    a level are the outputs of its two blocks on the way down and of the convolution before them.
+    Counted by hand: widths 128, 256, 256, 256; two blocks per level down, three up; attention at 16x16 and in
+    the middle. On the way up each block takes the output of the one below and a skip: the three skips of a level
+    are the outputs of its two blocks on the way down and of the convolution before them.
     """
     e = 512
     total = linear(128, e) + linear(e, e) + conv(3, 128)
@@ -110,16 +98,16 @@ def test_the_cifar10_network_of_ddpm_has_its_parameters():
     total += 3 * attention(256) + conv(256, 256)
     total += res_block(256 + 128, 128, e) + 2 * res_block(128 + 128, 128, e)  # 32x32
     total += norm(128) + conv(128, 3)
-    found = sum(leaf.size for leaf in jax.tree.leaves(shapes(UNet(), (32, 32, 3))))
+    found = sum(leaf.size for leaf in jax.tree.leaves(abstract(UNet(), (32, 32, 3))))
     assert found == total == 35_746_307
 
 
 @pytest.mark.parametrize(("channels", "blocks"), [((8, 16), 1), ((8, 16, 24), 2), ((8, 8, 8, 8), 3), ((12, 8), 2)])
-def test_skips_are_those_of_diffusers(channels, blocks):
-    """Its UpBlock2D: input widths from the widths of the levels alone, without following any picture."""
+def test_skips_are_as_in_diffusers(channels, blocks):
+    """Its UpBlock2D: input widths from the widths of the levels alone, without following any image."""
     model = UNet(channels=channels, blocks=blocks, groups=4, attention=())
     side = 2 ** len(channels)
-    tree = shapes(model, (side, side, 1))
+    tree = abstract(model, (side, side, 1))
     down = list(channels)
     expected, previous = [], channels[-1]
     for level in reversed(range(len(channels))):
@@ -137,7 +125,7 @@ def test_skips_are_those_of_diffusers(channels, blocks):
 )
 def test_attention_follows_each_block_of_its_resolutions_and_is_always_in_the_middle(where, blocks, count):
     model = UNet(channels=(8, 16, 24), blocks=blocks, groups=4, attention=where)
-    tree = shapes(model, (32, 32, 3))
+    tree = abstract(model, (32, 32, 3))
     widths = sorted(shape[-1] for shape in kernels(tree, "", "q"))
     of_level = {32: 8, 16: 16, 8: 24}
     expected = [24] + [of_level[side] for side in where for _ in range(2 * blocks + 1)]
@@ -146,34 +134,28 @@ def test_attention_follows_each_block_of_its_resolutions_and_is_always_in_the_mi
 
 
 def test_the_time_of_adm_scales_and_shifts():
-    """Twice as many numbers from the time for each block."""
-    adds, scales = (kernels(shapes(tiny(scale_shift=on)), "", "time") for on in (False, True))
+    """The time gives each block twice as many numbers."""
+    adds, scales = (kernels(abstract(tiny(scale_shift=on)), "", "time") for on in (False, True))
     assert [shape[-1] for shape in scales] == [2 * shape[-1] for shape in adds]
 
 
-@pytest.mark.parametrize(("channels", "asked", "given"), [(1, 0, 1), (3, 0, 3), (3, 6, 6)])
-def test_the_output_has_the_inputs_channels_unless_asked(channels, asked, given):
-    model = tiny(out_channels=asked)
-    shape = jax.eval_shape(lambda: model.apply(shapes_as_zeros(model, (8, 8, channels)), *inputs((2, 8, 8, channels))))
-    assert shape.shape == (2, 8, 8, given)
+@pytest.mark.parametrize(("channels", "out_channels", "found"), [(1, 0, 1), (3, 0, 3), (3, 6, 6)])
+def test_the_output_has_the_channels_of_the_input_by_default(channels, out_channels, found):
+    model = tiny(out_channels=out_channels)
+    shape = jax.eval_shape(model.apply, abstract(model, (8, 8, channels)), *inputs((2, 8, 8, channels)))
+    assert shape.shape == (2, 8, 8, found)
 
 
-def shapes_as_zeros(model, image_shape):
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes(model, image_shape))
-
-
-# At the start
+# Initial parameters
 
 
 @pytest.fixture(scope="module")
 def started():
     model = tiny(num_classes=3)
-    x, time = inputs()
-    init = jax.jit(model.init, compiler_options=QUICKLY)
-    return model, init(jax.random.key(0), x, time, jnp.zeros(4, jnp.int32))
+    return model, {"params": initial(model)}
 
 
-def test_the_output_is_zero_at_the_start(started):
+def test_the_initial_output_is_zero(started):
     model, params = started
     found = output(model, *inputs(), jnp.arange(4) - 1, params=params)
     assert found.shape == (4, 8, 8, 1)
@@ -181,8 +163,8 @@ def test_the_output_is_zero_at_the_start(started):
     np.testing.assert_array_equal(found, 0)
 
 
-def test_only_what_closes_a_branch_starts_at_zero(started):
-    """Second convolutions, attention's and the network's output: each block begins as the identity."""
+def test_only_the_last_layer_of_each_branch_starts_at_zero(started):
+    """Second convolutions, attention's and the network's output: each block starts as the identity."""
     leaves = jax.tree_util.tree_leaves_with_path(started[1])
     zero = {
         "/".join(str(key.key) for key in path[-2:])
@@ -200,31 +182,33 @@ def test_only_what_closes_a_branch_starts_at_zero(started):
 def test_any_size_that_divides_works(size, padding):
     model = tiny(attention=(), downsample_padding=padding)
     x, time = inputs((2, *size, 3))
-    shape = jax.eval_shape(model.apply, shapes(model, (*size, 3)), x, time)
+    shape = jax.eval_shape(model.apply, abstract(model, (*size, 3)), x, time)
     assert shape.shape == (2, *size, 3)
 
 
 @pytest.mark.parametrize(
     ("settings", "image_shape", "says"),
     [
-        ({}, (7, 8, 1), "pictures must divide by 2, not 7x8"),
-        ({}, (8, 9, 1), "pictures must divide by 2, not 8x9"),
-        ({"channels": (8, 16, 16)}, (10, 8, 1), "3 levels, so pictures must divide by 4"),
+        ({}, (7, 8, 1), "2 levels: images must be divisible by 2, got 7x8"),
+        ({}, (8, 9, 1), "images must be divisible by 2, got 8x9"),
+        ({"channels": (8, 16, 16)}, (10, 8, 1), "3 levels: images must be divisible by 4"),
         ({"channels": (8, 18)}, (8, 8, 1), "groups = 4: must divide every width"),
-        ({"channels": ()}, (8, 8, 1), "need at least one level"),
-        ({"channels": (1,)}, (8, 8, 1), "need at least one level of 2 or more"),
-        ({"blocks": 0}, (8, 8, 1), "blocks = 0: must be at least 1"),
-        ({"attention": (5,)}, (8, 8, 1), r"attention = \(5,\): .* resolutions \[4, 8\]"),
-        ({"attention": (8, 2)}, (8, 16, 1), r"resolutions \[4, 8\]"),
-        ({"heads": 3}, (8, 8, 1), "heads = 3, .* must divide the width 8"),
-        ({"heads": 0}, (8, 8, 1), "heads = 0"),
-        ({"head_channels": 3}, (8, 8, 1), "head_channels = 3: must divide the width 8"),
-        ({"head_channels": 16}, (8, 8, 1), "head_channels = 16: must divide the width 8"),
+        ({"channels": ()}, (8, 8, 1), r"channels = \(\): must be one or more integers"),
+        ({"channels": (1,)}, (8, 8, 1), r"channels\[0\] = 1: must be an integer >= 2"),
+        ({"channels": (7, 8), "groups": 1}, (8, 8, 1), r"channels = \(7, 8\): the first must be even"),
+        ({"blocks": 0}, (8, 8, 1), "blocks = 0: must be an integer >= 1"),
+        ({"attention": (5,)}, (8, 8, 1), r"attention = \(5,\): .* resolutions of the levels, \[4, 8\]"),
+        ({"attention": (8, 2)}, (8, 16, 1), r"resolutions of the levels, \[4, 8\]"),
+        ({"heads": 3}, (8, 8, 1), r"heads = 3, .* must divide every width of \(8, 16\)"),
+        ({"heads": 0}, (8, 8, 1), "heads = 0, .* must divide"),
+        ({"heads": -1}, (8, 8, 1), "heads = -1: must be an integer >= 0"),
+        ({"head_channels": 3}, (8, 8, 1), "head_channels = 3: must divide every width"),
+        ({"head_channels": 16}, (8, 8, 1), "head_channels = 16: must divide every width"),
         ({"groups": 0}, (8, 8, 1), "groups = 0"),
-        ({"patch": 0}, (8, 8, 1), "patch = 0: must be at least 1"),
-        ({"patch": 3}, (8, 9, 1), "patch = 3: must divide the pictures of 8 x 9"),
-        ({"patch": 2, "attention": (8,)}, (8, 8, 1), r"resolutions \[2, 4\]"),
-        ({"patch": 8, "attention": ()}, (8, 8, 1), "2 levels, so pictures must divide by 2, not 1x1"),
+        ({"patch": 0}, (8, 8, 1), "patch = 0: must be an integer >= 1"),
+        ({"patch": 3}, (8, 9, 1), "patch = 3: must divide the images of 8 x 9"),
+        ({"patch": 2, "attention": (8,)}, (8, 8, 1), r"resolutions of the levels, \[2, 4\]"),
+        ({"patch": 8, "attention": ()}, (8, 8, 1), "2 levels: images must be divisible by 2, got 1x1"),
         ({"num_classes": -1}, (8, 8, 1), "num_classes = -1"),
         ({"out_channels": -1}, (8, 8, 1), "out_channels = -1"),
         ({"dropout": 1.0}, (8, 8, 1), r"dropout = 1.0: must be in \[0, 1\)"),
@@ -232,7 +216,7 @@ def test_any_size_that_divides_works(size, padding):
         ({"dtype": "float64"}, (8, 8, 1), 'dtype = "float64"'),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_runs(settings, image_shape, says):
+def test_wrong_settings_are_refused_before_anything_runs(settings, image_shape, says):
     model = tiny(**settings)
     with pytest.raises(ValueError, match=says) as error:
         model.check(image_shape)
@@ -241,39 +225,20 @@ def test_what_does_not_fit_is_refused_before_anything_runs(settings, image_shape
         model.init(jax.random.key(0), jnp.zeros((1, *image_shape)), jnp.zeros(1))
 
 
-def test_check_passes_what_fits():
+def test_check_accepts_settings_that_fit():
     tiny().check((8, 8, 1))
     tiny(heads=4, attention=(8, 4)).check((8, 16, 3))
     UNet().check((32, 32, 3))
 
 
-# Patches, a learned variance, its own guess: each is the plain network between two rearrangements
-
-
-def squares(x, patch):
-    """[B, H, W, C] pixel by pixel as [B, H/patch, W/patch, patch^2 C]: rows of a square, then columns."""
-    b, h, w, c = x.shape
-    found = np.empty((b, h // patch, w // patch, patch * patch * c), x.dtype)
-    for i in range(h):
-        for j in range(w):
-            place = (i % patch) * patch + j % patch
-            found[:, i // patch, j // patch, place * c : (place + 1) * c] = x[:, i, j]
-    return found
-
-
-@pytest.mark.parametrize("patch", [1, 2, 3])
-def test_a_patch_holds_the_pixels_of_its_square(patch):
-    x = np.random.default_rng(0).normal(size=(2, 6, 12, 3)).astype(np.float32)
-    found = np.asarray(unet._pixels_to_channels(x, patch))
-    np.testing.assert_array_equal(found, squares(x, patch))
-    np.testing.assert_array_equal(unet._channels_to_pixels(found, patch), x)
+# Patches, a learned variance, its own guess: the plain network between two rearrangements
 
 
 OPTIONS = {"patch": 2, "learn_variance": True, "self_condition": True}
 
 
-def test_the_options_rearrange_what_a_plain_network_sees_and_makes():
-    """The guess behind x, each square laid into channels, and back with twice the channels."""
+def test_the_options_rearrange_the_input_and_output_of_a_plain_network():
+    """The guess follows x, each square becomes channels, and pixels again with twice the channels."""
     x, time = inputs((2, 4, 8, 3))
     guess = np.random.default_rng(2).normal(size=x.shape).astype(np.float32)  # some beyond [-1, 1]
     params = parameters(shallow(**OPTIONS), (4, 8, 3))
@@ -285,37 +250,39 @@ def test_the_options_rearrange_what_a_plain_network_sees_and_makes():
 
 
 def test_no_guess_is_a_guess_of_zeros():
-    model, (x, time) = shallow(**OPTIONS), inputs()
+    model, (x, time) = shallow(**OPTIONS), inputs((2, 4, 8, 3))
     found = output(model, x, time)
     np.testing.assert_array_equal(found, output(model, x, time, x0_hat=jnp.zeros_like(x)))
     assert np.abs(found - output(model, x, time, x0_hat=0.1 * x)).max() > 1e-3
 
 
-def test_a_guess_for_a_network_that_takes_none_is_refused():
+def test_a_guess_for_a_network_without_self_conditioning_is_refused():
     x, time = inputs()
-    with pytest.raises(ValueError, match="x0_hat: this network is not self-conditioned; use self_condition="):
-        jax.eval_shape(lambda: shallow().apply(shapes_as_zeros(shallow(), (8, 8, 1)), x, time, x0_hat=x))
+    with pytest.raises(
+        ValueError, match="x0_hat: must be None, .*; use self_condition="
+    ):
+        jax.eval_shape(lambda params: shallow().apply(params, x, time, x0_hat=x), abstract(shallow()))
 
 
 @pytest.mark.parametrize(("settings", "seen", "made"), [({}, 3, 3), (OPTIONS, 2 * 3 * 4, 2 * 3 * 4)])
-def test_the_options_cost_parameters_at_the_two_ends_alone(settings, seen, made):
+def test_the_options_add_parameters_at_both_ends_only(settings, seen, made):
     e = 4 * 8
     total = linear(8, e) + linear(e, e) + conv(seen, 8) + 3 * res_block(8, 8, e) + attention(8)
     total += 2 * res_block(8 + 8, 8, e) + norm(8) + conv(8, made)
-    tree = shapes(shallow(**settings), (8, 8, 3))
+    tree = abstract(shallow(**settings), (8, 8, 3))
     assert sum(leaf.size for leaf in jax.tree.leaves(tree)) == total
 
 
 # Behaviour, with random parameters
 
 
-def test_no_label_is_the_same_however_it_is_said():
+def test_no_labels_are_the_same_as_negative_labels():
     model, (x, time) = shallow(num_classes=3), inputs()
     unlabelled = output(model, x, time)
     np.testing.assert_array_equal(output(model, x, time, jnp.full(4, -1)), unlabelled)
 
 
-def test_each_label_gives_an_output_of_its_own():
+def test_each_label_has_its_own_output():
     model, (x, time) = shallow(num_classes=3), inputs()
     x, time = jnp.repeat(x[:1], 4, 0), jnp.repeat(time[:1], 4)
     rows = output(model, x, time, jnp.array([-1, 0, 1, 2]))
@@ -324,7 +291,7 @@ def test_each_label_gives_an_output_of_its_own():
             assert np.abs(rows[i] - rows[j]).max() > 1e-3
 
 
-def test_a_network_without_classes_takes_no_notice_of_labels():
+def test_a_network_without_classes_ignores_labels():
     model, (x, time) = shallow(), inputs()
     labelled = output(model, x, time, jnp.arange(4))
     np.testing.assert_array_equal(labelled, output(model, x, time))
@@ -336,15 +303,15 @@ def test_the_time_matters():
     assert np.abs(moved - output(model, x, time)).max() > 1e-4
 
 
-def test_time_scale_says_what_one_is():
+def test_time_scale_multiplies_the_time():
     x, time = inputs()
     params = parameters(shallow())
     scaled = output(shallow(time_scale=1.0), x, time * 1000, params=params)
     np.testing.assert_allclose(scaled, output(shallow(), x, time, params=params), atol=1e-4)
 
 
-def test_each_picture_is_computed_by_itself():
-    """What sampling in batches of any size rests on."""
+def test_each_image_is_computed_independently():
+    """Sampling in batches of any size relies on this."""
     model, (x, time) = tiny(num_classes=3), inputs()
     others, other_time = inputs(seed=1)
     labels = jnp.array([0, 1, 2, -1])
@@ -377,8 +344,8 @@ def test_each_setting_changes_the_function(base, settings):
 SAME_HEADS = ({"heads": 2}, {"head_channels": 8})
 
 
-def test_heads_can_be_given_by_their_width():
-    """Of a width of 16, 8 channels a head are 2 heads."""
+def test_heads_can_be_set_by_their_width():
+    """A width of 16 with 8 channels per head has 2 heads."""
     by_number, by_width = (shallow(channels=(16,), **s) for s in SAME_HEADS)
     x, time = inputs()
     found = output(by_width, x, time)
@@ -389,9 +356,10 @@ def test_dropout_is_random_in_training_and_absent_otherwise():
     model, (x, time) = shallow(dropout=0.5), inputs()
     params = parameters(model)
 
+    in_training = quick_jit(functools.partial(model.apply, train=True))
+
     def train(seed):
-        rngs = {"dropout": jax.random.key(seed)}
-        return output(model, x, time, params=params, train=True, rngs=rngs)
+        return np.asarray(in_training(params, x, time, rngs={"dropout": jax.random.key(seed)}))
 
     plain = output(model, x, time, params=params)
     same = output(shallow(), x, time, params=params)
@@ -414,20 +382,20 @@ def test_bfloat16_computes_nearly_the_same_and_gives_float32():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_parameters_are_float32(dtype):
-    tree = shapes(tiny(dtype=dtype, num_classes=3))
+    tree = abstract(tiny(dtype=dtype, num_classes=3))
     assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
 
 
 def test_every_parameter_has_an_effect():
-    """None is made and forgotten: with random ones each receives a gradient."""
+    """With random parameters each receives a gradient: none is unused."""
     model, (x, time) = tiny(num_classes=3, attention=()), inputs()
     params = parameters(model)
 
     def total(params):
         return jnp.sum(model.apply(params, x, time, jnp.array([0, 1, 2, -1])) ** 3)
 
-    gradient = jax.jit(jax.grad(total), compiler_options=QUICKLY)
+    gradient = quick_jit(jax.grad(total))
     leaves = jax.tree_util.tree_leaves_with_path(gradient(params))
     silent = {"/".join(str(k.key) for k in path) for path, leaf in leaves if not leaf.any()}
-    # A key's bias adds the same to all of a query's scores, which softmax does not see.
+    # A key's bias adds the same to all scores of a query, which leaves the softmax unchanged.
     assert {path for path in silent if not path.endswith("k/bias")} == set()
