@@ -1,13 +1,13 @@
-"""Bits per dimension of the held-out pictures. python benchmarks/bits_per_dim.py --workdir runs/digits
+"""Bits per dimension of the held-out images. python benchmarks/bits_per_dim.py --workdir runs/digits
 
-Two upper bounds on -log2 P(picture) / (H W C), P the probability of the 256 levels of uint8:
+Two upper bounds on -log2 P(image) / (H W C), where P is the probability of the 256 levels of uint8:
 - by the variational bound of ancestral sampling over all steps of the run's schedule. Its decoder gives each
-  level a probability: no dequantisation. Term by term, and the diffusion terms by log-SNR.
-- by the probability-flow ODE, with uniform dequantisation: noise as wide as a level is added to the pictures.
-With the EMA weights and, where the run has classes, the pictures' labels; no guidance.
+  level a probability, so there is no dequantisation. Printed term by term, the diffusion terms by log-SNR.
+- by the probability-flow ODE, with uniform dequantisation: noise as wide as a level is added to the images.
+They use the EMA weights and, if the run has classes, the labels of the images; no guidance.
 
-"+-" is one standard error of the mean over pictures; the noise, the dequantisation and the trace are all in
-it. That of the trace alone is beside it. Data of fewer levels take fewer bits: their number is printed.
+"+-" is one standard error of the mean over images, which includes the noise, the dequantisation and the trace.
+The error of the trace is also printed alone. Data of fewer levels need fewer bits: their number is printed.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,6 @@ import numpy as np
 from absl import flags
 
 import diffusion_jax as dj
-from diffusion_jax.config.experiment import build_dataset
 from diffusion_jax.data.pipeline import in_order
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling import likelihood
@@ -27,71 +26,69 @@ from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.training.evaluate import LOG_SNR_EDGES
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/digits", "A trained run.")
-_NUM_PICTURES = flags.DEFINE_integer("num_pictures", 0, "The first so many held-out pictures; 0: all.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 180, "Pictures at once.", lower_bound=1)
-_VARIANCE = flags.DEFINE_enum("variance", "large", ["small", "large", "learned"], "Of the reverse step.")
-_VLB_STEPS = flags.DEFINE_integer("vlb_steps", None, "Steps of the bound; all, or 1 000, by default.")
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 0, "Number of held-out images, the first ones; 0: all.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 180, "Images at a time.", lower_bound=1)
+_VARIANCE = flags.DEFINE_enum("variance", "large", ["small", "large", "learned"], "Variance of the reverse step.")
+_VLB_STEPS = flags.DEFINE_integer("vlb_steps", None, "Steps of the bound; default: all, or 1 000.")
 _ODE_STEPS = flags.DEFINE_integer("ode_steps", 100, "Steps of the ODE.")
-_PROBES = flags.DEFINE_integer("probes", 4, "Rademacher vectors for the trace.")
-_LABELS = flags.DEFINE_bool("labels", True, "Tell the network the pictures' classes, if there are any.")
+_PROBES = flags.DEFINE_integer("probes", 4, "Number of Rademacher vectors for the trace.")
+_LABELS = flags.DEFINE_bool("labels", True, "Give the network the classes of the images, if it has classes.")
 _CLIP = flags.DEFINE_bool("clip", False, "Clip x0-hat to [-1, 1].")
-_SEED = flags.DEFINE_integer("seed", 0, "Of all noise.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are, in place of the run's own.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.")
 
 
 def measure() -> None:
     run = dj.load(_WORKDIR.value)
-    moved = {"data_dir": _DATA_DIR.value} if _DATA_DIR.value else {}
-    _, held_out = build_dataset(run.config | {"data": run.config["data"] | moved}, False).open()
+    _, held_out = command.open_data(run)
     describe(run, held_out)
-    print_bound(*over(held_out, run, by_vlb))
-    print_flow(*over(held_out, run, by_ode))
+    print_bound(*evaluate(held_out, run, by_vlb))
+    print_flow(*evaluate(held_out, run, by_ode))
 
 
-def by_vlb(key: jax.Array, denoise: Denoise, schedule: Schedule, x0: jax.Array, **given: Any) -> Any:
+def by_vlb(key: jax.Array, denoise: Denoise, schedule: Schedule, x0: jax.Array, **kwargs: Any) -> Any:
     settings = dict(variance=_VARIANCE.value, steps=_VLB_STEPS.value)
-    bound = likelihood.by_vlb(key, denoise, schedule, x0, **settings, **given)
+    bound = likelihood.by_vlb(key, denoise, schedule, x0, **settings, **kwargs)
     return bound.total, bound.prior, likelihood.by_log_snr(bound, schedule, LOG_SNR_EDGES), bound.decoder
 
 
-def by_ode(key: jax.Array, denoise: Denoise, schedule: Schedule, x0: jax.Array, **given: Any) -> Any:
+def by_ode(key: jax.Array, denoise: Denoise, schedule: Schedule, x0: jax.Array, **kwargs: Any) -> Any:
     settings = dict(steps=_ODE_STEPS.value, probes=_PROBES.value)
-    return likelihood.by_ode(key, denoise, schedule, x0, **settings, **given)
+    return likelihood.by_ode(key, denoise, schedule, x0, **settings, **kwargs)
 
 
-def over(source: dj.sources.Source, run: dj.Run, way: Callable[..., Any]) -> Any:
-    """`way` of all pictures asked for, batch by batch; they are the last axis of what it returns."""
+def evaluate(source: dj.sources.Source, run: dj.Run, bound: Callable[..., Any]) -> Any:
+    """Evaluates `bound` for all images, batch by batch; images are the last axis of the arrays that it returns."""
 
     @jax.jit
     def batch(params: Any, x0: jax.Array, labels: jax.Array | None, indices: jax.Array) -> Any:
         apply, schedule = run.network.model.apply, run.schedule
         denoise = dj.denoiser(apply, params, schedule, run.prediction, labels, clip=_CLIP.value)
-        return way(jax.random.key(_SEED.value), denoise, schedule, x0, indices=indices)
+        return bound(jax.random.key(_SEED.value), denoise, schedule, x0, indices=indices)
 
-    n = number(source)
+    n = count_images(source)
     size, parts = min(n, _BATCH_SIZE.value), []
     for i, (rows, _) in enumerate(in_order(source, size, n)):
-        labels = rows["label"] if labelled(run) else None
+        labels = rows["label"] if uses_labels(run) else None
         indices = np.arange(i * size, (i + 1) * size)
         parts.append(jax.device_get(batch(run.params, dj.pixels.to_float(rows["image"]), labels, indices)))
-    # The last batch is filled up with pictures that do not count.
+    # The last batch is filled up with images that do not count.
     return jax.tree.map(lambda *parts: np.concatenate(parts, -1)[..., :n], *parts)
 
 
-def number(source: dj.sources.Source) -> int:
-    return min(_NUM_PICTURES.value or len(source), len(source))
+def count_images(source: dj.sources.Source) -> int:
+    return min(_NUM_IMAGES.value or len(source), len(source))
 
 
-def labelled(run: dj.Run) -> bool:
+def uses_labels(run: dj.Run) -> bool:
     return _LABELS.value and run.network.num_classes > 0
 
 
 def describe(run: dj.Run, source: dj.sources.Source) -> None:
-    n = number(source)
+    n = count_images(source)
     levels = len(np.unique([source.rows[i]["image"] for i in range(n)]))
     print(
-        f"{n} held-out pictures {'x'.join(map(str, source.image_shape))}, "
-        f"{'their labels given' if labelled(run) else 'no labels'}, weights of step {run.step}; "
+        f"{n} held-out images {'x'.join(map(str, source.image_shape))}, "
+        f"{'with their labels' if uses_labels(run) else 'without labels'}, weights of step {run.step}; "
         f"they use {levels} of 256 levels, log2 {levels} = {np.log2(levels):.2f}"
     )
 
@@ -99,7 +96,7 @@ def describe(run: dj.Run, source: dj.sources.Source) -> None:
 def print_bound(total: np.ndarray, prior: np.ndarray, binned: np.ndarray, decoder: np.ndarray) -> None:
     print(
         f"variational bound, variance {_VARIANCE.value}, {_VLB_STEPS.value or 'all'} steps, "
-        f"no dequantisation: {with_error(total)} bits/dim"
+        f"no dequantisation: {format_mean(total)} bits/dim"
     )
     print(f"  prior {prior.mean():.4f}, diffusion {binned.sum(0).mean():.4f}, decoder {decoder.mean():.4f}")
     edges = [f"{edge:g}" for edge in (-np.inf, *LOG_SNR_EDGES, np.inf)]
@@ -110,13 +107,13 @@ def print_bound(total: np.ndarray, prior: np.ndarray, binned: np.ndarray, decode
 def print_flow(bits: np.ndarray, trace: np.ndarray) -> None:
     print(
         f"probability-flow ODE, {_ODE_STEPS.value} steps, {_PROBES.value} probes, "
-        f"uniform dequantisation: {with_error(bits)} bits/dim"
+        f"uniform dequantisation: {format_mean(bits)} bits/dim"
     )
     of_one, of_mean = np.sqrt(np.mean(trace**2)), np.sqrt(np.sum(trace**2)) / len(trace)
-    print(f"  of which the trace: +- {of_mean:.4f} of the mean, +- {of_one:.4f} of one picture")
+    print(f"  of which the trace: +- {of_mean:.4f} for the mean, +- {of_one:.4f} for one image")
 
 
-def with_error(bits: np.ndarray) -> str:
+def format_mean(bits: np.ndarray) -> str:
     return f"{bits.mean():.4f} +- {bits.std(ddof=1) / np.sqrt(len(bits)):.4f}"
 
 

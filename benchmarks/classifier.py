@@ -1,4 +1,4 @@
-"""A small CNN that reads the pictures of a run: its last hidden layer is what the benchmarks measure in."""
+"""A small CNN that classifies the images of a run; the benchmarks use its last hidden layer as features."""
 
 import dataclasses
 import itertools
@@ -17,17 +17,17 @@ import diffusion_jax as dj
 from diffusion_jax.data.pipeline import Batches
 from diffusion_jax.runtime.files import make_writable
 
-Read = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # uint8 [N, H, W, C] -> classes [N], features
+Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # uint8 [N, H, W, C] -> classes [N], features
 
 
-def pictures(source: dj.sources.Source, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Some of a source: uint8 [N, H, W, C] and labels [N]."""
+def stack_examples(source: dj.sources.Source, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images of some examples, uint8 [N, H, W, C], and their labels [N]."""
     rows = [source.rows[int(i)] for i in indices]
     return np.stack([row["image"] for row in rows]), np.stack([row["label"] for row in rows])
 
 
 class CNN(nn.Module):
-    """Two convolutions of stride 2 and a hidden layer: (logits, features [B, 64])."""
+    """Two convolutions of stride 2 and a hidden layer; returns (logits, features [B, 64])."""
 
     classes: int
 
@@ -40,16 +40,16 @@ class CNN(nn.Module):
         return nn.Dense(self.classes)(features), features
 
 
-def classifier(training: dj.sources.Source, path: Path) -> Read:
-    """A CNN for the classes of `training`: with the weights in `path`, or trained and written there."""
+def make_classifier(training: dj.sources.Source, path: Path) -> Classify:
+    """Returns a CNN for the classes of `training`, with the weights in `path`, or trained and saved there."""
     cnn = CNN(training.num_classes)
     if not path.exists():
         make_writable(path.parent)
         print("training the CNN")
-        beside = path.with_name(path.name + ".new.npz")  # a kill leaves no half-written file
+        new = path.with_name(path.name + ".new.npz")  # a kill leaves no incomplete file
         weights = flatten_dict(train(cnn, training), sep="/")
-        np.savez(beside, fingerprint=training.fingerprint, **weights)
-        beside.replace(path)
+        np.savez(new, fingerprint=training.fingerprint, **weights)
+        new.replace(path)
     params = load(path, training)
 
     @jax.jit
@@ -62,34 +62,34 @@ def classifier(training: dj.sources.Source, path: Path) -> Read:
 
 
 def load(path: Path, training: dj.sources.Source) -> Any:
-    """The parameters in `path`. Raises ValueError where they are unreadable or of other data."""
+    """Loads the parameters in `path`. Raises ValueError if they cannot be read or belong to other data."""
     try:
         with np.load(path, allow_pickle=False) as file:
             weights = dict(file)
         fingerprint = str(weights.pop("fingerprint"))
-    except Exception as error:  # what numpy and zipfile raise for a damaged file is not listed anywhere
+    except Exception as error:  # numpy and zipfile do not document what they raise for damaged files
         raise ValueError(f"--classifier {path}: cannot be read as .npz; delete it") from error
     if fingerprint != training.fingerprint:
-        raise ValueError(f"--classifier {path}: was trained on other data; name another file")
+        raise ValueError(f"--classifier {path}: was trained on other data; use another file")
     return unflatten_dict(weights, sep="/")
 
 
 def train(cnn: CNN, training: dj.sources.Source, epochs: int = 4, batch_size: int = 128) -> Any:
-    """AdamW on pictures moved by up to a 14th of their side, a batch at a time; the parameters.
+    """Trains with AdamW on images that are shifted by up to 1/14 of their side, one shift per batch.
 
-    As many steps as `epochs` have, and no fewer than 1 000.
+    Returns the parameters after `epochs`, or after 1 000 steps if that is more.
     """
-    # In memory: decoding a PNG takes longer than learning from it, and each is seen `epochs` times.
+    # In memory: decoding a PNG takes longer than training on it, and each is used `epochs` times.
     rows = [training.rows[i] for i in range(len(training))]
     batches = Batches(dataclasses.replace(training, rows=rows), batch_size).iterate(threads=1)
     steps = max(1000, -(-epochs * len(rows) // batch_size))
-    most = training.image_shape[0] // 14
+    limit = training.image_shape[0] // 14
     tx = optax.adamw(optax.cosine_onecycle_schedule(steps, 3e-3))
 
     @jax.jit
     def step(params: Any, state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
         shift_key, dropout_key = jax.random.split(key)
-        x = jnp.roll(dj.pixels.to_float(batch["image"]), jax.random.randint(shift_key, (2,), -most, most + 1), (1, 2))
+        x = jnp.roll(dj.pixels.to_float(batch["image"]), jax.random.randint(shift_key, (2,), -limit, limit + 1), (1, 2))
 
         def loss(params: Any) -> jax.Array:
             logits, _ = cnn.apply(params, x, train=True, rngs={"dropout": dropout_key})

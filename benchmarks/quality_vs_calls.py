@@ -1,12 +1,11 @@
-"""How good after how many network calls? python benchmarks/quality_vs_calls.py --workdir runs/digits
+"""Quality by the number of network calls. python benchmarks/quality_vs_calls.py --workdir runs/digits
 
-Draws --num_samples pictures with the labels in turn and no guidance, so that one call of the denoiser is one
-of the network, with every sampler at 5, 10, 20, 50, 100 and 250 calls on --grid, and prints a
-table of the Frechet distance of their features (the last hidden layer, 64 numbers, of a CNN trained on the
-run's training pictures; its weights stay in --classifier) to those of all training pictures, beside that of
-as many held-out pictures (all, where there are fewer). A sampler of two calls a step takes half as many
-steps. The same noise and the same pictures' keys serve all samplers. --plot draws the table (needs
-matplotlib, of the extra "notebook").
+Generates --num_samples images with the labels in turn and no guidance, so that one call of the denoiser is one call
+of the network, with every sampler at 5, 10, 20, 50, 100 and 250 calls on --grid. Prints a table of the Frechet
+distance of their features (the last hidden layer, 64 numbers, of a CNN trained on the run's training images; its
+weights are kept in --classifier) to those of all training images, and the distance of the same number of held-out
+images (all, if there are fewer). A sampler with two calls per step takes half as many steps. All samplers use the
+same noise and the same keys. --plot plots the table (needs matplotlib, of the extra "notebook").
 """
 
 import sys
@@ -19,10 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from classifier import classifier, pictures
+from classifier import make_classifier, stack_examples
 
 import diffusion_jax as dj
-from diffusion_jax.config.experiment import build_dataset
 from diffusion_jax.config.text import grid_from_text, sampler_from_text
 from diffusion_jax.evaluation.metrics import frechet_distance
 from diffusion_jax.sampling.randomness import first_noise, fold, image_keys
@@ -41,16 +39,15 @@ _SAMPLERS = [
     "DEIS(order=3)",
 ]
 _WORKDIR = flags.DEFINE_string("workdir", "runs/digits", "A trained run with classes.")
-_SAMPLER = flags.DEFINE_multi_string("sampler", _SAMPLERS, "A sampler; may be given several times.")
-_GRID = flags.DEFINE_string("grid", None, "A grid of times, in place of the run's own.")
-_CLIP = flags.DEFINE_bool("clip", None, "Clip x0 to [-1, 1] at each step; as the run does, unless given.")
-_CALLS = flags.DEFINE_list("calls", ["5", "10", "20", "50", "100", "250"], "Network calls a picture.")
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "How many pictures.", lower_bound=100)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0)
-_SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds from --seed on; mean +- its error.", lower_bound=1)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are, in place of the run's own.")
-_CLASSIFIER = flags.DEFINE_string("classifier", None, "The CNN's weights; WORKDIR/classifier.npz by default.")
-_PLOT = flags.DEFINE_string("plot", None, "A .png for the plot.")
+_SAMPLER = flags.DEFINE_multi_string("sampler", _SAMPLERS, "A sampler; may be repeated.")
+_GRID = flags.DEFINE_string("grid", None, "A grid of times; default: as in the run's config.")
+_CLIP = flags.DEFINE_bool("clip", None, "Clip x0 to [-1, 1] at each step; default: as in the run's config.")
+_CALLS = flags.DEFINE_list("calls", ["5", "10", "20", "50", "100", "250"], "Network calls per image.")
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "Number of images.", lower_bound=100)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.", lower_bound=0)
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Number of seeds, from --seed on: mean +- error.", lower_bound=1)
+_CLASSIFIER = flags.DEFINE_string("classifier", None, "Weights of the CNN; default: WORKDIR/classifier.npz.")
+_PLOT = flags.DEFINE_string("plot", None, "PNG file for the plot.")
 
 
 def measure() -> None:
@@ -59,46 +56,44 @@ def measure() -> None:
     grid = _GRID.value and grid_from_text(_GRID.value)
     run = dj.load(_WORKDIR.value)
     if not run.network.num_classes:
-        raise ValueError(f"--workdir {_WORKDIR.value}: was trained without classes; name a run with classes")
-    moved = {"data_dir": _DATA_DIR.value} if _DATA_DIR.value else {}
-    config = run.config | {"data": run.config["data"] | moved}
-    training, held_out = build_dataset(config, allow_code=False).open()
+        raise ValueError(f"--workdir {_WORKDIR.value}: must be a run with classes")
+    training, held_out = command.open_data(run)
     n = _NUM_SAMPLES.value
-    read = classifier(training, Path(_CLASSIFIER.value or Path(_WORKDIR.value) / "classifier.npz"))
-    features = read(pictures(training, np.arange(len(training)))[0])[1]
-    some = np.random.default_rng(0).permutation(len(held_out))[:n]
-    images, labels = pictures(held_out, some)
-    found, others = read(images)
-    real = frechet_distance(others, features)
-    print(f"held-out pictures read right by the CNN: {np.mean(found == labels):.2%}")
-    print(f"Frechet distance of {len(some)} held-out pictures: {real:.2f}; of {n} samples at so many calls:\n")
+    classify = make_classifier(training, Path(_CLASSIFIER.value or Path(_WORKDIR.value) / "classifier.npz"))
+    features = classify(stack_examples(training, np.arange(len(training)))[0])[1]
+    indices = np.random.default_rng(0).permutation(len(held_out))[:n]
+    images, labels = stack_examples(held_out, indices)
+    found, held_out_features = classify(images)
+    real = frechet_distance(held_out_features, features)
+    print(f"held-out images recognized by the CNN: {np.mean(found == labels):.2%}")
+    print(f"Frechet distance of {len(indices)} held-out images: {real:.2f}; of {n} samples by the number of calls:\n")
     print("| sampler | " + " | ".join(map(str, calls)) + " |\n|---|" + "---|" * len(calls))
     rows = {}
     for text, sampler in samplers.items():
         start = time.perf_counter()
-        drawn = draw(run, sampler, grid or run.sampling.grid, n, calls)
-        found = [[frechet_distance(read(dj.pixels.to_uint8(x))[1], features) for x in each] for each in drawn]
+        generated = generate(run, sampler, grid or run.sampling.grid, n, calls)
+        found = [[frechet_distance(classify(dj.pixels.to_uint8(x))[1], features) for x in seeds] for seeds in generated]
         rows[text] = [float(np.mean(distances)) for distances in found]
-        print(f"| {text} | " + " | ".join(map(cell, found)) + " |", flush=True)
+        print(f"| {text} | " + " | ".join(map(format_cell, found)) + " |", flush=True)
         print(f"{text}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     if _PLOT.value:
-        # So few held-out pictures are far from any set by their number alone.
-        plot(rows, calls, real if len(some) == n else None, _PLOT.value)
+        # A smaller number of held-out images would be farther away by their number alone.
+        plot(rows, calls, real if len(indices) == n else None, _PLOT.value)
 
 
-def cell(distances: list[float]) -> str:
-    """Their mean, with its standard error where there are several."""
+def format_cell(distances: list[float]) -> str:
+    """The mean, with its standard error if there are several."""
     error = f" +- {np.std(distances, ddof=1) / np.sqrt(len(distances)):.2f}" if len(distances) > 1 else ""
     return f"{np.mean(distances):.2f}{error}"
 
 
-def draw(
+def generate(
     run: dj.Run, sampler: dj.samplers.Sampler, grid: dj.grids.Grid, n: int, calls: list[int]
 ) -> list[list[np.ndarray]]:
-    """n pictures of each seed, at each number of calls.
+    """Returns n images for each number of calls and each seed.
 
-    What `run.sample` does without guidance, but for the loop, which is
-    Python's here: one compiled step serves all numbers of steps.
+    Does what `run.sample` does without guidance, except that the loop is in Python: one compiled step serves all
+    numbers of steps.
     """
     schedule, shape = run.schedule, run.network.image_shape
     indices = jnp.arange(n)
@@ -111,30 +106,30 @@ def draw(
         denoise = dj.denoiser(run.network.model.apply, params, schedule, run.prediction, labels, clip=clip)
         return sampler.step(fold(keys, i + 1), denoise, schedule, x, t, s, memory)
 
-    drawn: list[list[np.ndarray]] = []
+    generated: list[list[np.ndarray]] = []
     for number in calls:
-        times = grid(schedule, steps_for(sampler, schedule, number)).astype(np.float32)
-        drawn.append([])
+        times = grid(schedule, count_steps(sampler, schedule, number)).astype(np.float32)
+        generated.append([])
         for key in map(jax.random.key, seeds):
             x = schedule.sigma(times[0]) * first_noise(key, indices, shape)
             keys, memory = image_keys(key, indices), sampler.init(x)
             for i, (t, s) in enumerate(pairwise(times)):
                 x, memory = step(run.params, keys, i, x, t, s, memory)
-            drawn[-1].append(np.clip(np.asarray(x), -1, 1))
-    return drawn
+            generated[-1].append(np.clip(np.asarray(x), -1, 1))
+    return generated
 
 
-def steps_for(sampler: dj.samplers.Sampler, schedule: dj.schedules.Schedule, calls: int) -> int:
-    """The most steps that take no more than `calls` calls of the denoiser, which are counted."""
-    seen = []
+def count_steps(sampler: dj.samplers.Sampler, schedule: dj.schedules.Schedule, calls: int) -> int:
+    """Returns the largest number of steps that take at most `calls` calls of the denoiser."""
+    counted = []
 
     def denoise(x_t, t):
-        jax.debug.callback(lambda: seen.append(1))
+        jax.debug.callback(lambda: counted.append(1))
         return dj.Denoised(x_t, x_t)
 
     dj.sample(jax.random.key(0), denoise, schedule, (2, 1, 1, 1), sampler=sampler, steps=10)
     jax.effects_barrier()
-    return calls if len(seen) <= 10 else (calls + 1) // 2  # two a step, but one in the step to data
+    return calls if len(counted) <= 10 else (calls + 1) // 2  # two per step, but one in the step to data
 
 
 def plot(rows: dict[str, list[float]], calls: list[int], real: float | None, path: str) -> None:
@@ -145,8 +140,8 @@ def plot(rows: dict[str, list[float]], calls: list[int], real: float | None, pat
     for i, (text, distances) in enumerate(rows.items()):
         axes.plot(calls, distances, "os^vD"[i % 5] + ("-" if i < 10 else "--"), label=text, markersize=4)
     if real is not None:
-        axes.axhline(real, color="gray", linestyle=":", label="as many held-out pictures")
-    axes.set(xscale="log", yscale="log", xlabel="network calls a picture", ylabel="Fréchet distance")
+        axes.axhline(real, color="gray", linestyle=":", label="the same number of held-out images")
+    axes.set(xscale="log", yscale="log", xlabel="network calls per image", ylabel="Fréchet distance")
     axes.set_xticks(calls, [str(number) for number in calls])
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
