@@ -17,7 +17,7 @@ UNET = {
 
 
 def config(model=UNET, **train) -> dict:
-    """Class-conditional digits; `train` overrides that section. With AFFINE it compiles in a second."""
+    """Class-conditional digits; `train` overrides fields of that section. AFFINE compiles in a second."""
     return {
         "data": {"name": "Digits"},
         "model": dict(model),
@@ -42,9 +42,15 @@ AFFINE = {"name": "tiny:Affine"}
 
 
 class Affine:
-    """A "network" w x + u t + (class embedding), to show that init and apply are all that is asked of one."""
+    """The network w x + u t + (class embedding): init and apply are all that a network needs."""
 
     num_classes = 10
+
+    def __eq__(self, other):
+        return type(self) is type(other)  # so that programs of an equal network are found again
+
+    def __hash__(self):
+        return hash(type(self))
 
     def init(self, key, x, time, labels):
         return {"w": jnp.float32(0.1), "u": jnp.float32(0.0), "classes": jnp.zeros(11)}
@@ -60,11 +66,11 @@ class TwoClasses(Affine):
 
 
 class Nameless:
-    """A network that does not say how many classes it takes."""
+    """A network without the attribute num_classes."""
 
 
 def batch(size: int = 16, seed: int = 0) -> dict[str, jax.Array]:
-    """Random pictures and labels, float32 [size, 4, 4, 1] in [-1, 1]."""
+    """Random images and labels, float32 [size, 4, 4, 1] in [-1, 1]."""
     image_key, label_key = jax.random.split(jax.random.key(seed))
     return {
         "image": jax.random.uniform(image_key, (size, 4, 4, 1), minval=-1.0),
@@ -73,7 +79,7 @@ def batch(size: int = 16, seed: int = 0) -> dict[str, jax.Array]:
 
 
 def learning_loss(**kwargs) -> dj.losses.HybridLoss:
-    """All that a loss can ask for: a variance, the network's own guesses, times that learn."""
+    """A loss with every option: a variance, the network's own estimates, times that learn."""
     schedule, times = dj.schedules.Cosine(4), dj.losses.LossSecondMomentTimes(history=2)
     settings = {"times": times, "self_condition": 0.5, "vlb_weight": 0.1} | kwargs
     return dj.losses.HybridLoss(schedule, dj.predictions.V(), **settings)
@@ -84,7 +90,7 @@ def loss(**kwargs) -> dj.losses.DiffusionLoss:
 
 
 class Learned(Affine):
-    """Affine in x and its own guess of x0, with a second half of the output, the variance of one number."""
+    """Affine in x and its own estimate of x0; the second half of the output, the variance, is one number."""
 
     learn_variance = True
     self_condition = True

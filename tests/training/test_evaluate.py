@@ -13,7 +13,7 @@ KEY = 7
 
 
 class PerLevel:
-    """A network that errs by exactly the time's own value; its v-loss at time t is then t^2."""
+    """A network whose error is the time; its v-loss at time t is then t^2."""
 
     def apply(self, params, x, time, labels=None, **kwargs):
         return time[:, None, None, None] * np.ones(x.shape, np.float32) + params
@@ -49,7 +49,7 @@ def test_loss_is_the_mean_over_times_in_all_and_in_each_bin(shape, devices):
 
 
 class ErrsByLabel:
-    """A network that errs by 1 + label, whatever it sees."""
+    """A network whose error is 1 + label for every input."""
 
     def apply(self, params, x, time, labels=None, **kwargs):
         return np.ones(x.shape, np.float32) * (labels[:, None, None, None] + 1)
@@ -76,14 +76,25 @@ def test_two_evaluations_differ_by_the_parameters_only(devices):
     assert other["eval_loss"] > first["eval_loss"]
 
 
+def test_every_batch_and_every_draw_has_times_and_noise_of_its_own(devices):
+    """Draw d of batch i uses key number draws * i + d. All images are the same here, so only that matters."""
+    mesh = MeshShape(1, 1)
+    once, batches, both, draws = (
+        evaluate(n, 8, mesh, devices, draws=draws)["eval_loss"] for n, draws in ((8, 1), (16, 1), (16, 2), (8, 4))
+    )
+    assert abs(batches - once) > 1e-3  # the second batch sees other times
+    assert both == draws
+    assert abs(evaluate(8, 8, mesh, devices, draws=2)["eval_loss"] - batches) < 1e-9
+
+
 def test_labels_are_never_dropped(devices):
     """Dropped, each would count as label -1, with a loss of 0."""
     found = evaluate_labels([0, 1] * 5, 10, devices, label_drop=1.0)
     assert found["eval_loss"] == pytest.approx((1 + 4) / 2)
 
 
-def test_a_hybrid_s_bound_is_told_beside_its_squared_error(devices):
-    """The same pictures, times, noise and guesses as of the two losses that it is made of."""
+def test_the_bound_of_a_hybrid_loss_is_reported_beside_its_squared_error(devices):
+    """On the same images, times, noise and estimates as the two losses that it consists of."""
     hybrid = tiny.learning_loss()
     settings = {"label_drop": 0.0, "self_condition": 1.0}
     simple = dj.losses.DiffusionLoss(hybrid.schedule, hybrid.prediction, **settings)

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import jax
@@ -12,7 +13,7 @@ from diffusion_jax.training.loop import Actions, Plan, fit
 
 
 class Value:
-    """A number on a pretended device, which tells when the host reads it."""
+    """A number on a pretended device; it notes when the host reads it."""
 
     def __init__(self, value: float, step: int, reads: list):
         self.value, self.step, self.reads = value, step, reads
@@ -25,11 +26,22 @@ class Value:
         return np.float32(self.value)
 
 
+class State:
+    """A state on a pretended device; it notes when the host waits for it."""
+
+    def __init__(self, recorder):
+        self.recorder = recorder
+
+    def block_until_ready(self):
+        self.recorder.events.append(("wait", self.recorder.of("step")[-1]))
+
+
 class Recorder:
-    """Stands in for the step and the actions, and writes down what the loop did."""
+    """Stands in for the step and the actions, and notes what the loop does."""
 
     def __init__(self):
         self.events, self.reads, self.stop_at = [], [], None
+        self.on_save = lambda: None
 
     def step(self, state, batch, key):
         step = batch + 1
@@ -39,13 +51,17 @@ class Recorder:
 
     def actions(self) -> Actions:
         def evaluate(state):
-            self.events.append(("eval", self.events[-1][1]))
+            self.events.append(("eval", self.of("step")[-1]))
             return {"eval_loss": 1.0}
+
+        def save(state, step):
+            self.events.append(("save", step))
+            self.on_save()
 
         return Actions(
             evaluate=evaluate,
             save_samples=lambda state, step: self.events.append(("sample", step)),
-            save=lambda state, step: self.events.append(("save", step)),
+            save=save,
             should_stop=lambda: self.of("step")[-1:] == [self.stop_at],
         )
 
@@ -53,7 +69,7 @@ class Recorder:
         plan = Plan(**({"steps": 10, "batch_size": 4} | plan))
         with MetricsWriter(folder, start) as writer:
             batches = iter(range(start, 100))
-            _, step = fit("state", self.step, batches, None, plan, writer, self.actions(), start)
+            _, step = fit(State(self), self.step, batches, None, plan, writer, self.actions(), start)
         return step
 
     def of(self, kind):
@@ -78,7 +94,25 @@ def test_zero_means_only_at_the_end(tmp_path):
     recorder = Recorder()
     recorder.fit(tmp_path, log_every=0, eval_every=0, sample_every=0, checkpoint_every=0)
     assert {recorder.of(kind)[0] for kind in ("eval", "sample", "save")} == {10}
-    assert len(recorder.events) == 13
+    assert len(recorder.events) == 14  # 10 steps, a wait and the three
+
+
+def test_the_host_waits_for_the_device_before_all_else_and_only_then(tmp_path):
+    """Programs beside a step in flight have stopped emulated devices in its all-reduce."""
+    recorder = Recorder()
+    recorder.fit(tmp_path, log_every=2, eval_every=5, sample_every=3, checkpoint_every=4)
+    assert recorder.of("wait") == [3, 4, 5, 6, 8, 9, 10]
+    kinds = [kind for kind, _ in recorder.events]
+    for before, kind in itertools.pairwise(kinds):
+        assert kind in ("step", "wait") or before != "step"
+
+
+def test_a_checkpoint_finds_all_metrics_up_to_its_step_in_the_record(tmp_path):
+    """So that a run that is killed and resumed there has them too."""
+    recorder, found = Recorder(), []
+    recorder.on_save = lambda: found.append([x["step"] for x in lines(tmp_path)])
+    recorder.fit(tmp_path, log_every=2, eval_every=0, sample_every=0, checkpoint_every=4)
+    assert found == [[2, 4], [2, 4, 6, 8], [2, 4, 6, 8, 10, 10]]  # at the end an evaluation too
 
 
 def test_the_record_is_in_order_and_marks_what_is_off_schedule(tmp_path):
@@ -108,7 +142,7 @@ def test_the_host_reads_only_what_it_logs_and_a_log_point_late(tmp_path):
 
 
 def test_no_transfer_to_the_host_between_log_points(tmp_path):
-    """Implicit transfers are an error on an accelerator; here the guard has no teeth, Recorder has."""
+    """Implicit transfers are an error on an accelerator. On a CPU the guard has no effect; Recorder has."""
     model, tx = tiny.Affine(), optax.adamw(1e-2)
     step = dj.make_train_step(model, tx, tiny.loss())
     state = dj.TrainState.create(jax.random.key(0), model, tx, (4, 4, 1))
@@ -150,7 +184,7 @@ def test_a_finished_run_does_nothing_more(tmp_path):
     assert recorder.events == []
 
 
-def test_skipped_batches_are_told(tmp_path, caplog):
+def test_skipped_batches_are_reported(tmp_path, caplog):
     recorder = Recorder()
     original = recorder.step
 
@@ -160,9 +194,9 @@ def test_skipped_batches_are_told(tmp_path, caplog):
 
     recorder.step = step
     recorder.fit(tmp_path, log_every=2)
-    told = [r.message for r in caplog.records if "not finite" in r.message]
-    assert len(told) == 2
-    assert told[0].startswith("step 6: 1 batches")
+    messages = [r.message for r in caplog.records if "not finite" in r.message]
+    assert len(messages) == 2
+    assert messages[0].startswith("step 6: 1 batches")
 
 
 @pytest.mark.parametrize(

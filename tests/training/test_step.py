@@ -12,6 +12,7 @@ from diffusion_jax.runtime.mesh import MeshShape, make_mesh, put_batch, state_sh
 from diffusion_jax.training import step as step_module
 
 MESHES = [MeshShape(8, 1), MeshShape(1, 8), MeshShape(2, 4)]
+RATE = optax.linear_schedule(0.1, 0.0, 10)
 
 
 class Wide(tiny.Affine):
@@ -26,30 +27,49 @@ class Wide(tiny.Affine):
         return super().apply(params, x, time, labels) + mixed.reshape(x.shape)
 
 
+class Dropout(tiny.Affine):
+    """A network whose output is one random number per image."""
+
+    def apply(self, params, x, time, labels=None, train=False, rngs=None):
+        return params["w"] * jnp.ones_like(x) * jax.random.normal(rngs["dropout"], (len(x), 1, 1, 1))
+
+
+class ZeroTarget(dj.predictions.V):
+    """The loss of an output is its square."""
+
+    def target(self, x0, eps, alpha, sigma):
+        return 0 * x0
+
+
 def unet(**kwargs) -> dj.models.UNet:
-    settings = {"channels": (8,), "blocks": 1, "attention": (), "groups": 4, "num_classes": 10}
+    settings = {"channels": (4,), "blocks": 1, "attention": (), "groups": 2, "num_classes": 10}
     return dj.models.UNet(**(settings | kwargs))
 
 
-def fresh(model, tx=None, mesh=None, loss=None) -> dj.TrainState:
-    arguments = (jax.random.key(0), model, tx or optax.adamw(1e-2), (4, 4, 1))
+def create_state(model, tx=None, mesh=None, loss=None) -> dj.TrainState:
+    arguments = (jax.random.key(0), model, tx or optax.adamw(RATE), (4, 4, 1))
     if mesh is None:
         return dj.TrainState.create(*arguments, loss=loss)
     abstract = jax.eval_shape(lambda: dj.TrainState.create(*arguments, loss=loss))
     return dj.TrainState.create(*arguments, state_sharding(mesh, abstract), loss)
 
 
-def after(steps: int, model, mesh=None, batch_of=tiny.batch, loss=None, **kwargs):
+def train(steps: int, model, mesh=None, loss=None, **kwargs):
     """State and metrics after some steps on batches 0, 1, .."""
     # Not Adam, which divides by the root of tiny second moments and makes steps out of rounding.
     tx, loss = optax.sgd(0.1, momentum=0.9), loss or tiny.loss()
     train_step = dj.make_train_step(model, tx, loss, mesh=mesh, **kwargs)
-    state = fresh(model, tx, mesh, loss)
+    state = create_state(model, tx, mesh, loss)
     for k in range(steps):
-        batch = batch_of(seed=k)
+        batch = tiny.batch(seed=k)
         batch = batch if mesh is None else put_batch(mesh, jax.device_get(batch))
         state, metrics = train_step(state, batch, jax.random.key(1))
     return state, metrics, train_step
+
+
+def broken_batch():
+    batch = tiny.batch()
+    return batch | {"image": batch["image"].at[3, 0, 0, 0].set(jnp.nan)}
 
 
 def assert_close(a, b, rtol=1e-5, atol=1e-6):
@@ -60,105 +80,141 @@ def assert_same_bits(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y), a, b)
 
 
+@pytest.fixture(scope="module")
+def affine_step():
+    """A step of Affine with AdamW at the learning rate RATE, which it reports; the average's decay is at most 0.3."""
+    return dj.make_train_step(tiny.Affine(), optax.adamw(RATE), tiny.loss(), ema_decay=0.3, lr_schedule=RATE)
+
+
+@pytest.fixture(scope="module")
+def affine_state():
+    """The state before the first step, on the host: the step donates what it is called with."""
+    return jax.device_get(create_state(tiny.Affine()))
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """State and metrics of Wide after 3 steps on one device."""
+    state, metrics, _ = train(3, Wide())
+    return jax.device_get((state, metrics))
+
+
 @pytest.mark.parametrize("accumulate", [2, 4, 16])
-def test_accumulating_micro_batches_equals_one_batch(accumulate):
-    whole, parts = (after(3, Wide(), accumulate=n)[0] for n in (1, accumulate))
-    assert_close(whole.params, parts.params, rtol=1e-4, atol=1e-5)
+def test_accumulating_micro_batches_equals_one_batch(accumulate, wide):
+    parts, metrics, _ = train(3, Wide(), accumulate=accumulate)
+    assert_close(wide[0].params, parts.params, rtol=1e-4, atol=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(float(wide[1]["loss"]), rel=1e-5)
 
 
 def test_accumulate_must_divide_the_batch():
     with pytest.raises(ValueError, match="accumulate = 3: must divide the batch of 16"):
-        after(1, tiny.Affine(), accumulate=3)
+        train(1, tiny.Affine(), accumulate=3)
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_every_micro_batch_and_every_step_has_its_own_dropout(accumulate):
+    model, tx = Dropout(), optax.sgd(0.0)
+    loss = dj.losses.DiffusionLoss(dj.schedules.Cosine(100), ZeroTarget())
+
+    @jax.jit
+    def compute_losses(key):
+        examples = loss.draw(jax.random.key(0), tiny.batch())
+        return step_module._compute_gradient(model, loss, {"w": jnp.float32(1.0)}, examples, key, accumulate)[1]
+
+    assert len(np.unique(compute_losses(jax.random.key(1)))) == 16
+    train_step = dj.make_train_step(model, tx, loss, accumulate=accumulate)
+    state, values = create_state(model, tx), []
+    for _ in range(3):
+        state, metrics = train_step(state, tiny.batch(), jax.random.key(1))
+        values.append(float(metrics["loss"]))
+    assert len(set(values)) == 3
 
 
 def test_one_gradient_step_is_the_derivative_of_the_mean_loss():
-    """Plain SGD moves each parameter by the loss's slope, had by central differences."""
+    """Plain SGD moves each parameter by the slope of the loss, here by central differences."""
     model, loss, key = tiny.Affine(), tiny.loss(label_drop=0.0), jax.random.key(1)
-    state = fresh(model, optax.sgd(1.0))
+    state = create_state(model, optax.sgd(1.0))
     before = jax.tree.map(np.array, state.params)
     step_key = jax.random.split(jax.random.fold_in(key, 0))[0]
-    examples = loss.draw(step_key, tiny.batch())
+    examples = jax.jit(loss.draw)(step_key, tiny.batch())
 
+    @jax.jit
     def mean_loss(w):
-        return float(jnp.mean(loss.per_example(model.apply, before | {"w": w}, examples)))
+        return jnp.mean(loss.per_example(model.apply, before | {"w": w}, examples))
 
-    slope = (mean_loss(before["w"] + 1e-2) - mean_loss(before["w"] - 1e-2)) / 2e-2
-    train_step = dj.make_train_step(model, optax.sgd(1.0), loss)
-    state, metrics = train_step(state, tiny.batch(), key)
-    assert float(before["w"] - state.params["w"]) == pytest.approx(slope, rel=1e-3)
-    assert float(metrics["loss"]) == pytest.approx(mean_loss(before["w"]), rel=1e-5)
+    w = before["w"]
+    slope = (float(mean_loss(w + np.float32(1e-2))) - float(mean_loss(w - np.float32(1e-2)))) / 2e-2
+    state, metrics = dj.make_train_step(model, optax.sgd(1.0), loss)(state, tiny.batch(), key)
+    assert float(w - state.params["w"]) == pytest.approx(slope, rel=1e-3)
+    assert float(metrics["loss"]) == pytest.approx(float(mean_loss(w)), rel=1e-5)
 
 
-def test_ema_averages_the_new_parameters_with_warm_up():
-    model = tiny.Affine()
-    tx = optax.sgd(0.1)
-    train_step = dj.make_train_step(model, tx, tiny.loss(), ema_decay=0.3)
-    state = fresh(model, tx)
-    expected = np.float64(state.ema_params["w"])
-    for k in range(6):
-        state, _ = train_step(state, tiny.batch(seed=k), jax.random.key(1))
-        decay = min(0.3, (1 + k) / (10 + k))
-        expected = decay * expected + (1 - decay) * np.float64(state.params["w"])
+def test_ema_averages_the_new_parameters_with_a_warm_up_that_skipped_batches_do_not_age(affine_step, affine_state):
+    state, expected, updates = affine_state, np.float64(affine_state.ema_params["w"]), 0
+    for batch in (tiny.batch(), broken_batch(), broken_batch(), *(tiny.batch(seed=k) for k in range(1, 6))):
+        skipped = int(state.skipped)
+        state, _ = affine_step(state, batch, jax.random.key(1))
+        if int(state.skipped) == skipped:
+            decay = min(0.3, (1 + updates) / (10 + updates))
+            expected = decay * expected + (1 - decay) * np.float64(state.params["w"])
+            updates += 1
         assert float(state.ema_params["w"]) == pytest.approx(expected, rel=1e-5)
+    assert (updates, int(state.skipped)) == (6, 2)
 
 
-def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted():
-    model, tx = tiny.Affine(), optax.adamw(1e-2)
-    train_step = dj.make_train_step(model, tx, tiny.loss())
-    state, _ = train_step(fresh(model, tx), tiny.batch(), jax.random.key(1))
+def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted(affine_step, affine_state):
+    state, _ = affine_step(affine_state, tiny.batch(), jax.random.key(1))
     before = jax.tree.map(np.array, state)
-    broken = tiny.batch()
-    broken["image"] = broken["image"].at[3, 0, 0, 0].set(jnp.nan)
-    state, metrics = train_step(state, broken, jax.random.key(1))
+    state, metrics = affine_step(state, broken_batch(), jax.random.key(1))
     assert int(state.step) == 2
     assert int(state.skipped) == int(metrics["skipped"]) == 1
-    unchanged = dataclasses.replace(before, step=state.step, skipped=state.skipped)
-    assert_same_bits(state, unchanged)
-    state, _ = train_step(state, tiny.batch(), jax.random.key(1))
+    assert_same_bits(state, dataclasses.replace(before, step=state.step, skipped=state.skipped))
+    state, _ = affine_step(state, tiny.batch(), jax.random.key(1))
     assert float(state.params["w"]) != float(before.params["w"])
 
 
 def test_an_update_that_is_not_finite_changes_nothing_either():
     model, tx = tiny.Affine(), optax.sgd(float("nan"))
-    state = fresh(model, tx)
+    state = create_state(model, tx)
     before = np.asarray(state.params["w"])
     state, metrics = dj.make_train_step(model, tx, tiny.loss())(state, tiny.batch(), jax.random.key(1))
     assert int(metrics["skipped"]) == 1
     np.testing.assert_array_equal(state.params["w"], before)
 
 
-def test_many_updates_are_no_overflow():
+def test_many_updates_do_not_overflow(affine_step, affine_state):
     """Adam counts in int32, whose square passes its limit at 46 341."""
-    model, tx = tiny.Affine(), optax.adam(1e-3)
-    state = fresh(model, tx)
-    (adam, empty) = state.opt_state
-    late = dataclasses.replace(state, opt_state=(adam._replace(count=jnp.int32(100_000)), empty))
-    _, metrics = dj.make_train_step(model, tx, tiny.loss())(late, tiny.batch(), jax.random.key(1))
+    adam, *rest = affine_state.opt_state
+    late = dataclasses.replace(affine_state, opt_state=(adam._replace(count=np.int32(100_000)), *rest))
+    _, metrics = affine_step(late, tiny.batch(), jax.random.key(1))
     assert int(metrics["skipped"]) == 0
 
 
 @pytest.mark.parametrize("shape", MESHES, ids=str)
-def test_a_mesh_of_eight_trains_as_one_device_does(shape, devices):
-    single, metrics, _ = after(3, Wide())
-    state, sharded_metrics, train_step = after(3, Wide(), make_mesh(shape, devices))
-    assert_close(single.params, state.params, rtol=1e-4, atol=1e-5)
-    assert float(metrics["loss"]) == pytest.approx(float(sharded_metrics["loss"]), rel=1e-5)
-    assert train_step._cache_size() == 1  # the state left as it came: nothing recompiles
+def test_a_mesh_of_eight_trains_as_one_device_does(shape, devices, wide):
+    state, metrics, train_step = train(3, Wide(), make_mesh(shape, devices))
+    assert_close(wide[0].params, jax.device_get(state.params), rtol=1e-4, atol=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(float(wide[1]["loss"]), rel=1e-5)
+    assert train_step._cache_size() == 1  # the sharding of the state stays the same: nothing recompiles
+    if shape == MeshShape(1, 8):  # each device holds an eighth of every large leaf
+        for tree in (state.params, state.ema_params, state.opt_state):
+            large = [x for x in jax.tree.leaves(tree) if x.size >= 2**14]
+            assert large
+            assert all(x.addressable_shards[0].data.size == x.size // 8 for x in large)
 
 
 def test_a_unet_trains_on_a_mesh_as_on_one_device(devices):
-    single, metrics, _ = after(1, unet())
-    state, sharded_metrics, _ = after(1, unet(), make_mesh(MeshShape(2, 4), devices))
+    model, tx, mesh = unet(), optax.sgd(0.1), make_mesh(MeshShape(2, 4), devices)
+    abstract, rng = jax.eval_shape(lambda: create_state(model, tx)), np.random.default_rng(0)
+    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
+    # Not as it is initialised, where blocks are zeros and stop the gradient.
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), state.params)
+    state = dataclasses.replace(state, params=params)
+    single, metrics = dj.make_train_step(model, tx, tiny.loss())(state, tiny.batch(), jax.random.key(1))
+    placed = jax.device_put(state, state_sharding(mesh, state)), put_batch(mesh, jax.device_get(tiny.batch()))
+    sharded, sharded_metrics = dj.make_train_step(model, tx, tiny.loss(), mesh=mesh)(*placed, jax.random.key(1))
     assert float(metrics["grad_norm"]) == pytest.approx(float(sharded_metrics["grad_norm"]), rel=1e-4)
-    assert_close(single.params, jax.device_get(state.params), rtol=1e-4, atol=1e-5)
-
-
-def test_fsdp_splits_the_state_over_its_devices(devices):
-    state, *_ = after(1, Wide(), make_mesh(MeshShape(1, 8), devices))
-    for tree in (state.params, state.ema_params, state.opt_state):
-        large = [x for x in jax.tree.leaves(tree) if x.size >= 2**14]
-        assert large
-        assert all(x.addressable_shards[0].data.size == x.size // 8 for x in large)
+    assert_close(single.params, jax.device_get(sharded.params), rtol=1e-4, atol=1e-5)
 
 
 def test_noise_is_of_the_global_batch_whatever_the_mesh(devices):
@@ -173,32 +229,26 @@ def test_noise_is_of_the_global_batch_whatever_the_mesh(devices):
     assert len(np.unique(np.asarray(sharded.t))) > 8
 
 
-def test_the_learning_rate_reported_is_that_of_the_update():
-    model, rate = tiny.Affine(), optax.linear_schedule(1.0, 0.0, 10)
-    tx = optax.sgd(rate)
-    train_step = dj.make_train_step(model, tx, tiny.loss(), lr_schedule=rate)
-    state = fresh(model, tx)
-    broken = {"image": jnp.full((16, 4, 4, 1), jnp.nan), "label": jnp.zeros(16, int)}
-    rates = []
-    for batch in (tiny.batch(), broken, tiny.batch(), tiny.batch()):
-        state, metrics = train_step(state, batch, jax.random.key(1))
+def test_the_learning_rate_reported_is_the_one_of_the_update(affine_step, affine_state):
+    state, rates = affine_state, []
+    for batch in (tiny.batch(), broken_batch(), tiny.batch(), tiny.batch()):
+        state, metrics = affine_step(state, batch, jax.random.key(1))
         rates.append(float(metrics["learning_rate"]))
-    assert rates == pytest.approx([1.0, 0.9, 0.9, 0.8])  # the broken batch did not count
+    assert rates == pytest.approx([0.1, 0.09, 0.09, 0.08])  # the broken batch did not count
 
 
-def test_each_step_draws_anew():
-    model, tx = tiny.Affine(), optax.sgd(0.0)
-    train_step = dj.make_train_step(model, tx, tiny.loss())
-    state, losses = fresh(model, tx), []
-    for _ in range(4):
-        state, metrics = train_step(state, tiny.batch(), jax.random.key(1))
-        losses.append(float(metrics["loss"]))
+def test_each_step_draws_other_times_and_noise(affine_step, affine_state):
+    """With the same parameters and batch, the loss differs at every step."""
+    losses = []
+    for step in range(4):
+        state = dataclasses.replace(affine_state, step=np.int32(step))
+        losses.append(float(affine_step(state, tiny.batch(), jax.random.key(1))[1]["loss"]))
     assert len(set(losses)) == 4
 
 
 def test_bfloat16_computes_but_does_not_store():
     model, tx = unet(dtype="bfloat16"), optax.adamw(1e-2)
-    state = jax.eval_shape(lambda: fresh(model, tx))
+    state = jax.eval_shape(lambda: create_state(model, tx))
     train_step = dj.make_train_step(model, tx, tiny.loss())
     new, metrics = jax.eval_shape(train_step, state, tiny.batch(), jax.random.key(1))
     floats = [x for x in jax.tree.leaves((new, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
@@ -207,10 +257,9 @@ def test_bfloat16_computes_but_does_not_store():
     assert "bf16" in train_step.lower(state, tiny.batch(), jax.random.key(1)).as_text()
 
 
-def test_the_old_state_is_donated():
-    model, tx = tiny.Affine(), optax.sgd(0.1)
-    state = fresh(model, tx)
-    dj.make_train_step(model, tx, tiny.loss())(state, tiny.batch(), jax.random.key(1))
+def test_the_old_state_is_donated(affine_step, affine_state):
+    state = jax.device_put(affine_state)
+    affine_step(state, tiny.batch(), jax.random.key(1))
     assert state.params["w"].is_deleted()
 
 
@@ -225,7 +274,7 @@ def test_gradient_descent_finds_the_least_squares_solution():
     loss = dj.losses.DiffusionLoss(schedule, dj.predictions.X0(), times=AtHalf(), label_drop=0.0)
     model, tx = tiny.Affine(), optax.sgd(0.2)
     train_step = dj.make_train_step(model, tx, loss, ema_decay=0.98)
-    state = fresh(model, tx)
+    state = create_state(model, tx)
     for k in range(300):
         image = jax.random.normal(jax.random.key(k), (256, 4, 4, 1))
         state, _ = train_step(state, {"image": image}, jax.random.key(1))
@@ -238,14 +287,14 @@ def test_gradient_descent_finds_the_least_squares_solution():
 @pytest.fixture(scope="module")
 def learning():
     """A step, and the state after three batches of 16: enough for uneven draws of the four times."""
-    state, _, train_step = after(3, tiny.Learned(), loss=tiny.learning_loss())
+    state, _, train_step = train(3, tiny.Learned(), loss=tiny.learning_loss())
     return train_step, jax.device_get(state)
 
 
 def test_the_memory_is_of_the_losses_as_they_are_not_as_they_are_weighted(learning):
     """Followed step by step: the examples that the step draws, their losses, and what is kept of them."""
     (train_step, _), loss, apply = learning, tiny.learning_loss(), tiny.Learned().apply
-    state = fresh(tiny.Learned(), optax.sgd(0.1, momentum=0.9), loss=loss)
+    state = create_state(tiny.Learned(), optax.sgd(0.1, momentum=0.9), loss=loss)
     memory = loss.init()
 
     @jax.jit
@@ -264,22 +313,20 @@ def test_the_memory_is_of_the_losses_as_they_are_not_as_they_are_weighted(learni
 
 
 def test_micro_batches_remember_what_one_batch_does(learning):
-    parts, _, _ = after(3, tiny.Learned(), loss=tiny.learning_loss(), accumulate=4)
+    parts, _, _ = train(3, tiny.Learned(), loss=tiny.learning_loss(), accumulate=4)
     assert_close(jax.device_get(parts), learning[1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_mesh_remembers_what_one_device_does(learning, devices):
     mesh = make_mesh(MeshShape(2, 4), devices)
-    state, _, train_step = after(3, tiny.Learned(), mesh, loss=tiny.learning_loss())
+    state, _, train_step = train(3, tiny.Learned(), mesh, loss=tiny.learning_loss())
     assert_close(jax.device_get(state), learning[1], rtol=1e-4, atol=1e-5)
     assert train_step._cache_size() == 1
 
 
 def test_a_batch_that_is_not_finite_is_not_remembered(learning):
     train_step, before = learning
-    broken = tiny.batch()
-    broken["image"] = broken["image"].at[3, 0, 0, 0].set(jnp.nan)
-    state, metrics = train_step(jax.device_put(before), broken, jax.random.key(1))
+    state, metrics = train_step(jax.device_put(before), broken_batch(), jax.random.key(1))
     assert int(metrics["skipped"]) == 1
     assert_same_bits(state.memory, before.memory)
 
@@ -288,7 +335,7 @@ def test_a_state_without_the_loss_s_memory_is_refused():
     model, tx = tiny.Learned(), optax.sgd(0.1)
     train_step = dj.make_train_step(model, tx, tiny.learning_loss())
     with pytest.raises(ValueError, match=r"state\.memory .* HybridLoss; use TrainState\.create\(.*loss=loss"):
-        train_step(fresh(model, tx), tiny.batch(), jax.random.key(1))
+        train_step(create_state(model, tx), tiny.batch(), jax.random.key(1))
 
 
 @pytest.mark.parametrize(
