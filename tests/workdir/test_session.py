@@ -18,7 +18,7 @@ from PIL import Image
 import diffusion_jax as dj
 from diffusion_jax.config.components import ConfigError
 from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
-from diffusion_jax.runtime.files import locked
+from diffusion_jax.runtime.files import lock_workdir
 
 ROOT = Path(__file__).parents[2]
 
@@ -276,7 +276,7 @@ def test_a_batch_that_the_devices_or_the_data_do_not_fit_is_refused(train, messa
 
 
 def test_a_directory_in_use_is_refused(tmp_path):
-    with locked(tmp_path), pytest.raises(OSError, match="in use by another process"):
+    with lock_workdir(tmp_path), pytest.raises(OSError, match="in use by another process"):
         dj.train(config(), tmp_path)
     assert not dj.train(config(), tmp_path, should_stop=lambda: True)
 

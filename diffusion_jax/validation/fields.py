@@ -1,0 +1,125 @@
+"""Constraints that the fields of a frozen dataclass declare in their metadata."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from diffusion_jax.validation.arguments import (
+    as_number,
+    check_instance,
+    check_integer,
+    describe,
+    join_options,
+    refuse_if,
+)
+
+# Marks a field that is part of the pytree's structure: jit compiles once for each of its values.
+STATIC: dict[str, Any] = {"static": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """Base of the frozen dataclasses whose fields are checked when an object is made.
+
+    A field with a constraint in its metadata (`number`, `integer`, `choice`, `instance`) is checked and
+    converted by it. Raises ValueError in one line that names the field.
+    """
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+def check_fields(value: Any, is_exempt: Callable[[Any], bool] = lambda field_value: False) -> None:
+    """Checks and converts the fields of a dataclass that declare a constraint, except those that are exempt."""
+    for field in dataclasses.fields(value):
+        found = getattr(value, field.name)
+        if "check" in field.metadata and not is_exempt(found):
+            object.__setattr__(value, field.name, field.metadata["check"](field.name, found))
+
+
+def number(interval: str = "(-inf, inf)") -> dict[str, Any]:
+    """Field metadata: a number in `interval`, stored as a float.
+
+    >>> number("(0, 1]")["check"]("quantile", 0.5)
+    0.5
+    """
+    return {"check": lambda name, value: as_number(name, value, interval)}
+
+
+def integer(low: int | None = 1, high: int | None = None) -> dict[str, Any]:
+    """Field metadata: an integer from `low` to `high`; None leaves a side open.
+
+    >>> integer(1)["check"]("steps", 50)
+    50
+    """
+    return _constraint(lambda name, value: check_integer(name, value, low, high))
+
+
+def integers(low: int | None = 1, high: int | None = None, length: int | None = None) -> dict[str, Any]:
+    """Field metadata: a tuple of `length` integers (None: one or more), each from `low` to `high`.
+
+    >>> integers(1)["check"]("channels", (8, 0))
+    Traceback (most recent call last):
+    ...
+    ValueError: channels[1] = 0: must be an integer >= 1
+    """
+
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, tuple | list) or not value or len(value) != (length or len(value)):
+            raise ValueError(f"{name} = {describe(value)}: must be {length or 'one or more'} integers")
+        for i, item in enumerate(value):
+            check_integer(f"{name}[{i}]", item, low, high)
+        return tuple(value)
+
+    return {"check": check}
+
+
+def text(example: str) -> dict[str, Any]:
+    """Field metadata: a string that is not empty, such as `example`.
+
+    >>> text("images")["check"]("path", "")
+    Traceback (most recent call last):
+    ...
+    ValueError: path = '': must be a string that is not empty, such as "images"
+    """
+
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, str) or not value:
+            raise ValueError(f'{name} = {describe(value)}: must be a string that is not empty, such as "{example}"')
+        return value
+
+    return {"check": check}
+
+
+def choice(*options: Any) -> dict[str, Any]:
+    """Field metadata: one of the `options`, of the same type.
+
+    >>> choice("small", "large")["check"]("variance", "small")
+    'small'
+    """
+    names = join_options([f'"{option}"' if isinstance(option, str) else str(option) for option in options])
+
+    def check(name: str, value: Any) -> None:
+        is_option = any(type(value) is type(option) and value == option for option in options)
+        refuse_if((not is_option, f"{name} = {describe(value)}: must be {names}"))
+
+    return _constraint(check)
+
+
+def instance(kind: type, example: str) -> dict[str, Any]:
+    """Field metadata: an object of the class `kind`, such as `example`.
+
+    >>> instance(bool, "True")["check"]("clip", False)
+    False
+    """
+    return _constraint(lambda name, value: check_instance(name, value, kind, example))
+
+
+def _constraint(check: Callable[[str, Any], None]) -> dict[str, Any]:
+    """Field metadata of a check that leaves the value unchanged."""
+
+    def check_and_return(name: str, value: Any) -> Any:
+        check(name, value)
+        return value
+
+    return {"check": check_and_return}
