@@ -37,8 +37,13 @@ from mutmut.mutation import mutators
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("process", "sampling", "training", "workdir", "runtime")
-# Tests outside a module's room that run it as well, most closely related first.
-ELSEWHERE = {"workdir": ["test_train_command.py"], "runtime": ["test_run.py", "test_workdir.py"]}
+# Tests outside a module's room that run it as well.
+ELSEWHERE = {
+    "sampling": ["run/test_run.py"],
+    "training": ["workdir/test_session.py"],
+    "workdir": ["test_train_command.py"],
+    "runtime": ["workdir/test_session.py", "run/test_run.py"],
+}
 LOGGING = {"debug", "info", "warning", "error", "exception", "warn", "print"}
 
 
@@ -81,13 +86,11 @@ def is_excluded(node: cst.CSTNode) -> bool:
     match node:
         case cst.Annotation() | cst.Import() | cst.ImportFrom() | cst.Raise() | cst.BaseString() | cst.AssignTarget():
             return True
-        case cst.Assign(targets=[cst.AssignTarget(target=cst.Name(value="__all__"))]):
+        case cst.Assign([cst.AssignTarget(cst.Name("__all__"))]) | cst.Arg(keyword=cst.Name("strict")):
             return True
-        case cst.Expr(value=cst.Call(func=cst.Name(value=name) | cst.Attribute(attr=cst.Name(value=name)))):
+        case cst.Expr(cst.Call(cst.Name(name) | cst.Attribute(attr=cst.Name(name)))):
             return name in LOGGING
-        case cst.Arg(keyword=cst.Name(value="strict")):
-            return True
-        case cst.Float(value=value):
+        case cst.Float(value):
             return float(value) >= 1000
     return False
 
@@ -144,10 +147,9 @@ def related_tests(path: Path) -> list[str]:
     tests, found = ROOT / "tests", []
     for depth in range(len(inner), -1, -1):
         place = tests / Path(room, *inner[:depth])
-        found += [place.with_name(f"test_{place.name}.py"), tests / f"test_{place.name}.py"]
+        found += [place.with_name(f"test_{place.name}.py"), place / f"test_{place.name}.py"]
         found += sorted(place.rglob("test_*.py"))
-    for name in ELSEWHERE.get(room, []):
-        found += sorted(tests.rglob(name))
+    found += [tests / name for name in ELSEWHERE.get(room, [])]
     return [str(each.relative_to(ROOT)) for each in dict.fromkeys(found) if each.exists()]
 
 
@@ -239,8 +241,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         survivors = run(sample, arguments.workers, Path(scratch))
-    for mutation in survivors:
-        print(f"\n{diff(mutation)}")
+    print("", *map(diff, survivors), sep="\n\n")
     died = len(sample) - len(survivors)
     print(f"\n{died} of {len(sample)} mutations died ({died / max(len(sample), 1):.0%})")
 
