@@ -3,11 +3,11 @@
 Most of them ship with the library, as `diffusion_jax.verify`; here are the short names.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import diffusion_jax as dj
 from diffusion_jax.oracles import chain
 from diffusion_jax.oracles.chain import posterior_variance as posterior_variance
 from diffusion_jax.oracles.chain import step_variance as step_variance
@@ -45,8 +45,8 @@ def side_by_side(denoisers: list[Denoise], channels: int = 1) -> Denoise:
     def denoise(x_t, t):
         parts = jnp.split(x_t, len(denoisers), axis=-1)
         assert parts[0].shape[-1] == channels
-        both = [f(x, t) for f, x in zip(denoisers, parts, strict=True)]
-        return dj.Denoised(*(jnp.concatenate(part, -1) for part in zip(*both, strict=True)))
+        each = [f(x, t) for f, x in zip(denoisers, parts, strict=True)]
+        return jax.tree.map(lambda *part: jnp.concatenate(part, -1), *each)
 
     return denoise
 

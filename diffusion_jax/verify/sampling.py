@@ -144,7 +144,8 @@ def exact_law(marched: Marched, name: str, where: str) -> Iterator[Row]:
 
 def equivalences(marched: Marched, where: str) -> Iterator[Row]:
     """Two names of one method give the same pictures from the same noise."""
+    sigma = max(1.0, marched.scales[0][1][0])  # float32 rounds x_t at the size of sigma(1)
     for one, other in EQUAL.items():
         if one in marched.end and other in marched.end:
             apart = np.abs(marched.end[one] - marched.end[other])[marched.drawing].max()
-            yield Row(f"{one} = {other}", where, apart, 2e-4)
+            yield Row(f"{one} = {other}", where, apart, 2e-4 * sigma)

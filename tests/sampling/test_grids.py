@@ -84,14 +84,14 @@ def test_as_many_steps_as_the_table_has_visit_every_entry(grid):
 
 @every_grid
 @pytest.mark.parametrize("steps", [0, -1])
-def test_less_than_one_step_is_refused(grid, steps):
+def test_fewer_than_one_step_are_refused(grid, steps):
     with pytest.raises(ValueError, match=f"steps = {steps}"):
         grid(FLOWS["rectified"], steps)
 
 
 @every_grid
 def test_more_steps_than_the_table_has_are_refused(grid):
-    with pytest.raises(ValueError, match="steps = 9.*only 8"):
+    with pytest.raises(ValueError, match="steps = 9: must be at most 8"):
         grid(TABLES["cosine"], 9)
 
 
@@ -124,7 +124,7 @@ def test_trailing_times_of_a_continuous_schedule_are_uniform():
 
 
 @pytest.mark.parametrize("interpolate", [False, True])
-def test_explicit_times_are_taken_as_they_are(interpolate):
+def test_explicit_times_are_used_unchanged(interpolate):
     for schedule in (schedules.LinearBeta(), FLOWS["rectified"]):
         times = Explicit(list(ALIGNED), interpolate)(schedule, 10)
         np.testing.assert_allclose(times, ALIGNED, rtol=0, atol=1e-12)
@@ -147,12 +147,12 @@ def test_explicit_times_are_interpolated_in_log_snr(name, skipped):
 
 
 def test_explicit_times_for_another_number_of_steps_are_refused():
-    with pytest.raises(ValueError, match="steps = 9: the times given make 10; use these, or interpolate=True"):
+    with pytest.raises(ValueError, match="steps = 9: must be 10, the steps of the times; or use interpolate=True"):
         Explicit(ALIGNED)(FLOWS["rectified"], 9)
 
 
 def test_explicit_times_without_two_finite_log_snrs_cannot_be_interpolated():
-    with pytest.raises(ValueError, match="times = .*too few to interpolate"):
+    with pytest.raises(ValueError, match="times = .*must have at least two times of finite log-SNR to interpolate"):
         Explicit((1.0, 0.5, 0.0), interpolate=True)(FLOWS["rectified"], 4)
 
 
@@ -203,6 +203,15 @@ def test_uniform_log_snr_steps_on_a_fine_table_are_equal_but_for_its_rounding():
     np.testing.assert_allclose(np.diff(log_snr), np.diff(log_snr).mean(), rtol=0.1)
 
 
+@pytest.mark.parametrize("grid", [UniformLogSNR, Karras])
+@pytest.mark.parametrize(("table", "steps"), [(20, 6), (50, 10), (100, 20)])
+def test_the_last_time_before_data_is_at_least_the_first_of_the_table(grid, table, steps):
+    """The log-SNR below 1/T, where no network is trained, has no part in the spacing."""
+    schedule = schedules.Cosine(table)
+    times = grid(last=1e-3)(schedule, steps)
+    np.testing.assert_array_equal(times, grid(last=1 / table)(schedule, steps))
+
+
 def test_leading_times_are_those_of_the_mnist_project():
     """T = 500 in 35 steps starts at 477 (tau = 1, 15, 29, ..., 477); here the step to data follows."""
     k = Leading()(schedules.Cosine(500), 35) * 500
@@ -211,7 +220,7 @@ def test_leading_times_are_those_of_the_mnist_project():
 
 
 @pytest.mark.parametrize(("steps", "first"), [(10, 901), (25, 961), (50, 981), (1000, 1000), (999, 999)])
-def test_leading_times_start_where_such_spacing_does(steps, first):
+def test_leading_times_start_at_the_time_of_that_spacing(steps, first):
     """900, 960 and 980 for 10, 25 and 50 of 1000 steps, counted from 0."""
     times = Leading()(schedules.LinearBeta(), steps)
     assert len(times) == steps + 1
@@ -224,7 +233,7 @@ def test_leading_needs_a_table_to_stride_over():
         Leading()(FLOWS["rectified"], 4)
 
 
-def test_a_grid_of_ones_own_is_moved_onto_the_table():
+def test_a_user_s_own_grid_is_moved_onto_the_table():
     class Bunched(Grid):
         def spread(self, schedule, steps):
             return np.linspace(1.0, 0.0, steps + 1) ** 4

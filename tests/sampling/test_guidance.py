@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import optimized_jit
 from oracles import SCHEDULES, Gaussian, quick_jit, scales
 
 import diffusion_jax as dj
@@ -36,15 +37,33 @@ def test_1_is_the_conditional_and_0_the_unconditional_model_bit_for_bit(scale, m
     np.testing.assert_array_equal(found.eps, exact.eps)
 
 
+@pytest.mark.parametrize(("scale", "model"), [(1.0, COND), (0.0, UNCOND)])
+def test_both_ends_bit_for_bit_with_the_compiler_options_of_users(scale, model):
+    """As users call it: samples under jit, the scale traced, one or one per image, or in an interval."""
+    shape, key, times = (6, 4, 4, 3), jax.random.key(0), [1.0, 0.5, 0.1, 0.0]
+
+    def generate(denoise):
+        return dj.sample(key, denoise, SCHEDULE, shape, times=times)
+
+    @optimized_jit
+    def guided(scale):
+        limited = dj.guidance.interval(scale, SCHEDULE, 0.0, np.inf)
+        return [generate(dj.guidance.classifier_free(COND, UNCOND, w)) for w in (scale, jnp.full(6, scale), limited)]
+
+    exact = optimized_jit(lambda: generate(model))()
+    for found in guided(scale):
+        np.testing.assert_array_equal(found, exact)
+
+
 def test_guidance_is_linear_in_the_scale():
     """Equal steps of the scale are equal steps of both parts, through w = 0, 1 and beyond."""
-    row = [np.asarray(_guided(w), np.float64) for w in (-1.0, 0.0, 1.0, 2.0, 5.0)]
+    row = [np.float64(jax.tree.leaves(_guided(w))) for w in (-1.0, 0.0, 1.0, 2.0, 5.0)]
     step = row[2] - row[1]
     for found, count in zip(row, (-1, 0, 1, 2, 5), strict=True):
         np.testing.assert_allclose(found, row[1] + count * step, rtol=1e-4, atol=1e-4)
 
 
-def test_each_picture_may_have_its_own_scale():
+def test_each_image_may_have_its_own_scale():
     scales_of_each = np.array([0.0, 1.0, 2.0, 3.0, 7.5, -1.0])
     together = _guided(scales_of_each)
     for i, scale in enumerate(scales_of_each):
@@ -70,7 +89,7 @@ def test_another_scale_never_recompiles():
 @pytest.mark.parametrize("scale", [0.5, 3.0])
 def test_both_parts_still_add_up_to_x_t(scale):
     alpha, sigma = scales(SCHEDULE, 0.37)
-    x0, eps = (np.asarray(part, np.float64) for part in _guided(scale))
+    x0, eps = map(np.float64, jax.tree.leaves(_guided(scale)))
     np.testing.assert_allclose(alpha * x0 + sigma * eps, X_T, rtol=0, atol=2e-5)
 
 
@@ -108,7 +127,7 @@ def test_guidance_moves_the_samples_towards_the_class_and_away_from_the_other(la
     assert strong.min() > 0
 
 
-def test_where_a_class_is_likely_guidance_adds_the_difference_of_the_two_opinions():
+def test_where_a_class_is_likely_guidance_adds_the_difference_of_the_two_x0():
     x_t = jnp.zeros((1, 1, 1, 1)) + 0.1
     cond, uncond = _two_classes(1), _two_classes()
     guided = dj.guidance.classifier_free(cond, uncond, 2.0)(x_t, 0.5).x0
@@ -124,7 +143,7 @@ def _log_density(x_t, t, label=None):
 
 
 @pytest.mark.parametrize("t", [0.9, 0.5, 0.2])
-def test_the_guided_score_is_that_of_the_product_of_the_densities(t):
+def test_the_guided_score_is_the_score_of_the_product_of_the_densities(t):
     """eps = -sigma d/dx [w log p_t(x | y) + (1 - w) log p_t(x)]."""
     x_t, step = np.linspace(-2, 2, 9).reshape(-1, 1, 1, 1), 1e-5
     w = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 7.5, -1.0]).reshape(-1, 1, 1, 1)
@@ -152,12 +171,12 @@ def test_autoguidance_makes_precisions_add_up():
 KARRAS = SCHEDULES["karras"]
 
 
-def _nan(x_t, t, **given):
+def _nan(x_t, t, **kwargs):
     return dj.Denoised(jnp.full_like(x_t, jnp.nan), jnp.full_like(x_t, jnp.nan))
 
 
 def test_outside_the_interval_is_the_conditional_model_and_inside_is_guidance_bit_for_bit():
-    """low < sigma <= high, each of three pictures with its own scale; one compile for all intervals."""
+    """low < sigma <= high, each of three images with its own scale; one compile for all intervals."""
     x_t, w = X_T[:3], np.array([3.0, 1.0, -2.0])
     traces = []
 
@@ -180,7 +199,7 @@ def test_outside_the_interval_is_the_conditional_model_and_inside_is_guidance_bi
     assert not np.array_equal(guided(w, 0.5).x0, plain(0.5).x0)
 
 
-def test_outside_the_interval_the_other_model_is_not_asked():
+def test_outside_the_interval_the_other_model_is_not_called():
     """It would answer with NaN, which no weight of 0 can hide."""
     w = dj.guidance.interval(3.0, KARRAS, 0.3, 3.0)
     denoise = dj.guidance.classifier_free(COND, _nan, w)
@@ -189,7 +208,7 @@ def test_outside_the_interval_the_other_model_is_not_asked():
     assert np.isnan(denoise(X_T, inside).x0).all()
 
 
-def test_each_picture_is_in_or_out_of_the_interval_by_its_own_time():
+def test_each_image_is_in_or_out_of_the_interval_by_its_own_time():
     t = SCHEDULE.time(-2 * jnp.log(jnp.array([40.0, 2.0, 1.4, 0.4, 0.12, 0.05])))  # of these sigma/alpha
     w = dj.guidance.interval(3.0, SCHEDULE, 0.1, 1.5)(t)
     np.testing.assert_array_equal(w, [1.0, 1.0, 3.0, 3.0, 3.0, 1.0])
@@ -201,13 +220,13 @@ def test_no_signal_at_all_is_outside_of_every_finite_interval():
     assert dj.guidance.interval(3.0, flow, 0.3, np.inf)(1.0) == 3
 
 
-def _deviations(x):
+def _stds(x):
     return np.asarray(x, np.float64).reshape(len(x), -1).std(1)
 
 
 @pytest.mark.parametrize("name", ["cosine", "rectified", "karras"])
-def test_rescaling_sets_the_deviation_of_each_picture_and_keeps_x_t(name):
-    """std(x0) = (1 - factor) std(guided) + factor std(cond), by a factor on the whole picture."""
+def test_rescaling_sets_the_std_of_each_image_and_keeps_x_t(name):
+    """std(x0) = (1 - factor) std(guided) + factor std(cond), by a factor on the whole image."""
     schedule, t = SCHEDULES[name], 0.4
 
     def network(factor):
@@ -220,12 +239,12 @@ def test_rescaling_sets_the_deviation_of_each_picture_and_keeps_x_t(name):
     def rescaled(factor):
         return dj.guidance.rescale(guided, cond, schedule, factor)(X_T, t)
 
-    before, wanted = guided(X_T, t), _deviations(cond(X_T, t).x0)
+    before, wanted = guided(X_T, t), _stds(cond(X_T, t).x0)
     alpha, sigma = scales(schedule, t)
     for factor in (0.0, 0.7, 1.0):
-        x0, eps = (np.asarray(part, np.float64) for part in rescaled(factor))
-        between = (1 - factor) * _deviations(before.x0) + factor * wanted
-        np.testing.assert_allclose(_deviations(x0), between, rtol=1e-5)
+        x0, eps = map(np.float64, jax.tree.leaves(rescaled(factor)))
+        between = (1 - factor) * _stds(before.x0) + factor * wanted
+        np.testing.assert_allclose(_stds(x0), between, rtol=1e-5)
         gain = (x0 / np.asarray(before.x0)).reshape(len(x0), -1)
         np.testing.assert_allclose(gain, np.broadcast_to(gain[:, :1], gain.shape), rtol=1e-5)
         np.testing.assert_allclose(alpha * x0 + sigma * eps, X_T, atol=2e-5 * (1 + sigma))
@@ -296,7 +315,7 @@ def _towards(label):
     return log_probability
 
 
-def test_the_scale_of_a_classifier_is_each_picture_s_own_and_the_two_guidances_agree():
+def test_the_scale_of_a_classifier_is_each_image_s_own_and_the_two_guidances_agree():
     """With exact models the classifier's w is that of classifier-free guidance: Bayes' rule."""
     x_t, w = jnp.linspace(-1, 1, 5).reshape(-1, 1, 1, 1), np.array([0.0, 0.5, 1.0, 2.0, 4.0])
     for label in (0, 1):
@@ -316,7 +335,7 @@ def test_with_no_signal_a_classifier_moves_nothing():
     assert np.abs(denoise(X_T, 0.9).x0 - prior(X_T, 0.9).x0).min() > 1
 
 
-def test_a_classifier_sees_the_times_of_the_table_one_a_picture():
+def test_a_classifier_sees_the_times_of_the_table_one_per_image():
     seen = []
 
     def log_probability(x_t, time):
@@ -349,7 +368,7 @@ def _wrapped():
     }
 
 
-def test_every_wrapper_hands_on_what_it_is_given_and_keeps_the_fraction():
+def test_every_wrapper_passes_keyword_arguments_on_and_keeps_the_fraction():
     pixels = X_T[:, :1, :1, :1]
     for name, denoise in _wrapped().items():
         found = denoise(pixels, 0.5, x0_hat=7 + 0 * pixels)
@@ -363,9 +382,9 @@ def test_every_wrapper_hands_on_what_it_is_given_and_keeps_the_fraction():
     [
         (
             lambda: dj.guidance.interval(2.0, SCHEDULE, 3.0, 0.3),
-            "low = 3.0, high = 0.3: need 0 <= low < high",
+            "low = 3.0, high = 0.3: must be noise levels sigma/alpha with 0 <= low < high",
         ),
-        (lambda: dj.guidance.interval(2.0, SCHEDULE, -1, 1), "low = -1.0: must be at least 0 and finite"),
+        (lambda: dj.guidance.interval(2.0, SCHEDULE, -1, 1), "low = -1.0: must be >= 0 and finite"),
         (lambda: dj.guidance.interval(2.0, SCHEDULE, float("nan"), 1.0), "low = nan"),
         (lambda: dj.guidance.interval(2.0, SCHEDULE, np.float64(3.0), 0.3), "low = 3.0, high = 0.3"),
         (lambda: dj.guidance.interval("2", SCHEDULE, 0.0, 1.0), "scale = '2': must be a number"),
@@ -376,7 +395,7 @@ def test_every_wrapper_hands_on_what_it_is_given_and_keeps_the_fraction():
         (lambda: dj.guidance.rescale(COND, COND, SCHEDULE, 1.5), r"factor = 1.5: must be in \[0, 1\]"),
         (
             lambda: dj.guidance.classifier_free(COND, UNCOND, np.ones(4))(X_T, 0.5),
-            r"scale has shape \(4,\): give one number, or 6, one a picture",
+            r"scale has shape \(4,\): must be one number or \[6\]",
         ),
         (
             lambda: dj.guidance.classifier_free(COND, UNCOND, np.ones((6, 1)))(X_T, 0.5),
@@ -392,11 +411,11 @@ def test_every_wrapper_hands_on_what_it_is_given_and_keeps_the_fraction():
         ),
         (
             lambda: dj.guidance.classifier(COND, lambda x, time: x, SCHEDULE)(X_T, 0.5),
-            r"log_probability gives \(6, 4, 4, 3\): need one number a picture, \(6,\)",
+            r"log_probability\(x_t, time\) has shape \(6, 4, 4, 3\): must be \[6\]",
         ),
         (
             lambda: dj.guidance.classifier(COND, lambda x, time: x.sum(), SCHEDULE)(X_T, 0.5),
-            r"log_probability gives \(\): need one number",
+            r"log_probability\(x_t, time\) has shape \(\): must be \[6\]",
         ),
     ],
 )

@@ -50,7 +50,7 @@ def given_all(observations) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("what", "name"), [("downsample", "cosine"), ("grayscale", "rectified"), ("mask", "karras")])
-def test_it_is_the_mean_given_both_the_noisy_picture_and_the_measurement(what, name):
+def test_it_is_the_mean_given_both_the_noisy_image_and_the_measurement(what, name):
     schedule, measurement, times = SCHEDULES[name], MEASUREMENTS[what], np.float32([0.15, 0.4, 0.7])
     x_t = np.random.default_rng(1).normal(size=(3, *SHAPE)).astype(np.float32)
     y = measurement.forward(np.random.default_rng(2).normal(size=(1, *SHAPE)).astype(np.float32))
@@ -65,8 +65,8 @@ def test_it_is_the_mean_given_both_the_noisy_picture_and_the_measurement(what, n
             alpha, sigma = scales(schedule, t)
             here = at(t, noise_std)
             seen = (alpha * np.eye(SIZE), x_t[0].ravel().astype(np.float64), sigma**2)
-            told = (matrix(measurement), np.asarray(y, np.float64).ravel(), noise_std**2)
-            wanted = given_all([seen, told])[0]
+            known = (matrix(measurement), np.asarray(y, np.float64).ravel(), noise_std**2)
+            wanted = given_all([seen, known])[0]
             np.testing.assert_allclose(here.x0.ravel(), wanted, rtol=0, atol=0.01 * np.abs(wanted).max())
             np.testing.assert_allclose(alpha * here.x0 + sigma * here.eps, x_t[:1], rtol=1e-4, atol=1e-4)
 
@@ -87,13 +87,13 @@ def test_samples_have_the_law_given_the_measurement(sampler):
 
     x = np.asarray(draw(jax.random.key(0)), np.float64).reshape(n, SIZE)
     mean, covariance = given_all([(matrix(measurement), y.ravel(), noise_std**2)])
-    deviation = np.sqrt(np.diag(covariance))
-    np.testing.assert_allclose((x.mean(0) - mean) / deviation, 0, atol=5 / np.sqrt(n) + 0.05)
-    scaled = (np.cov(x.T) - covariance) / np.outer(deviation, deviation)
+    std = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose((x.mean(0) - mean) / std, 0, atol=5 / np.sqrt(n) + 0.05)
+    scaled = (np.cov(x.T) - covariance) / np.outer(std, std)
     np.testing.assert_allclose(scaled, 0, atol=5 * np.sqrt(2 / n) + 0.05)
 
 
-def test_without_noise_the_measurement_is_met_and_with_much_it_is_not_heard():
+def test_without_noise_the_measurement_is_met_and_with_much_noise_ignored():
     schedule, measurement = SCHEDULES["cosine"], Grayscale()
     x_t = np.random.default_rng(1).normal(size=(2, *SHAPE)).astype(np.float32)
     y = np.ones((2, 2, 2, 1), np.float32)
@@ -106,10 +106,10 @@ def test_without_noise_the_measurement_is_met_and_with_much_it_is_not_heard():
 
     np.testing.assert_allclose(measurement.forward(at(y, 0.0).x0), y, atol=2e-3)
     np.testing.assert_allclose(at(-y, 1e4).x0, exact(schedule)(x_t, 0.5).x0, atol=1e-5)
-    assert len(compiled) == 1  # another y or noise is the same program
+    assert len(compiled) == 1  # another y or noise does not recompile
 
 
-def test_where_the_noise_hides_all_it_is_pseudo_inverse_guidance_of_unit_variance():
+def test_without_signal_it_is_pseudo_inverse_guidance_of_unit_variance():
     schedule, measurement = SCHEDULES["rectified"], Downsample(2)  # alpha(1) = 0
     x_t, y = np.ones((1, *SHAPE), np.float32), np.full((1, 1, 1, 3), 0.8, np.float32)
     here = conditioned(exact(schedule), schedule, measurement, y, 0.5)(x_t, 1.0)
@@ -119,15 +119,15 @@ def test_where_the_noise_hides_all_it_is_pseudo_inverse_guidance_of_unit_varianc
     np.testing.assert_allclose(here.eps, x_t, atol=1e-6)
 
 
-def test_a_denoiser_without_a_positive_covariance_is_left_alone():
+def test_a_denoiser_without_a_positive_covariance_is_unchanged():
     schedule, y = SCHEDULES["cosine"], np.ones((1, 1, 1, 3), np.float32)
     x_t = np.random.default_rng(3).normal(size=(1, *SHAPE)).astype(np.float32)
     here = conditioned(lambda x, t: dj.Denoised(-x, x), schedule, Downsample(2), y)(x_t, 0.5)
     np.testing.assert_array_equal(here.x0, -x_t)
 
 
-def test_pictures_do_not_hear_of_each_other_and_what_else_is_known_goes_through():
-    """Conjugate gradients are each picture's own; the learned fraction and a given x0_hat pass."""
+def test_images_are_independent_and_keyword_arguments_and_the_fraction_pass_through():
+    """Conjugate gradients run per image; the learned fraction and x0_hat pass through."""
     schedule = SCHEDULES["cosine"]
     rng = np.random.default_rng(4)
     x_t, y = (rng.normal(size=(3, *shape)).astype(np.float32) for shape in (SHAPE, (1, 1, 3)))
@@ -147,16 +147,19 @@ def test_pictures_do_not_hear_of_each_other_and_what_else_is_known_goes_through(
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("wrong", "message"),
     [
-        ({"noise_std": -0.1}, "noise_std = -0.1: must be at least 0 and finite"),
-        ({"lowest_snr": -1.0}, "lowest_snr = -1.0: must be at least 0 and finite"),
-        ({"iterations": 0}, "iterations = 0: must be at least 1"),
-        ({"y": np.ones((2, 1, 1, 3))}, r"y has shape \(2, 1, 1, 3\): the pictures measure as \(1, 1, 1, 3\)"),
+        ({"noise_std": -0.1}, "noise_std = -0.1: must be >= 0 and finite"),
+        ({"lowest_snr": -1.0}, "lowest_snr = -1.0: must be >= 0 and finite"),
+        ({"iterations": 0}, "iterations = 0: must be an integer >= 1"),
+        ({"noise_std": np.ones(2)}, r"noise_std has shape \(2,\): must be one number or \[1\]"),
+        ({"y": np.ones(3)}, r"y has shape \(3,\): must be \[B, \.\.\.\]"),
+        ({"y": np.full((1, 1, 1, 3), np.nan)}, "y has values that are not finite"),
+        ({"y": np.ones((2, 1, 1, 3))}, r"y has shape \(2, 1, 1, 3\): must be \[1, 1, 1, 3\]"),
     ],
 )
-def test_bad_arguments_are_refused(given, message):
+def test_bad_arguments_are_refused(wrong, message):
     schedule = SCHEDULES["cosine"]
-    arguments = {"measurement": Downsample(2), "y": np.ones((1, 1, 1, 3))} | given
+    arguments = {"measurement": Downsample(2), "y": np.ones((1, 1, 1, 3))} | wrong
     with pytest.raises(ValueError, match=message):
         conditioned(exact(schedule), schedule, **arguments)(np.ones((1, *SHAPE), np.float32), 0.5)

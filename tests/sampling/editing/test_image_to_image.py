@@ -8,7 +8,7 @@ from oracles import SCHEDULES, Gaussian, assert_moments, quick_jit, scales
 
 import diffusion_jax as dj
 from diffusion_jax.sampling.editing import image_to_image
-from diffusion_jax.sampling.editing.image_to_image import from_strength
+from diffusion_jax.sampling.editing.image_to_image import cut_times
 from diffusion_jax.sampling.samplers import DDIM, DDPM, Heun
 
 DATA = Gaussian(0.3, 0.5)
@@ -41,8 +41,8 @@ def test_it_is_noised_to_the_time_from_which_it_is_denoised(name):
 
 
 @pytest.mark.parametrize("sampler", [DDIM(eta=1.0), DDPM("large")], ids=str)
-def test_one_picture_becomes_the_law_of_pictures_that_look_like_it(sampler):
-    """x0 ~ p(x0 | x_t) with x_t ~ q(x_t | picture): both Gaussian. In the ancestral limit, of many steps."""
+def test_results_have_the_law_of_images_given_a_noisy_image(sampler):
+    """x0 ~ p(x0 | x_t) with x_t ~ q(x_t | image): both Gaussian. In the ancestral limit of many steps."""
     alpha, sigma = scales(SCHEDULES["cosine"], 0.5)
     gain = alpha * DATA.std**2 / (alpha**2 * DATA.std**2 + sigma**2)
     mean = DATA.mean + gain * alpha * (0.9 - DATA.mean)
@@ -51,21 +51,21 @@ def test_one_picture_becomes_the_law_of_pictures_that_look_like_it(sampler):
     assert_moments(x, mean, np.sqrt(gain**2 * sigma**2 + left), sigmas=7)
 
 
-def test_at_strength_1_nothing_is_left_of_the_picture():
-    schedule = SCHEDULES["rectified"]  # alpha(1) = 0 in every bit
+def test_at_strength_1_it_is_sampling():
+    schedule = SCHEDULES["rectified"]  # alpha(1) = 0 exactly
     sampled = quick_jit(
         lambda: dj.sample(jax.random.key(0), exact(schedule), schedule, SHAPE, sampler=DDPM(), steps=8)
     )()
     np.testing.assert_array_equal(edit("rectified", strength=1.0, sampler=DDPM(), steps=8), sampled)
 
 
-def test_at_a_small_strength_the_picture_comes_back():
+def test_at_a_small_strength_the_image_comes_back():
     x = edit("cosine", strength=0.002, steps=500, noise=NOISE)
     sigma = scales(SCHEDULES["cosine"], 0.002)[1]
     assert 0 < np.abs(x - IMAGES).max() < 4 * sigma < 0.06
 
 
-def test_picture_i_is_that_of_its_index_whatever_the_batch():
+def test_an_image_depends_on_its_index_and_not_on_the_batch():
     whole = edit("cosine", sampler=DDPM(), steps=5)
     part = edit("cosine", IMAGES[2:], sampler=DDPM(), steps=5, indices=np.array([2, 3]))
     np.testing.assert_array_equal(part, whole[2:])
@@ -82,40 +82,40 @@ def test_picture_i_is_that_of_its_index_whatever_the_batch():
     ],
 )
 def test_the_times_are_those_not_above_the_strength(strength, expected):
-    times = from_strength(dj.grids.Uniform()(SCHEDULES["cosine"], 5), strength)
+    times = cut_times(dj.grids.Uniform()(SCHEDULES["cosine"], 5), strength)
     np.testing.assert_allclose(times, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("strength", [0.0, -0.1, 1.01, float("nan"), "a"])
-def test_a_strength_that_is_no_part_of_the_way_is_refused(strength):
+def test_a_strength_out_of_range_is_refused(strength):
     with pytest.raises(ValueError, match=f"strength = {strength!r}: must be "):
         edit("cosine", strength=strength)
 
 
 def test_a_strength_below_the_grid_is_refused():
-    with pytest.raises(ValueError, match="strength = 0.1: the smallest time of the grid is 0.2; use"):
+    with pytest.raises(ValueError, match="strength = 0.1: must be at least 0.2, the smallest time of the grid; use"):
         edit("cosine", strength=0.1, steps=5)
 
 
 def test_noise_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match=r"noise has shape \(1, 3, 2, 1\): the pictures have \(4, 3, 2, 1\)"):
+    with pytest.raises(ValueError, match=r"noise has shape \(1, 3, 2, 1\): must be \[4, 3, 2, 1\]"):
         edit("cosine", noise=NOISE[:1])
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("wrong", "message"),
     [
-        ({"start": IMAGES[:1]}, r"start has shape \(1, 3, 2, 1\): the pictures have \(4, 3, 2, 1\)"),
-        ({"start": IMAGES, "noise": NOISE}, "noise and start: give one of them"),
+        ({"start": IMAGES[:1]}, r"start has shape \(1, 3, 2, 1\): must be \[4, 3, 2, 1\]"),
+        ({"start": IMAGES, "noise": NOISE}, "noise and start are both set: must be one of them"),
     ],
 )
-def test_a_start_that_is_no_state_of_the_pictures_is_refused(given, message):
+def test_a_start_of_another_shape_is_refused(wrong, message):
     schedule = SCHEDULES["cosine"]
     with pytest.raises(ValueError, match=message):
-        dj.sample(jax.random.key(0), exact(schedule), schedule, SHAPE, **given)
+        dj.sample(jax.random.key(0), exact(schedule), schedule, SHAPE, **wrong)
 
 
-def test_another_picture_or_key_does_not_recompile():
+def test_another_image_or_key_does_not_recompile():
     schedule, compiled = SCHEDULES["cosine"], []
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""Pictures that editing cannot take are refused by every function."""
+"""Every editing function refuses images of the wrong shape, type or range."""
 
 import jax
 import jax.numpy as jnp
@@ -25,20 +25,20 @@ EDITS = {
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_levels_and_single_pictures_are_refused(edit):
-    with pytest.raises(ValueError, match="(images|latents): of type uint8; give floats"):
+def test_integers_and_single_images_are_refused(edit):
+    with pytest.raises(ValueError, match="(images|latents|x) has dtype uint8: must be floats"):
         edit(np.zeros((2, 4, 4, 1), np.uint8))
-    with pytest.raises(ValueError, match=r"(images|latents) has shape \(4, 4, 1\)"):
+    with pytest.raises(ValueError, match=r"(images|latents) has shape \(4, 4, 1\): must be \[B, H, W, C\]"):
         edit(jnp.zeros((4, 4, 1)))
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_what_is_not_finite_is_refused(edit):
-    with pytest.raises(ValueError, match="(images|latents): holds numbers that are not finite"):
+def test_values_that_are_not_finite_are_refused(edit):
+    with pytest.raises(ValueError, match="(images|latents) has values that are not finite"):
         edit(np.full((2, 4, 4, 1), np.nan))
 
 
 @pytest.mark.parametrize("name", [name for name in EDITS if name != "decode"])
 def test_the_range_of_bytes_is_refused(name):
-    with pytest.raises(ValueError, match=r"images are from 0 to 255: give floats in \[-1, 1\]"):
+    with pytest.raises(ValueError, match=r"images are from 0 to 255: must be floats in \[-1, 1\]"):
         EDITS[name](np.linspace(0, 255, 32).reshape(2, 4, 4, 1))

@@ -1,10 +1,11 @@
-"""Inversion on Gaussian data, where the flow to the noise is known, and there and back on any."""
+"""Inversion on Gaussian data, where the flow to the noise is known, and reconstruction on arbitrary data."""
 
 from functools import cache
 
 import jax
 import numpy as np
 import pytest
+from compiling import optimized_jit
 from oracles import SCHEDULES, Gaussian, predictions_for, quick_jit, scales, side_by_side
 
 import diffusion_jax as dj
@@ -29,7 +30,7 @@ def inverted(name, x, **settings):
 
 
 @pytest.mark.parametrize(("name", "iterations"), [("rectified", 1), ("karras", 6)])
-def test_the_latent_is_that_of_the_flow_to_first_order(name, iterations):
+def test_the_latent_is_the_end_of_the_flow_to_first_order(name, iterations):
     schedule = SCHEDULES[name]
     wanted = DATA.flow(images(), scales(schedule, 0.0), scales(schedule, 1.0))
 
@@ -42,8 +43,8 @@ def test_the_latent_is_that_of_the_flow_to_first_order(name, iterations):
 
 
 @pytest.mark.parametrize("name", ["zero_terminal", "karras"])
-def test_iterated_long_enough_it_is_undone_whatever_the_steps(name):
-    """The step solves DDIM's own, so that nothing is lost even in 4 of them; one channel a prediction."""
+def test_with_many_iterations_decoding_undoes_it_for_any_number_of_steps(name):
+    """The step solves DDIM's step exactly, so that nothing is lost even in 4 steps; one channel per prediction."""
     predictions = tuple(predictions_for(name))
     denoise, schedule, x = exact(name, predictions), SCHEDULES[name], images(len(predictions))
     there_and_back = quick_jit(lambda x: reconstruct(denoise, schedule, x, steps=4, iterations=150))
@@ -60,12 +61,12 @@ def test_one_iteration_comes_back_to_second_order():
     assert errors[1] < 0.02
 
 
-def test_a_digit_of_gaussians_becomes_standard_noise():
+def test_gaussian_images_become_standard_noise():
     z = inverted("rectified", np.asarray(DATA.mean + DATA.std * np.random.default_rng(1).normal(size=(64, 8, 8, 1))))
     np.testing.assert_allclose([z.mean(), z.std()], [0, 1], atol=5 / 64 + 0.02)
 
 
-def test_each_iteration_is_one_call_and_none_is_on_data():
+def test_each_iteration_is_one_call_and_no_call_is_on_data():
     seen = []
 
     def denoise(x_t, t):
@@ -77,9 +78,10 @@ def test_each_iteration_is_one_call_and_none_is_on_data():
     np.testing.assert_allclose(seen, np.repeat([1 / 3, 2 / 3, 1], 2), atol=1e-3)
 
 
-def test_pictures_do_not_depend_on_their_batch():
-    whole = inverted("rectified", images(), steps=5)
-    np.testing.assert_array_equal(inverted("rectified", images()[1:3], steps=5), whole[1:3])
+def test_images_do_not_depend_on_their_batch():
+    """Bit for bit, with the compiler options of users."""
+    invert_all = optimized_jit(lambda x: invert(exact("rectified"), SCHEDULES["rectified"], x, steps=5))
+    np.testing.assert_array_equal(invert_all(images()[1:3]), invert_all(images())[1:3])
 
 
 def test_interpolation_is_the_flow_of_the_arc_between_the_latents():
@@ -100,7 +102,7 @@ def test_interpolation_is_the_flow_of_the_arc_between_the_latents():
         for weight, x in zip(weights, between, strict=True):
             wanted = DATA.flow(slerp(*latents, weight), at_1, at_0)
             np.testing.assert_allclose(x, wanted, rtol=0, atol=0.02)
-    assert len(compiled) == 1  # for other pictures and weights too
+    assert len(compiled) == 1  # for other images and weights too
 
 
 def test_latents_are_decoded_from_where_the_grid_begins():
@@ -116,14 +118,17 @@ def test_latents_are_decoded_from_where_the_grid_begins():
     [
         (
             lambda d, s: invert(d, s, np.ones((3, 2, 1))),
-            r"images has shape \(3, 2, 1\): need \[B, H, W, C\]",
+            r"images has shape \(3, 2, 1\): must be \[B, H, W, C\]",
         ),
         (lambda d, s: decode(d, s, np.ones((3, 2, 1))), r"latents has shape \(3, 2, 1\)"),
-        (lambda d, s: invert(d, s, images(), iterations=0), "iterations = 0: must be at least 1"),
+        (lambda d, s: invert(d, s, images(), iterations=0), "iterations = 0: must be an integer >= 1"),
         (lambda d, s: reconstruct(d, s, images(), steps=0), "steps = 0"),
-        (lambda d, s: interpolate(d, s, images(), images()[:1], [0.5]), "a and b have shapes"),
-        (lambda d, s: interpolate(d, s, images(), images(), 0.5), r"weights have shape \(\)"),
-        (lambda d, s: interpolate(d, s, images(), images(), []), r"weights have shape \(0,\)"),
+        (
+            lambda d, s: interpolate(d, s, images(), images()[:1], [0.5]),
+            r"b has shape \(1, 3, 2, 1\): must be \[4, 3, 2, 1\]",
+        ),
+        (lambda d, s: interpolate(d, s, images(), images(), 0.5), r"weights has shape \(\): must be a list of numbers"),
+        (lambda d, s: interpolate(d, s, images(), images(), []), r"weights has shape \(0,\)"),
     ],
 )
 def test_bad_arguments_are_refused(call, message):

@@ -1,3 +1,5 @@
+"""Interpolation along arcs: angles, norms and both ends."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from diffusion_jax.sampling.editing import slerp
 
 
 def noises(n=4, seed=0, length=None) -> tuple[np.ndarray, np.ndarray]:
-    """Two rows of n noises, each of norm `length` if given."""
+    """Twice n noises, each scaled to the norm `length` unless it is None."""
     both = np.random.default_rng(seed).standard_normal((2, n, 4, 3, 2)).astype(np.float32)
     if length is not None:
         both *= length / norm(both)[..., None, None, None]
@@ -31,7 +33,7 @@ def test_a_right_angle_is_a_walk_around_the_circle(weight):
 
 
 def test_the_angle_does_not_depend_on_the_norms():
-    """Half-way between arms at 60 degrees, each counts 1 / (2 cos 30 degrees)."""
+    """Halfway between arms at 60 degrees, each has the weight 1 / (2 cos 30 degrees)."""
     a, b = np.array([[2.0, 0.0]]), 3 * np.array([[0.5, np.sqrt(0.75)]])
     np.testing.assert_allclose(slerp(a, b, 0.5), (a + b) / np.sqrt(3), rtol=1e-6)
 
@@ -65,7 +67,7 @@ def test_on_a_short_arc_it_is_the_straight_line(nearness):
     np.testing.assert_allclose(slerp(a, b, 0.3), 0.7 * a + 0.3 * b, rtol=0, atol=nearness**2 + 1e-6)
 
 
-def test_each_picture_goes_its_own_way():
+def test_each_image_has_its_own_arc():
     a, b = noises()
     weight = np.array([0.0, 0.25, 0.5, 1.0], np.float32)
     together = jax.jit(slerp)(a, b, weight)
@@ -74,7 +76,7 @@ def test_each_picture_goes_its_own_way():
         np.testing.assert_allclose(together[i], alone[0], rtol=0, atol=1e-6)
 
 
-def test_nothing_to_turn_is_no_division_by_zero():
+def test_zeros_are_not_divided_by():
     a, _ = noises()
     assert np.isfinite(slerp(np.zeros_like(a), a, 0.5)).all()
     assert np.isfinite(jax.jit(slerp)(a, jnp.zeros_like(a), 0.5)).all()
@@ -83,9 +85,9 @@ def test_nothing_to_turn_is_no_division_by_zero():
 @pytest.mark.parametrize(
     ("a", "b", "weight", "message"),
     [
-        ((2, 4), (3, 4), (), r"shapes \(2, 4\) and \(3, 4\): need the same"),
-        ((2,), (2,), (), "need the same"),
-        ((2, 4), (2, 4), (3,), r"weight has shape \(3,\): need a scalar or \[2\]"),
+        ((2, 4), (3, 4), (), r"b has shape \(3, 4\): must be \[2, 4\]"),
+        ((2,), (2,), (), r"a has shape \(2,\): must be \[N, ...\]"),
+        ((2, 4), (2, 4), (3,), r"weight has shape \(3,\): must be one number or \[2\]"),
         ((2, 4), (2, 4), (2, 1), "weight has shape"),
     ],
 )

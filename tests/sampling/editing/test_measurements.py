@@ -16,7 +16,7 @@ every_measurement = pytest.mark.parametrize("name", MEASUREMENTS)
 
 
 def matrix(measurement, shape=SHAPE) -> np.ndarray:
-    """A, a row a measured value, by measuring one pixel after the other."""
+    """A, one row per measured value, by measuring one pixel at a time."""
     pixels = np.eye(np.prod(shape), dtype=np.float32).reshape(-1, *shape)
     return np.asarray(measurement.forward(pixels)).reshape(len(pixels), -1).T
 
@@ -40,7 +40,7 @@ def test_the_adjoint_is_the_transpose(name):
 
 
 @every_measurement
-def test_pinv_is_that_of_moore_and_penrose(name):
+def test_pinv_is_the_moore_penrose_inverse(name):
     measurement = MEASUREMENTS[name]
     y, inverse = measured(measurement), np.linalg.pinv(matrix(measurement))
     np.testing.assert_allclose(rows(measurement.pinv(y)), rows(y) @ inverse.T, atol=1e-5)
@@ -56,7 +56,7 @@ def test_every_block_becomes_its_mean(factor):
         np.testing.assert_allclose(y[:, i, j], block.mean((1, 2)), atol=1e-6)
 
 
-def test_grey_is_what_pillow_has():
+def test_grayscale_is_pillow_s():
     levels = np.random.default_rng(4).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     pillow = np.asarray(Image.fromarray(levels).convert("L"), np.float64)
     x = levels[None] / 127.5 - 1
@@ -64,7 +64,7 @@ def test_grey_is_what_pillow_has():
     np.testing.assert_allclose(ours, pillow, rtol=0, atol=0.51)  # it rounds
 
 
-def test_a_mask_may_differ_from_picture_to_picture():
+def test_each_image_may_have_its_own_mask():
     known = np.zeros((2, 3, 3, 1), bool)
     known[0, 0], known[1, 2] = True, True
     x = np.arange(1.0, 37).reshape(2, 3, 3, 2)
@@ -93,14 +93,20 @@ def test_measurements_go_through_jit_and_another_mask_does_not_recompile():
 @pytest.mark.parametrize(
     ("measure", "message"),
     [
-        (lambda: Downsample(0), "factor = 0: must be at least 1"),
+        (lambda: Downsample(0), "factor = 0: must be an integer >= 1"),
         (lambda: Mask(KNOWN[:1]).forward(np.ones((1, 4, 6, 3))), "mask has shape"),
-        (lambda: Mask(0.5 * KNOWN).forward(np.ones((1, 4, 6, 3))), "mask has other values than 0 and 1"),
-        (lambda: Downsample(2.0), "factor = 2.0: must be a whole number"),
-        (lambda: Downsample(4).forward(np.ones((1, 4, 6, 3))), "factor = 4: does not divide pictures of 4x6"),
-        (lambda: Grayscale().forward(np.ones((1, 4, 4, 1))), r"pictures have 1 channel\(s\)"),
+        (lambda: Mask(0.5 * KNOWN).forward(np.ones((1, 4, 6, 3))), "mask has values other than 0 and 1"),
+        (lambda: Downsample(2.0), "factor = 2.0: must be an integer >= 1"),
+        (
+            lambda: Downsample(4).forward(np.ones((1, 4, 6, 3))),
+            "factor = 4: must divide the height and width of the images, 4x6",
+        ),
+        (
+            lambda: Grayscale().forward(np.ones((1, 4, 4, 1))),
+            r"images has shape \(1, 4, 4, 1\): must be \[B, H, W, 3\]",
+        ),
     ],
 )
-def test_what_does_not_go_together_is_refused(measure, message):
+def test_bad_arguments_are_refused(measure, message):
     with pytest.raises(ValueError, match=message):
         measure()

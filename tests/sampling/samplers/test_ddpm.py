@@ -1,4 +1,4 @@
-"""DDPM with the variance that its network learned, against float64."""
+"""DDPM with the variance that its network outputs, against float64."""
 
 import jax
 import jax.numpy as jnp
@@ -48,8 +48,8 @@ def test_the_learned_variance_lies_between_small_and_large_in_its_logarithm(name
     np.testing.assert_allclose(x0, np.sin(X_T), rtol=1e-5, atol=1e-6)  # no noise on data
 
 
-def test_at_data_the_range_begins_where_the_paper_has_it():
-    """beta-tilde_1 = 0 gives way to beta-tilde_2, in the float64 tables of Nichol and Dhariwal 2021."""
+def test_at_data_the_range_begins_as_in_the_paper():
+    """beta-tilde_1 = 0 is replaced by beta-tilde_2, in the float64 tables of Nichol and Dhariwal 2021."""
     schedule = dj.schedules.Cosine(50)
     beta, abar = schedule.betas(), schedule.abar()
     tilde = beta * (1 - abar[:-1]) / (1 - abar[1:])
@@ -81,14 +81,14 @@ def test_the_learned_variance_is_finite_and_grows_with_the_fraction_everywhere()
         assert (np.diff(variance, axis=1) >= -1e-6 * variance[:, 1:]).all(), name
 
 
-def test_a_denoiser_that_says_nothing_of_its_variance_is_refused():
-    with pytest.raises(ValueError, match='DDPM variance = "learned": the denoiser says nothing.*"small"'):
+def test_a_denoiser_without_a_variance_is_refused():
+    with pytest.raises(ValueError, match='DDPM variance = "learned": the network must output twice the channels'):
         DDPM("learned").step(
             _keys(), lambda x, t: dj.Denoised(x, x), SCHEDULES["rectified"], jnp.asarray(X_T), 0.6, 0.4, ()
         )
 
 
-def test_a_network_of_twice_the_channels_is_drawn_from_with_its_variance():
+def test_the_variance_of_a_network_of_twice_the_channels_is_used():
     """Through `dj.denoiser`, clipping and the loop: f = -1 is "small", f = 1 is not."""
     schedule = SCHEDULES["rectified"]
 

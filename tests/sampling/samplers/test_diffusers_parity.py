@@ -1,10 +1,10 @@
 """Parity with PyPI's diffusers: its schedulers and our samplers on one network, from one state, by one noise.
 
-    pip install -e ".[test,parity]" && pytest -n 0 -s tests/test_diffusers_parity.py
+    pip install -e ".[test,parity]" && pytest -n 0 -s tests/sampling/samplers/test_diffusers_parity.py
 
 prints the table of docs/parity.md, which gives the reason of each difference of convention that is
-neutralised here. Their tables and states are put in float64, so that rules are compared and not roundings:
-ours stay float32. What they make in float32, as they are shipped, stands beside it.
+neutralized here. Their tables and states are converted to float64, so that methods are compared and not roundings;
+ours stay float32. Their results in float32, as shipped, are printed as well.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -230,10 +230,12 @@ def _tensor(x: np.ndarray, exact: bool) -> Any:
 # Our side. Both predictions in one compile, side by side in the channels.
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Noises(Sampler):
-    """Its state after a step is the noise that every sampler is given there."""
+    """Its state after a step is the noise that every sampler receives there."""
 
-    order: ClassVar[int] = 0
+    order = 0
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         return standard_normal(keys, x_t.shape[1:]), memory
@@ -353,7 +355,7 @@ def test_their_spacings_are_grids_of_ours(steps):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_their_schedules_are_ours_but_for_their_float32(schedule):
+def test_their_schedules_are_ours_up_to_float32(schedule):
     ours, options = SCHEDULES[schedule]
     theirs = diffusers.DDIMScheduler(num_train_timesteps=T, **options).alphas_cumprod.double().numpy()
     np.testing.assert_allclose(theirs, ours.abar()[1:], rtol=1e-4)

@@ -1,4 +1,4 @@
-"""DPM-Solver++ against float64 integrators, closed forms and the samplers that it must equal."""
+"""DPM-Solver++ against float64 integrators, closed forms and the samplers that it equals."""
 
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ every_kind = pytest.mark.parametrize("schedule", KINDS)
 
 
 def _multistep(order, eta, at, x, noises):
-    """The chain in float64, D through the last `order` x0 of finite log-SNR; first order in endless steps."""
+    """The chain in float64, D through the last `order` x0 of finite log-SNR; first order in infinite steps."""
     places, values = [], []
     for i, (at_t, at_s) in enumerate(pairwise(at)):
         here, there = float64.half_log_snr(at_t), float64.half_log_snr(at_s)
@@ -30,7 +30,7 @@ def _multistep(order, eta, at, x, noises):
             known = int(np.isfinite(places).sum())
             rate = 0.0 if order == 2 else 1.0 + eta
             direction = float64.average(places[:known], values[:known], here, there, rate)
-        keep, gain, spread = float64.transfer(at_t, at_s, eta)
+        keep, gain, spread = float64.exact_step(at_t, at_s, eta)
         x = keep * x + gain * direction + spread * noises[i]
     return x
 
@@ -42,10 +42,10 @@ def _single_step(schedule, eta, times, x, noises):
     for at_t, at_mid, at_s, (early, late) in zip(at[:-1], mids, at[1:], noises, strict=False):
         here, there = float64.half_log_snr(at_t), float64.half_log_snr(at_s)
         x0 = direction = float64.denoised(x, at_t)
-        keep, gain, spread = float64.transfer(at_t, at_s, eta)
+        keep, gain, spread = float64.exact_step(at_t, at_s, eta)
         drawn = spread * early
         if np.isfinite(there - here):
-            to_mid, onward = float64.transfer(at_t, at_mid, eta), float64.transfer(at_mid, at_s, eta)
+            to_mid, onward = float64.exact_step(at_t, at_mid, eta), float64.exact_step(at_mid, at_s, eta)
             drawn = onward[0] * to_mid[2] * early + onward[2] * late
             x_mid = to_mid[0] * x + to_mid[1] * x0 + to_mid[2] * early
             # The line through both x0, at half of the step.
@@ -58,8 +58,8 @@ def _single_step(schedule, eta, times, x, noises):
 @cache
 def _middles_of(name: str, times: tuple[float, ...]) -> np.ndarray:
     halves = [float64.half_log_snr(point) for point in float64.points(name, np.array(times))]
-    log_snr = np.clip(halves, -30, 30)  # an endless step has no middle, and asks for none
-    middles = float64.asked(SCHEDULES[name].time, log_snr[:-1] + log_snr[1:])
+    log_snr = np.clip(halves, -30, 30)  # an infinite step has no middle and does not use one
+    middles = float64.evaluate(SCHEDULES[name].time, log_snr[:-1] + log_snr[1:])
     steps = SCHEDULES[name].steps
     if steps is not None:
         middles = np.round(middles * steps) / steps
@@ -67,12 +67,12 @@ def _middles_of(name: str, times: tuple[float, ...]) -> np.ndarray:
 
 
 def _middles(name: str, times: np.ndarray) -> np.ndarray:
-    """For each step the time of the log-SNR halfway; of a table the nearest, but for the step's start."""
+    """For each step the time halfway in log-SNR; the nearest of a table, except the start of the step."""
     return _middles_of(name, tuple(times.tolist()))
 
 
 def _law(chain, steps: int, first: tuple[float, float]) -> tuple[float, float]:
-    """Mean and deviation that a chain linear in x and its noises gives the Gaussian."""
+    """Mean and standard deviation of the Gaussian after a chain that is linear in x and its noises."""
     alpha, sigma = first
     unit = np.eye(2 * steps + 1, 2 * steps + 2, 1)[..., None]  # [noise, column, 1]; the first has none
     start = alpha * GAUSSIAN.mean + np.hypot(alpha * GAUSSIAN.std, sigma) * unit[0]
@@ -109,7 +109,7 @@ def test_the_single_step_is_its_integrator_in_float64(schedule):
 @pytest.mark.parametrize("schedule", ["cosine", "rectified"])
 @pytest.mark.parametrize("eta", [0.4, 1.0])
 def test_the_single_step_draws_with_the_law_of_its_integrator(schedule, eta):
-    """Of 2S in few steps: there it tells whether the noise of the first part belongs to the whole."""
+    """In few steps, where it shows whether the noise of the first part belongs to the whole step."""
     for times in (float64.spaced(schedule, 4), dj.grids.Uniform()(SCHEDULES[schedule], 4)):
         first, *_, last = float64.points(schedule, times)
         mean, std = _law(lambda x, z, t=times: _single_step(schedule, eta, t, x, z), len(times) - 1, first)
@@ -120,8 +120,8 @@ def test_the_single_step_draws_with_the_law_of_its_integrator(schedule, eta):
 
 
 @pytest.mark.parametrize(("name", "order"), [("1m", 1), ("2m", 2), ("3m", 2), ("2s", 2)])
-def test_the_law_of_the_sde_is_right_to_the_order_that_is_said(name, order):
-    """At eta = 1, for the deviation of Gaussian data: of the chains above, whose samplers' laws they are."""
+def test_the_law_of_the_sde_is_right_to_the_documented_order(name, order):
+    """At eta = 1, for the standard deviation of Gaussian data, by the chains above, which the samplers follow."""
     schedule, errors = "rectified", []
     for steps in (20, 40):
         times = float64.spaced(schedule, steps)
@@ -136,7 +136,7 @@ def test_the_law_of_the_sde_is_right_to_the_order_that_is_said(name, order):
     assert abs(np.log2(errors[0] / errors[1]) - order) < 0.4
 
 
-def test_the_sde_draws_the_data():
+def test_samples_of_the_sde_have_the_law_of_the_data():
     times = dj.grids.Uniform()(SCHEDULES["cosine"], 50)
     start = float64.first_states("cosine", times, 20_000)
     x = float64.run(DPMSolverPP(2, 1.0), "cosine", times, start)[..., 0]
@@ -147,7 +147,7 @@ def test_the_sde_draws_the_data():
 @every_kind
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_order_1_is_ddim(schedule, eta):
-    """At both ends of eta, with the same noise; in between they measure it otherwise."""
+    """At both ends of eta, with the same noise; in between they scale it differently."""
     for times in float64.grids(schedule)[-3:]:
         x = float64.first_states(schedule, times)
         both = [float64.run(kind(eta=eta), schedule, times, x) for kind in (partial(DPMSolverPP, 1), DDIM)]
@@ -184,7 +184,7 @@ def test_weights_keep_their_digits_for_steps_short_and_long(h):
     np.testing.assert_allclose(found, exact[1:], rtol=2e-5)
 
 
-def test_unknown_places_and_endless_steps_count_for_nothing():
+def test_unknown_places_and_infinite_steps_have_no_weight():
     inf = np.inf
     for start, stop in [(0.0, inf), (-inf, 0.0), (-inf, inf), (inf, 0.0)]:
         assert not weights(np.array([-1.0, inf]), start, stop, 1.0).any()
@@ -195,7 +195,7 @@ def test_unknown_places_and_endless_steps_count_for_nothing():
 
 
 @pytest.mark.parametrize("sampler", [DPMSolverPP(3), DPMSolverPP2S()], ids=str)
-def test_eta_is_traced_and_a_known_0_draws_nothing(sampler: Sampler):
+def test_eta_is_traced_and_a_constant_0_generates_no_noise(sampler: Sampler):
     schedule, traces = SCHEDULES["rectified"], []
 
     def step(sampler, keys):
@@ -208,7 +208,7 @@ def test_eta_is_traced_and_a_known_0_draws_nothing(sampler: Sampler):
     keys = jax.random.split(jax.random.key(0), 2)
     ends = [run(dataclasses.replace(sampler, eta=eta), keys.copy()) for eta in (0.0, 0.3, 1.0)]
     assert len(traces) == 1
-    assert len(np.unique(ends[0])) == 1  # pictures that started alike
+    assert len(np.unique(ends[0])) == 1  # images that started equal
     assert len(np.unique(ends)) == 5
     known = quick_jit(partial(step, sampler))(keys)
     np.testing.assert_allclose(known, ends[0], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Euler's rule and its ancestral form, against float64 and the methods that they are another name of."""
+"""Euler's method and its ancestral form, against float64 and the methods that they equal."""
 
 from functools import cache
 
@@ -75,7 +75,7 @@ def test_the_ancestral_split_is_k_diffusions(name, eta):
 
 
 def test_on_a_rectified_flow_euler_follows_the_velocity():
-    """Whatever the denoiser says: only eps - x0 counts (Liu et al. 2022)."""
+    """For any denoiser: only eps - x0 has an effect (Liu et al. 2022)."""
     found = Euler().step(None, lambda x, t: dj.Denoised(jnp.sin(x), x**2), SCHEDULES["rectified"], X_T, 0.7, 0.3, ())
     x = X_T.astype(np.float64)
     np.testing.assert_allclose(found[0], x + (0.3 - 0.7) * (x**2 - np.sin(x)), rtol=1e-5, atol=1e-6)
@@ -112,5 +112,5 @@ def test_samples_with_eta_above_1_have_the_law_of_their_chain():
 
 @pytest.mark.parametrize("eta", [-0.1, float("nan")])
 def test_a_wrong_eta_is_refused(eta):
-    with pytest.raises(ValueError, match=f"eta = {eta}: must be at least 0"):
+    with pytest.raises(ValueError, match=f"eta = {eta}: must be >= 0"):
         EulerAncestral(eta)

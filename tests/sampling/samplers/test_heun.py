@@ -1,4 +1,4 @@
-"""Heun's rule with churn: EDM's Algorithm 2, in float64 and in law."""
+"""Heun's method with churn: EDM's Algorithm 2, in float64 and in law."""
 
 import math
 
@@ -24,8 +24,8 @@ def _exact(schedule):
     return lambda x_t, t: DATA.denoised(x_t, schedule.alpha(t), schedule.sigma(t))
 
 
-def _asked(schedule):
-    """Where a step asks first, (x, t): in the step to data x_s is what it hears, here just these."""
+def _first_call(schedule):
+    """The arguments (x, t) of a step's first call: a step to data returns its x0, here these arguments."""
 
     def echo(x, t):
         return dj.Denoised(x.at[..., 1].set(t), x)  # the second channel makes room for t
@@ -43,12 +43,12 @@ def _asked(schedule):
 def test_a_churned_step_starts_where_edms_does(name):
     """t_hat = (1 + gamma) t and x_hat = x + sqrt(t_hat^2 - t^2) S_noise z (Alg. 2), in nsr and x/alpha.
 
-    On a table, t_hat is the nearest entry's, and the noise that of it.
+    On a table, t_hat is the nearest entry, and its noise level is used.
     """
-    schedule, asked = SCHEDULES[name], _asked(SCHEDULES[name])
+    schedule, first_call = SCHEDULES[name], _first_call(SCHEDULES[name])
     z = np.asarray(standard_normal(_keys(), (3, 3, 2)), np.float64)[..., :1]
     for t, churn, noise_scale in [(0.2, 0.1, 1.0), (0.5, 0.3, 1.007), (0.8, 5.0, 0.9)]:
-        x_hat, time = asked(Heun(churn, noise_scale=noise_scale), t)
+        x_hat, time = first_call(Heun(churn, noise_scale=noise_scale), t)
         time = float(time)
         (alpha, alpha_hat), (sigma, sigma_hat) = scales(schedule, np.float32([t, time]))
         nsr, nsr_hat = sigma / alpha, sigma_hat / alpha_hat
@@ -66,7 +66,7 @@ def test_a_churned_step_starts_where_edms_does(name):
 def test_churn_keeps_to_its_range_and_to_the_times_that_there_are():
     """From t = 1, of zero SNR or not, there is nothing to rise to; nor outside churn_min .. churn_max."""
     for name in ("rectified", "karras"):
-        asked = _asked(SCHEDULES[name])
+        first_call = _first_call(SCHEDULES[name])
         nsr = math.exp(-float(SCHEDULES[name].log_snr(0.5)) / 2)
         still = [
             (Heun(0.3), 1.0),
@@ -74,16 +74,16 @@ def test_churn_keeps_to_its_range_and_to_the_times_that_there_are():
             (Heun(0.3, churn_max=0.9 * nsr), 0.5),
         ]
         for sampler, t in still:
-            x, time = asked(sampler, t)
+            x, time = first_call(sampler, t)
             np.testing.assert_array_equal(x, X_T)
             assert time == t
         for sampler in (Heun(0.3, churn_min=0.9 * nsr), Heun(0.3, churn_max=1.1 * nsr)):
-            assert asked(sampler, 0.5)[1] > 0.5
-        assert asked(Heun(0.4), 0.999)[1] <= 1
+            assert first_call(sampler, 0.5)[1] > 0.5
+        assert first_call(Heun(0.4), 0.999)[1] <= 1
 
 
 def test_without_churn_not_a_bit_changes():
-    """Whether jit knows of it or not; where it does, no noise is drawn."""
+    """Both as a constant of jit and traced; as a constant, no noise is generated."""
     schedule = SCHEDULES["rectified"]
 
     def step(sampler, t, s):
@@ -154,5 +154,5 @@ def test_churn_is_traced():
 
 @pytest.mark.parametrize("field", ["churn", "churn_min", "churn_max", "noise_scale"])
 def test_a_negative_number_is_refused_by_name(field):
-    with pytest.raises(ValueError, match=f"{field} = -1.0: must be at least 0"):
+    with pytest.raises(ValueError, match=f"{field} = -1.0: must be >= 0"):
         Heun(**{field: -1})

@@ -8,7 +8,7 @@ from oracles import SCHEDULES, Gaussian, quick_jit, scales
 
 import diffusion_jax as dj
 from diffusion_jax.sampling.samplers import Heun, Midpoint
-from diffusion_jax.sampling.samplers.midpoint import _middle
+from diffusion_jax.sampling.samplers.midpoint import _middle_time
 
 DATA = Gaussian(0.3, 0.5)
 X_T = np.random.default_rng(0).normal(size=(4, 3, 3, 1)).astype(np.float32)
@@ -50,8 +50,8 @@ def test_it_follows_the_flow_at_second_order_down_to_data(name):
     def march(times):
         def body(x, now):
             t, s = now
-            moved, _ = Midpoint().step(None, _exact(schedule), schedule, x, t, s, ())
-            return jnp.where(s < t, moved, x), None
+            x_s, _ = Midpoint().step(None, _exact(schedule), schedule, x, t, s, ())
+            return jnp.where(s < t, x_s, x), None
 
         return jax.lax.scan(body, schedule.sigma(times[0]) * X_T, (times[:-1], times[1:]))[0]
 
@@ -62,12 +62,12 @@ def test_it_follows_the_flow_at_second_order_down_to_data(name):
     assert error[1] < 0.01
 
 
-def test_it_asks_between_the_ends_and_only_at_times_that_the_network_knows():
+def test_the_second_call_is_between_the_ends_and_at_a_time_of_the_table():
     """For every schedule and many pairs of times, neighbours and both ends among them."""
     pairs = [(t, s) for t in (2, 3, 7, 50, 333, 999, 1000) for s in range(t - 1)]
     pairs += [(t, t - 1) for t in range(1, 1001)]
     t, s = (np.array(pairs, np.float32) / np.float32(1000)).T
-    found = quick_jit(lambda t, s: {name: _middle(schedule, t, s) for name, schedule in SCHEDULES.items()})(t, s)
+    found = quick_jit(lambda t, s: {name: _middle_time(schedule, t, s) for name, schedule in SCHEDULES.items()})(t, s)
     for name, (middle, r) in found.items():
         assert ((s - 1e-6 < middle) & (middle < t)).all(), name
         assert ((r > 0) & (r < 1.001)).all(), name
@@ -78,7 +78,7 @@ def test_it_asks_between_the_ends_and_only_at_times_that_the_network_knows():
             assert (middle < t - 0.9e-3).all()
 
 
-def test_between_neighbours_of_a_table_it_is_heuns_rule():
+def test_between_neighbours_of_a_table_it_is_heuns_method():
     """x_t + (k1 + k2)/2 with k2 at the end; and to data x0 itself."""
     schedule = SCHEDULES["cosine"]
     denoise = _exact(schedule)

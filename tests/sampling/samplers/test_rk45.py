@@ -15,7 +15,7 @@ DATA = Gaussian(0.3, 0.5)
 NOISE = np.random.default_rng(0).normal(size=(3, 2, 2, 1)).astype(np.float32)
 
 
-def _flown(name, times):
+def _flow_error(name, times):
     """The largest error of `sampler` over `times`, as a function of it: one compile for all tolerances."""
     schedule = SCHEDULES[name]
 
@@ -37,7 +37,7 @@ def _flown(name, times):
 )
 def test_the_error_falls_with_the_tolerance(name, times):
     """From zero SNR too, to data and to a time before it, in one step or two."""
-    error = _flown(name, times)
+    error = _flow_error(name, times)
     errors = [error(RK45(tolerance, tolerance)) for tolerance in (1e-2, 1e-4, 1e-5)]
     assert errors[1] < 3e-3
     assert errors[2] < 3e-4
@@ -47,20 +47,20 @@ def test_the_error_falls_with_the_tolerance(name, times):
         assert error(RK45(1e-5, 1e-5, last=0.5)) > 100 * errors[2]
 
 
-def _grown(rate):
+def _grow(rate):
     """A denoiser whose slope eps - x0 is rate * x."""
     return lambda x, t: dj.Denoised(jnp.zeros_like(x), rate * x)
 
 
-def test_the_worst_picture_of_a_batch_decides_on_the_steps():
-    """A quick picture among many that stand still takes the steps that it takes alone: no mean hides it."""
+def test_the_worst_image_of_a_batch_determines_the_steps():
+    """A fast image among many constant ones takes the same steps as alone: no mean hides it."""
     schedule, rates = SCHEDULES["rectified"], np.zeros((64, 1, 1, 1), np.float32)
     rates[5] = -6.0
 
     @quick_jit
     def step(rates):
         x_t, sampler = jnp.ones((len(rates), 2, 2, 1)), RK45(rtol=0.0, atol=1e-2)
-        return sampler.step(None, _grown(rates), schedule, x_t, 1.0, 0.5, ())[0]
+        return sampler.step(None, _grow(rates), schedule, x_t, 1.0, 0.5, ())[0]
 
     together, alone = step(rates), step(rates[5:6])
     np.testing.assert_allclose(together[5], alone[0], rtol=1e-6)
@@ -68,10 +68,10 @@ def test_the_worst_picture_of_a_batch_decides_on_the_steps():
     assert 1e-4 < np.abs(alone / np.exp(3.0) - 1).max() < 1e-2  # other steps would show
 
 
-def test_too_many_steps_make_nan_instead_of_a_wrong_picture():
+def test_too_many_steps_make_nan_instead_of_a_wrong_image():
     def step(sampler):
         x_t = jnp.ones((1, 1, 1, 1))
-        return sampler.step(None, _grown(-50.0), SCHEDULES["rectified"], x_t, 0.9, 0.1, ())[0]
+        return sampler.step(None, _grow(-50.0), SCHEDULES["rectified"], x_t, 0.9, 0.1, ())[0]
 
     assert np.isnan(quick_jit(step)(RK45(max_steps=4))).all()
 
@@ -86,7 +86,7 @@ def test_without_diffrax_one_line_names_the_extra(monkeypatch):
     ("wrong", "words"),
     [
         ({"rtol": -1e-3}, "rtol = -0.001"),
-        ({"atol": 0.0}, "atol = 0.0: must be at least 1e-06"),
+        ({"atol": 0.0}, "atol = 0.0: must be >= 1e-06"),
         ({"last": 0.0}, "last = 0.0"),
         ({"last": 0.7}, "last = 0.7"),
         ({"max_steps": 0}, "max_steps = 0"),

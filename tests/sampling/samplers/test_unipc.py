@@ -1,4 +1,4 @@
-"""UniPC against the two-state recursion of its paper in float64, closed forms and what it must equal."""
+"""UniPC against the two-state recursion of its paper in float64, closed forms and equal methods."""
 
 from itertools import pairwise
 
@@ -25,12 +25,12 @@ def _average(places, values, start, stop, variant):
 
 
 def _recursion(order, variant, at, x):
-    """Predict, ask, correct from the same state, and so on; the last state is only predicted."""
+    """Predict, call the denoiser, correct from the same state, and so on; the last state is only predicted."""
     past = [(float64.half_log_snr(at[0]), float64.denoised(x, at[0]))]
     for at_t, at_s in pairwise(at):
         known = [(place, x0) for place, x0 in past[:order] if np.isfinite(place)]
         here, there = float64.half_log_snr(at_t), float64.half_log_snr(at_s)
-        keep, gain, _ = float64.transfer(at_t, at_s)
+        keep, gain, _ = float64.exact_step(at_t, at_s)
         if not np.isfinite(there - here):
             x = predicted = keep * x + gain * past[0][1]
         else:
@@ -96,7 +96,7 @@ def test_one_call_of_the_denoiser_a_step():
     [
         (lambda: UniPC(0), "order = 0: must be 1, 2 or 3"),
         (lambda: UniPC(4), "order = 4"),
-        (lambda: UniPC(2, "bh3"), 'variant = "bh3": must be "bh1" or "bh2"'),
+        (lambda: UniPC(2, "bh3"), 'variant = \'bh3\': must be "bh1" or "bh2"'),
     ],
 )
 def test_a_wrong_argument_is_refused_by_name(build, words):
