@@ -1,4 +1,4 @@
-"""Small TFDS datasets on disk, as `tfds build --file_format=array_record` prepares the real ones."""
+"""Small data for tests: arrays, and TFDS datasets as `tfds build --file_format=array_record` prepares them."""
 
 import io
 from contextlib import redirect_stderr
@@ -12,10 +12,27 @@ from PIL import Image
 Example = dict[str, Any]
 
 
+def arrays(n=20, shape=(4, 4, 1), classes=5, seed=0) -> tuple[np.ndarray, np.ndarray]:
+    """n images of noise, uint8 [N, *shape], with the labels 0, 1, ... in turn."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, *shape), dtype=np.uint8), np.arange(n) % classes
+
+
+def stacked(source, name: str) -> np.ndarray:
+    """One field of all examples of a source."""
+    return np.stack([source.rows[i][name] for i in range(len(source))])
+
+
+def one_line(error) -> str:
+    """The message of an exception that pytest caught, which must be one line."""
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
 def examples(n: int, shape: tuple[int, int, int], seed: int) -> list[Example]:
     """n images of noise with the labels 0, 1, ..., 9 in turn."""
-    images = np.random.default_rng(seed).integers(0, 256, (n, *shape), np.uint8)
-    return [{"image": image, "label": i % 10} for i, image in enumerate(images)]
+    images, labels = arrays(n, shape, 10, seed)
+    return [{"image": image, "label": int(label)} for image, label in zip(images, labels, strict=True)]
 
 
 def prepare(

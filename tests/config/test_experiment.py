@@ -75,7 +75,7 @@ def test_learning_rate_schedule_and_clipping_are_optax_s():
         ("model.groups", 3, r"config\.model: groups = 3"),
         ("model.num_classes", 7, r"config\.model\.num_classes = 7: the data have 10"),
         ("model.attention", [3], "attention = "),
-        ("model.channels", [8, 16, 16, 16, 16], "must divide by 16, not 8x8"),
+        ("model.channels", [8, 16, 16, 16, 16], "must be divisible by 16, got 8x8"),
         ("schedule.name", "Cosin", r"did you mean Cosine"),
         ("schedule.steps", 1.5, r"config\.schedule\.steps = 1.5: must be of type int, not float"),
         ("schedule.name", 3, r"config\.schedule = "),

@@ -104,11 +104,9 @@ class IDX(Dataset):
         if not any(_find_file(directory, "t10k", kind) for kind in _DIMENSIONS):
             return from_arrays(images, labels, holdout=self.holdout)
         test_images, test_labels = _read_pair(directory, "t10k")
-        if test_images.shape[1:] != images.shape[1:]:
-            raise DataError(
-                f'path = "{self.path}": images of train and t10k must have the same shape, '
-                f"got {images.shape[1:]} and {test_images.shape[1:]}"
-            )
+        shapes = images.shape[1:], test_images.shape[1:]
+        if shapes[0] != shapes[1]:
+            raise DataError(f'path = "{self.path}": images of train and t10k are {shapes[0]}, {shapes[1]}; must match')
         check_classes(labels, labels)
         num_classes = int(max(labels.max(), test_labels.max())) + 1
         return array_source(images, labels, num_classes), array_source(test_images, test_labels, num_classes)
@@ -136,10 +134,7 @@ def _read_pair(directory: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
         arrays.append(_read_idx(path, dimensions))
     images, labels = arrays
     if len(images) != len(labels) or not len(images):
-        raise DataError(
-            f'path = "{directory}": {part} must have one label per image, got {len(images)} images '
-            f"and {len(labels)} labels"
-        )
+        raise DataError(f'path = "{directory}": {part} has {len(images)} images and {len(labels)} labels; must match')
     return images[..., None], labels.astype(np.int32)
 
 

@@ -117,10 +117,7 @@ class Folder(Dataset):
     def _cache_path(self, root: Path, decoder: Decoder) -> Path:
         directory = cache.cache_directory(self.cache_dir)
         if directory.is_relative_to(root):
-            raise DataError(
-                f'cache_dir = "{self.cache_dir}": {directory} lies in the directory of the images; '
-                "use another directory"
-            )
+            raise DataError(f'cache_dir = "{self.cache_dir}": {directory} lies among the images; use another directory')
         key = hashlib.sha256(f"{root} {decoder}".encode(errors="surrogateescape"))
         return directory / f"{key.hexdigest()[:16]}.json"
 

@@ -14,12 +14,9 @@ __all__ = ["Table", "classes_from_directories"]
 def classes_from_directories(names: Iterable[str]) -> dict[str, str]:
     """Returns the class of each image "class/.../file": the first part of its name."""
     classes = {name: PurePosixPath(name).parts[0] for name in names}
-    for name, first in classes.items():
-        if name == first:
-            raise DataError(
-                f'classes = "folder": {name} must lie in a subdirectory; move it into that of its class, '
-                'or use classes = "none"'
-            )
+    outside = next((name for name, first in classes.items() if name == first), "")
+    if outside:
+        raise DataError(f'classes = "folder": {outside} must lie in a subdirectory, that of its class; move it there')
     return classes
 
 

@@ -5,24 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prepared import arrays, one_line, stacked
 from sklearn.datasets import load_digits
 
 from diffusion_jax.data.sources import IDX, NPZ, DataError, Digits
-
-
-def arrays(n=20, shape=(4, 4, 1), classes=5, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (n, *shape), dtype=np.uint8), np.arange(n) % classes
-
-
-def stacked(source, name):
-    return np.stack([source.rows[i][name] for i in range(len(source))])
-
-
-def one_line(error):
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
 
 IMAGES, LABELS = arrays()
 
@@ -264,18 +250,18 @@ def test_a_damaged_idx_file_is_named_in_one_line(tmp_path, damage, says):
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
-        ({"train": (TRAIN[0], TRAIN[1][:-1])}, "train must have one label per image, got 20 images and 19 labels"),
+        ({"train": (TRAIN[0], TRAIN[1][:-1])}, "train has 20 images and 19 labels; must match"),
         (
             {"train": TRAIN, "t10k": (TEST[0][:-2], TEST[1])},
-            "t10k must have one label per image, got 4 images and 6 labels",
+            "t10k has 4 images and 6 labels; must match",
         ),
         (
             {"train": TRAIN, "t10k": (TEST[0][:0], TEST[1][:0])},
-            "t10k must have one label per image, got 0 images",
+            "t10k has 0 images and 0 labels",
         ),
         (
             {"train": TRAIN, "t10k": (TEST[0][:, :4], TEST[1])},
-            r"the same shape, got \(5, 4, 1\) and \(4, 4, 1\)",
+            r"images of train and t10k are \(5, 4, 1\), \(4, 4, 1\); must match",
         ),
         ({"train": (TRAIN[0][:5], TRAIN[1][:5])}, "holdout = 10: must be >= 2 and at most 5, the number of images"),
     ],

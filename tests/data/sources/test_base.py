@@ -1,21 +1,8 @@
 import numpy as np
 import pytest
+from prepared import arrays, one_line, stacked
 
 from diffusion_jax.data.sources import DataError, from_arrays
-
-
-def arrays(n=20, shape=(4, 4, 1), classes=5, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (n, *shape), dtype=np.uint8), np.arange(n) % classes
-
-
-def stacked(source, name):
-    return np.stack([source.rows[i][name] for i in range(len(source))])
-
-
-def one_line(error):
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_every_nth_image_is_held_out_and_none_is_lost():

@@ -371,7 +371,7 @@ def test_nothing_is_written_among_the_images(images, folder, tmp_path):
 
 @pytest.mark.parametrize("inside", ["", "deep/er", "."])
 def test_a_cache_among_the_images_is_refused(images, folder, inside):
-    assert_refused(folder(images, cache_dir=str(images / inside)), "lies in the directory of the images; use another")
+    assert_refused(folder(images, cache_dir=str(images / inside)), "lies among the images; use another")
     assert sorted(p.name for p in images.iterdir()) == NAMES
 
 

@@ -3,6 +3,7 @@ import re
 import numpy as np
 import prepared
 import pytest
+from prepared import one_line
 
 from diffusion_jax.data.sources import TFDS, DataError
 
@@ -22,11 +23,6 @@ def data_dir(tmp_path_factory):
     prepared.prepare(path, "mnist", "3.0.1", (28, 28, 1), examples_of("mnist"))
     prepared.prepare(path, "cifar10", "3.0.2", (32, 32, 3), examples_of("cifar10"), class_names=CIFAR10)
     return str(path)
-
-
-def one_line(error):
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def content(source):
