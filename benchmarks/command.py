@@ -10,7 +10,7 @@ from diffusion_jax.cli.command import check_no_words
 from diffusion_jax.cli.errors import exit_code
 from diffusion_jax.config.experiment import build_dataset
 
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the data; default: that of the run's config.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the data; default: as in the run's config.")
 
 
 def run(measure: Callable[[], None]) -> None:

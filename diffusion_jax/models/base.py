@@ -89,7 +89,7 @@ class ImageNetwork(nn.Module, kw_only=True):
         return jnp.concatenate([x, guess], axis=-1)
 
     def _add_class(self, embedding: jax.Array, labels: jax.Array) -> jax.Array:
-        """Adds the embedding of the class to that of the time, [B, E], if there are classes."""
+        """Adds the embedding of the class to `embedding` [B, E], if the network has classes."""
         if not self.num_classes:
             return embedding
         classes = ClassEmbedding(self.num_classes, embedding.shape[-1], name="classes")

@@ -258,9 +258,7 @@ def test_no_guess_is_a_guess_of_zeros():
 
 def test_a_guess_for_a_network_without_self_conditioning_is_refused():
     x, time = inputs()
-    with pytest.raises(
-        ValueError, match="x0_hat: must be None, .*; use self_condition="
-    ):
+    with pytest.raises(ValueError, match="x0_hat: must be None, .*; use self_condition="):
         jax.eval_shape(lambda params: shallow().apply(params, x, time, x0_hat=x), abstract(shallow()))
 
 

@@ -16,7 +16,7 @@ def classes_from_directories(names: Iterable[str]) -> dict[str, str]:
     classes = {name: PurePosixPath(name).parts[0] for name in names}
     outside = next((name for name, first in classes.items() if name == first), "")
     if outside:
-        raise DataError(f'classes = "folder": {outside} must lie in a subdirectory, that of its class; move it there')
+        raise DataError(f'classes = "folder": {outside} must lie in the subdirectory of its class; move it there')
     return classes
 
 

@@ -168,7 +168,8 @@ def test_a_skipped_image_takes_its_label_along(tmp_path, folder):
 def test_an_image_without_a_class_is_refused_before_anything_is_decoded(tmp_path, folder, decoded):
     names = ["a/1.png", "b/2.png", "3.png"]
     assert_refused(
-        folder(paint(tmp_path / "x", names), classes="folder", holdout=2), "3.png must lie in a subdirectory"
+        folder(paint(tmp_path / "x", names), classes="folder", holdout=2),
+        "3.png must lie in the subdirectory of its class",
     )
     assert decoded == []
 
@@ -196,7 +197,7 @@ def test_a_class_that_is_all_held_out_is_refused(tmp_path, folder):
 def spoil(images):
     """Makes four images unusable, for four reasons."""
     (images / "03.png").write_bytes((images / "03.png").read_bytes()[:45])
-    (images / "04.png").write_text("no picture")
+    (images / "04.png").write_text("no image")
     Image.new("RGB", (30, 40)).save(images / "10.png")
     Image.new("CMYK", (6, 4)).save(images / "11.png", format="JPEG")
 
