@@ -208,7 +208,7 @@ class Preconditioned(Prediction):
     Table 1), so that it applies to every schedule.
 
     Attributes:
-      sigma_data: standard deviation of the images in [-1, 1].
+      sigma_data: std of the images in [-1, 1].
 
     >>> dj.predictions.Preconditioned(sigma_data=0.5).target(x0=0.25, eps=0.5, alpha=1.0, sigma=0.0).item()
     -0.5
@@ -236,7 +236,7 @@ class Preconditioned(Prediction):
         return nsr * self.sigma_data / jnp.sqrt(nsr**2 + self.sigma_data**2)  # c_out
 
     def _std(self, alpha: jax.Array, sigma: jax.Array) -> jax.Array:
-        """Standard deviation of x_t."""
+        """The std of x_t."""
         return jnp.sqrt(sigma**2 + (alpha * self.sigma_data) ** 2)
 
 

@@ -65,7 +65,7 @@ def term(
     >>> dj.vlb.term(schedule, x0, dj.Denoised(x0, x0), t=0.5, s=0.25).tolist()
     [0.0, 0.0]
     """
-    variance_s = forward.learned_variance(schedule, _fraction(denoised, variance), t, s)
+    variance_s = forward.learned_variance(schedule, _range_fraction(denoised, variance), t, s)
     log_variance = jnp.log(variance_s)
     # The mean is linear in (x_t, x0): in the difference of two means x_t cancels exactly.
     gap, posterior = forward.posterior(schedule, jnp.zeros_like(x0), x0 - denoised.x0, t, s)
@@ -110,7 +110,7 @@ def discretised_log_likelihood(x0: jax.Array, mean: jax.Array, log_std: jax.Arra
     return jnp.where(x0 < -1 + _HALF_BIN, below, jnp.where(x0 > 1 - _HALF_BIN, above, inner))
 
 
-def _fraction(denoised: Denoised, variance: str) -> jax.Array:
+def _range_fraction(denoised: Denoised, variance: str) -> jax.Array:
     """The fraction of the learned range, shaped like the images."""
     if variance in _FRACTIONS:
         return jnp.full_like(denoised.x0, _FRACTIONS[variance])

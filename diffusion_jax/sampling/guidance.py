@@ -117,8 +117,7 @@ def rescale(guided: Denoise, cond: Denoise, schedule: Schedule, factor: ArrayLik
       guided: the guided denoiser.
       cond: the conditional denoiser inside `guided`. Under jit the compiler merges the two identical calls.
       schedule: the noise schedule of both.
-      factor: their phi, from 0 (no change) to 1 (the standard deviation of `cond`), a scalar or [B], traced; they
-        use 0.7.
+      factor: their phi, from 0 (no change) to 1 (the std of `cond`), a scalar or [B], traced; they use 0.7.
 
     Raises ValueError for a factor outside [0, 1].
 
@@ -150,9 +149,9 @@ def classifier(
     """Returns eps - scale sigma grad log p(y | x_t) (Dhariwal and Nichol 2021, Eq. 14 and Alg. 2), and x0 to match.
 
     x0 becomes x0 + scale (sigma^2/alpha) grad, so that alpha x0 + sigma eps stays x_t. With the exact log p(y | x_t)
-    and scale 1, the denoiser of p(x0) becomes that of p(x0 | y). At alpha = 0, x_t is independent of x0 and nothing
-    is changed. Just below that time, an error of the gradient is multiplied by sigma^2/alpha, 20 291 for the cosine
-    schedule: apply a threshold afterwards.
+    and scale 1, the denoiser of p(x0) becomes the denoiser of p(x0 | y). At alpha = 0, x_t is independent of x0 and
+    nothing is changed. Just below that time, an error of the gradient is multiplied by sigma^2/alpha, 20 291 for the
+    cosine schedule: apply a threshold afterwards.
 
     Args:
       denoise: the denoiser to guide.
@@ -198,7 +197,7 @@ def _per_image(name: str, value: jax.Array, x_t: jax.Array) -> jax.Array:
 
 
 def _image_std(x: jax.Array) -> jax.Array:
-    """Standard deviation of each image, [B]."""
+    """The std of each image, [B]."""
     return x.reshape(len(x), -1).std(axis=1)
 
 

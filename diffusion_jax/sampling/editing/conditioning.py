@@ -50,7 +50,7 @@ def conditioned(
       schedule: the noise schedule of `denoise`.
       measurement: A; see `measurements`.
       y: float32 [B, ...], measurement.forward of images.
-      noise_std: standard deviation of the noise on y; traced. A scalar or one per image, [B].
+      noise_std: std of the noise on y; traced. A scalar or one per image, [B].
       iterations: number of iterations of conjugate gradients.
       lowest_snr: 0 for an exact denoiser; traced.
 

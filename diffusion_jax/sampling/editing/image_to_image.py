@@ -35,7 +35,7 @@ def image_to_image(
 
     t is the first of the times grid(schedule, steps) that does not exceed `strength`; x_t = alpha(t) x0 +
     sigma(t) noise, and the sampler starts from the same t: about strength x steps steps are taken. At strength 1 the
-    result equals that of `sample`, up to the signal that alpha(1) leaves.
+    result equals `sample`, up to the signal that alpha(1) leaves.
 
     Args:
       key, denoise, schedule, sampler, steps, grid, indices, noise: as in `sample`.

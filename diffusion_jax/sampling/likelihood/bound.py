@@ -78,7 +78,7 @@ def by_vlb(
     >>> dj.likelihood.by_vlb(jax.random.key(0), denoise, schedule, np.ones((2, 4, 4, 1)), steps=3).total.shape
     (2,)
     """
-    x0, times = base.as_uint8_values(x0), _make_times(schedule, grid, steps)
+    x0, times = base.as_uint8_values(x0), _make_bound_times(schedule, grid, steps)
     keys = image_keys(key, as_image_indices(indices, len(x0)))
 
     def term(node: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
@@ -119,7 +119,7 @@ def by_sampled_vlb(
     (2,)
     """
     check_integer("draws", draws, 2)
-    x0, times = base.as_uint8_values(x0), _make_times(schedule, grid, steps)
+    x0, times = base.as_uint8_values(x0), _make_bound_times(schedule, grid, steps)
     keys, last = image_keys(key, as_image_indices(indices, len(x0))), len(times) - 2
 
     def draw(j: jax.Array) -> jax.Array:
@@ -160,7 +160,7 @@ def by_log_snr(bound: Bound, schedule: Schedule, edges: ArrayLike) -> jax.Array:
     return jax.ops.segment_sum(bound.diffusion, bins, len(edges) + 1)
 
 
-def _make_times(schedule: Schedule, grid: Grid, steps: int | None) -> jax.Array:
+def _make_bound_times(schedule: Schedule, grid: Grid, steps: int | None) -> jax.Array:
     if steps is None:
         steps = _CONTINUOUS_STEPS if schedule.steps is None else schedule.steps
     return jnp.asarray(base.make_full_times(schedule, grid, steps), jnp.float32)

@@ -40,7 +40,7 @@ def by_ode(
 
       log2 127.5 - E log2 p(x0 + u) / D,
 
-    with p from `log_density` and one u for each image. The standard error is that of the trace alone; the error of u
+    with p from `log_density` and one u for each image. The standard error covers the trace alone; the error of u
     shows in the spread over images or keys.
 
     Args:
@@ -120,9 +120,9 @@ def log_density(
 
     def body(carry: tuple[jax.Array, jax.Array], node: tuple) -> tuple[tuple[jax.Array, jax.Array], None]:
         (y, integrals), (i, here, there) = carry, node
-        x0, along, eps = jax.linearize(lambda y: _split(denoise(here.length * y, here.t)), y, has_aux=True)
+        x0, along, eps = jax.linearize(lambda y: _as_pair(denoise(here.length * y, here.t)), y, has_aux=True)
         integrals += here.weight * _traces(fold(keys, i + 1), along, y, probes)
-        x0_there, eps_there = _split(denoise(there.length * (y + here.d_cos * x0 + here.d_sin * eps), there.t))
+        x0_there, eps_there = _as_pair(denoise(there.length * (y + here.d_cos * x0 + here.d_sin * eps), there.t))
         y += here.d_cos * (x0 + x0_there) / 2 + here.d_sin * (eps + eps_there) / 2
         return (y, integrals), None
 
@@ -135,7 +135,7 @@ def log_density(
     return trace._replace(value=normal.reshape(len(x), -1).sum(1) - trace.value)
 
 
-def _split(denoised: Denoised) -> tuple[jax.Array, jax.Array]:
+def _as_pair(denoised: Denoised) -> tuple[jax.Array, jax.Array]:
     return denoised.x0, denoised.eps
 
 

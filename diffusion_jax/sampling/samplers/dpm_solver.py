@@ -53,7 +53,7 @@ class DPMSolverPP(Sampler):
         rate = 1 + self.eta if self.order == 3 else 0.0  # a flat density gives the 2 of h/(2 h_prev)
         direction = x0 + weighted_difference(memory.values, weights(memory.places, here, there, rate), x0)
         whole = exact_step(schedule, t, s, self.eta)
-        noise = whole.spread * _noise(self.eta, keys, x_t.shape[1:])
+        noise = whole.spread * _step_noise(self.eta, keys, x_t.shape[1:])
         return whole.mean(x_t, direction) + noise, memory.push(x0, here)
 
 
@@ -92,20 +92,20 @@ class DPMSolverPP2S(Sampler):
         whole = exact_step(schedule, t, s, self.eta)
 
         def one_call() -> jax.Array:
-            return whole.mean(x_t, x0) + whole.spread * _noise(self.eta, keys, x_t.shape[1:])
+            return whole.mean(x_t, x0) + whole.spread * _step_noise(self.eta, keys, x_t.shape[1:])
 
         def two_calls() -> jax.Array:
             pairs = jax.vmap(jax.random.split)(keys)
             first, second = exact_step(schedule, t, middle, self.eta), exact_step(schedule, middle, s, self.eta)
-            noise = first.spread * _noise(self.eta, pairs[:, 0], x_t.shape[1:])
+            noise = first.spread * _step_noise(self.eta, pairs[:, 0], x_t.shape[1:])
             there = denoise(first.mean(x_t, x0) + noise, middle).x0
             twice_r = (schedule.log_snr(middle) - log_snr) / h
-            noise = second.keep * noise + second.spread * _noise(self.eta, pairs[:, 1], x_t.shape[1:])
+            noise = second.keep * noise + second.spread * _step_noise(self.eta, pairs[:, 1], x_t.shape[1:])
             return whole.mean(x_t, x0 + (there - x0) / twice_r) + noise
 
         return jax.lax.cond(jnp.isfinite(h), two_calls, one_call), memory
 
 
-def _noise(eta: float, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array | float:
+def _step_noise(eta: float, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array | float:
     """Standard normal noise [B, *shape]; not generated if eta is the number 0 rather than traced."""
     return 0.0 if isinstance(eta, float) and eta == 0 else standard_normal(keys, shape)

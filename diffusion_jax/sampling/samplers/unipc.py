@@ -18,9 +18,9 @@ class UniPC(Sampler):
     """UniPC in x0, multistep (Zhao et al. 2023, Alg. 1 and 2): UniP-p leads to s, UniC-p corrects x_s.
 
     Both are x_s = keep x_t + gain D (see `exponential`). The predictor's D is the average over the step of the
-    polynomial through the last p = `order` x0, the corrector's D that of the polynomial through x0 at s too. The x0
-    at s comes with the call of the next step, so the correction is made there: one call of the denoiser per step, and
-    the last step is not corrected.
+    polynomial through the last p = `order` x0, the corrector's D is the average of the polynomial through x0 at s
+    too. The x0 at s comes with the call of the next step, so the correction is made there: one call of the denoiser
+    per step, and the last step is not corrected.
 
     The predictor has order p = `order`, and p + 1 with the corrector (their Thm. 3.1). This is measured on Gaussian
     data, but only p is declared: because there is no history yet, the first step leaves an error h^3, times the SNR
