@@ -1,37 +1,25 @@
-"""Independent answers that the tests compare with, and the lists of cases that they walk.
-
-Most of them ship with the library, as `diffusion_jax.verify`; here are the short names.
-"""
+"""The cases that tests walk, and short names of the package's own closed forms."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from diffusion_jax.oracles import chain
-from diffusion_jax.oracles.chain import posterior_variance as posterior_variance
-from diffusion_jax.oracles.chain import step_variance as step_variance
-from diffusion_jax.oracles.data import Correlated as Correlated
-from diffusion_jax.oracles.data import Gaussian as Gaussian
-from diffusion_jax.oracles.data import Mixture as Mixture
+from diffusion_jax.oracles import Correlated as Correlated
+from diffusion_jax.oracles import Gaussian as Gaussian
+from diffusion_jax.oracles import Mixture as Mixture
+from diffusion_jax.oracles import ancestral_law as ancestral_law
+from diffusion_jax.oracles import posterior_variance as posterior_variance
+from diffusion_jax.oracles import scales as scales
+from diffusion_jax.oracles import step_variance as step_variance
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.verify import cases
 from diffusion_jax.verify.cases import PREDICTIONS as PREDICTIONS
 from diffusion_jax.verify.cases import SCHEDULES as SCHEDULES
-from diffusion_jax.verify.marched import quick_jit as quick_jit
-from diffusion_jax.verify.marched import scales as scales
+from diffusion_jax.verify.compilation import quick_jit as quick_jit
 
 DISCRETE = [name for name, schedule in SCHEDULES.items() if schedule.steps is not None]
 ZERO_TERMINAL = ["zero_terminal", "rectified", "shifted_rectified"]  # alpha(1) = 0: no eps there
-
-ancestral_law = chain.law
-
-
-def verified() -> list:
-    """The schedules to verify samplers on: five kinds, and four more of the same kinds with -m slow."""
-    alike = ("sigmoid", "betas", "shifted_cosine", "shifted_rectified")
-    return [pytest.param(name, marks=[pytest.mark.slow] * (name in alike)) for name in SCHEDULES]
 
 
 def predictions_for(schedule: str) -> dict[str, Prediction]:

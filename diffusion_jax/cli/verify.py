@@ -31,8 +31,8 @@ def run(options: FlagValues) -> int:
     with tqdm.tqdm(bar_format="{elapsed} {desc}", leave=False, delay=1) as bar:
         rows = verify.run(samplers, schedules, lambda part: bar.set_description(f"{part}: done"))
     if options.full:
-        print("\n".join(f"{'pass' if row.passed else 'FAIL'}  {verify.full(row)}" for row in rows))
-    print(verify.table(rows))
+        print("\n".join(f"{'pass' if row.passed else 'FAIL'}  {verify.format_row(row)}" for row in rows))
+    print(verify.format_table(rows))
     print(f"{time.perf_counter() - start:.0f} s")
     return 0 if all(row.passed for row in rows) else 1
 
@@ -43,10 +43,10 @@ def _named(text: str | None, build: Callable[..., Any]) -> dict[str, Any] | None
         return None
     component = build(text, allow_code=True)
     from diffusion_jax.sampling.samplers import Sampler
-    from diffusion_jax.verify.cases import name_of
+    from diffusion_jax.verify.cases import sampler_name
 
     is_ours = isinstance(component, Sampler) and ":" not in text
-    return {name_of(component) if is_ours else text: component}
+    return {sampler_name(component) if is_ours else text: component}
 
 
 COMMAND = Command(

@@ -1,57 +1,109 @@
-"""Data whose diffusion is closed form: the denoiser, the probability flow and the marginals are known.
+"""Data with a closed-form denoiser, probability flow and density.
 
-A picture's pixels lie along the last axis, [..., C]. Each class gives `denoised`, the pair (E[x0 | x_t],
-E[eps | x_t]); `network` makes of it a network that always outputs the best prediction. Answers are
-float64 numpy, the networks jax.numpy, as they run inside the samplers.
+Every distribution has `denoised`, the best estimate (E[x0 | x_t], E[eps | x_t]) in `jax.numpy`, and `flow`, the
+probability flow in float64 NumPy. Pixels lie along the last axis, [..., C]. A noise level is the pair
+(alpha, sigma) of x_t = alpha x0 + sigma eps.
 """
 
+import abc
 import dataclasses
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import ndtr
+from jax.typing import ArrayLike
+from scipy.special import logsumexp, ndtr
 
 from diffusion_jax.process.predictions import Denoised, Preconditioned, Prediction
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise, denoiser
 
-Scales = tuple[float, float]  # (alpha, sigma) at a time
+__all__ = ["Correlated", "Data", "Gaussian", "Mixture", "PointMass", "Scales", "exact_denoiser", "scales"]
+
+Scales = tuple[Any, Any]  # (alpha, sigma) at one time
 
 
-class Data(Protocol):
-    def denoised(self, x_t: jax.Array, alpha: Any, sigma: Any) -> Denoised: ...
+def scales(schedule: Schedule, t: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """(alpha, sigma) of `schedule` at t as float64, each shaped like t.
+
+    >>> alpha, sigma = dj.oracles.scales(dj.schedules.RectifiedFlow(), 0.25)
+    >>> float(alpha), float(sigma)
+    (0.75, 0.25)
+    """
+    return np.asarray(schedule.alpha(t), np.float64), np.asarray(schedule.sigma(t), np.float64)
+
+
+class Data(abc.ABC):
+    """Base of the distributions of clean images.
+
+    >>> isinstance(dj.oracles.Mixture(), dj.oracles.Data)
+    True
+    """
+
+    @abc.abstractmethod
+    def denoised(self, x_t: jax.Array, alpha: ArrayLike, sigma: ArrayLike) -> Denoised:
+        """(E[x0 | x_t], E[eps | x_t]), each shaped like x_t; alpha and sigma must broadcast against x_t."""
+
+    @abc.abstractmethod
+    def flow(self, x_t: ArrayLike, at_t: Scales, at_s: Scales) -> np.ndarray:
+        """x_s, float64 shaped like x_t, where the probability flow takes x_t from noise level `at_t` to `at_s`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian:
-    """N(mean, std^2), each a number or one for each pixel. std = 0 is a point mass."""
+class Gaussian(Data):
+    """Independent pixels N(mean, std^2).
+
+    Attributes:
+      mean: a number, or an array that broadcasts against images (one mean per pixel).
+      std: likewise; 0 makes a pixel a point mass.
+
+    >>> dj.oracles.Gaussian(mean=0.0, std=1.0).flow([2.0], at_t=(0.6, 0.8), at_s=(1.0, 0.0))
+    array([2.])
+    """
 
     mean: Any = 0.3
     std: Any = 0.5
 
     def denoised(self, x_t, alpha, sigma) -> Denoised:
-        """By the rule for jointly Gaussian variables: the surprise in x_t, shared out."""
+        # Conditional mean of jointly Gaussian variables.
         mean, variance = jnp.asarray(self.mean), jnp.asarray(self.std) ** 2
-        surprise = (x_t - alpha * mean) / (alpha**2 * variance + sigma**2)
-        return Denoised(mean + alpha * variance * surprise, sigma * surprise)
+        residual = (x_t - alpha * mean) / (alpha**2 * variance + sigma**2)
+        return Denoised(mean + alpha * variance * residual, sigma * residual)
 
-    def flow(self, x_t: Any, at_t: Scales, at_s: Scales) -> np.ndarray:
-        """x_s on the probability flow from x_t: each marginal's quantiles go to the next one's."""
+    def flow(self, x_t, at_t, at_s) -> np.ndarray:
+        # Quantiles of the marginal at t go to the same quantiles at s.
         (alpha_t, sigma_t), (alpha_s, sigma_s) = at_t, at_s
         mean, variance = np.asarray(self.mean), np.asarray(self.std) ** 2
         gain = np.sqrt((alpha_s**2 * variance + sigma_s**2) / (alpha_t**2 * variance + sigma_t**2))
         return alpha_s * mean + gain * (np.asarray(x_t, np.float64) - alpha_t * mean)
 
-    def denoiser(self, schedule: Schedule, prediction: Prediction) -> Denoise:
-        """A network that always outputs the best `prediction`, behind `denoiser`."""
-        return exact_denoiser(self, schedule, prediction)
+    def log_density(self, x: ArrayLike) -> np.ndarray:
+        """log p(x) of each pixel of clean images, float64, shaped like x."""
+        z = (np.asarray(x, np.float64) - self.mean) / self.std
+        return -(z**2) / 2 - np.log(np.sqrt(2 * np.pi) * np.asarray(self.std))
 
 
 @dataclasses.dataclass(frozen=True)
-class Correlated:
-    """A Gaussian of two pixels that are not independent: what mixes up axes shows here."""
+class PointMass(Gaussian):
+    """Every pixel equals `mean`: a Gaussian of standard deviation 0. An exact sampler ends on it exactly.
+
+    >>> dj.oracles.PointMass(0.25).flow([-1.0, 3.0], at_t=(0.6, 0.8), at_s=(1.0, 0.0))
+    array([0.25, 0.25])
+    """
+
+    mean: Any = -0.4
+    std: Any = dataclasses.field(default=0.0, init=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlated(Data):
+    """A Gaussian of two correlated pixels, [..., 2]: shows whether an operation mixes up pixels or axes.
+
+    >>> dj.oracles.Correlated().covariance.round(3)
+    array([[0.36 , 0.144],
+           [0.144, 0.09 ]])
+    """
 
     mean: tuple[float, float] = (0.4, -0.2)
     std: tuple[float, float] = (0.6, 0.3)
@@ -59,68 +111,104 @@ class Correlated:
 
     @property
     def covariance(self) -> np.ndarray:
+        """float64 [2, 2]."""
         both = self.correlation * self.std[0] * self.std[1]
         return np.array([[self.std[0] ** 2, both], [both, self.std[1] ** 2]])
 
     def denoised(self, x_t, alpha, sigma) -> Denoised:
-        # Along the axes of the ellipse the two are independent.
+        # Along the principal axes the two are independent.
         variances, axes = np.linalg.eigh(self.covariance)
         mean = jnp.asarray(self.mean)
-        surprise = ((x_t - alpha * mean) @ axes) / (alpha**2 * variances + sigma**2)
-        return Denoised(mean + (alpha * variances * surprise) @ axes.T, sigma * surprise @ axes.T)
+        residual = ((x_t - alpha * mean) @ axes) / (alpha**2 * variances + sigma**2)
+        return Denoised(mean + (alpha * variances * residual) @ axes.T, sigma * residual @ axes.T)
 
-    def flow(self, x_t: Any, at_t: Scales, at_s: Scales) -> np.ndarray:
+    def flow(self, x_t, at_t, at_s) -> np.ndarray:
         (alpha_t, sigma_t), (alpha_s, sigma_s) = at_t, at_s
         variances, axes = np.linalg.eigh(self.covariance)
         gain = np.sqrt((alpha_s**2 * variances + sigma_s**2) / (alpha_t**2 * variances + sigma_t**2))
-        apart = (np.asarray(x_t, np.float64) - alpha_t * np.asarray(self.mean)) @ axes
-        return alpha_s * np.asarray(self.mean) + (gain * apart) @ axes.T
+        along_axes = (np.asarray(x_t, np.float64) - alpha_t * np.asarray(self.mean)) @ axes
+        return alpha_s * np.asarray(self.mean) + (gain * along_axes) @ axes.T
+
+    def log_density(self, x: ArrayLike) -> np.ndarray:
+        """log p(x) of each pair of pixels of clean images [..., 2], float64 [...]."""
+        residual = np.asarray(x, np.float64) - np.asarray(self.mean)
+        squared = np.einsum("...i,ij,...j->...", residual, np.linalg.inv(self.covariance), residual)
+        return -squared / 2 - np.log(2 * np.pi) - np.linalg.slogdet(self.covariance)[1] / 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture:
-    """sum_k weights_k N(means_k, std^2), each pixel by itself."""
+class Mixture(Data):
+    """Independent pixels of density sum_k weights_k N(means_k, std^2).
+
+    >>> float(dj.oracles.Mixture(means=(-1.0, 1.0), weights=(0.5, 0.5)).cdf(0.0))
+    0.5
+    """
 
     means: tuple[float, ...] = (-0.6, 0.5)
     weights: tuple[float, ...] = (0.3, 0.7)
     std: float = 0.2
 
     def denoised(self, x_t, alpha, sigma) -> Denoised:
-        total = alpha**2 * self.std**2 + sigma**2
-        apart = x_t[..., None] - jnp.asarray(alpha)[..., None] * jnp.asarray(self.means)
-        variance = jnp.asarray(total)[..., None]
-        share = jax.nn.softmax(jnp.log(jnp.asarray(self.weights)) - apart**2 / (2 * variance), -1)
-        surprise = jnp.sum(share * apart / variance, -1)
-        mean = jnp.sum(share * jnp.asarray(self.means), -1)
-        return Denoised(mean + alpha * self.std**2 * surprise, sigma * surprise)
+        variance = jnp.asarray(alpha**2 * self.std**2 + sigma**2)[..., None]
+        residuals = x_t[..., None] - jnp.asarray(alpha)[..., None] * jnp.asarray(self.means)
+        posterior = jax.nn.softmax(jnp.log(jnp.asarray(self.weights)) - residuals**2 / (2 * variance), -1)
+        residual = jnp.sum(posterior * residuals / variance, -1)
+        mean = jnp.sum(posterior * jnp.asarray(self.means), -1)
+        return Denoised(mean + alpha * self.std**2 * residual, sigma * residual)
 
-    def cdf(self, x: Any, alpha: float = 1.0, sigma: float = 0.0) -> np.ndarray:
-        """P(x_t <= x) at the time of (alpha, sigma)."""
-        spread = np.sqrt(alpha**2 * self.std**2 + sigma**2)
+    def cdf(self, x: ArrayLike, alpha: float = 1.0, sigma: float = 0.0) -> np.ndarray:
+        """P(x_t <= x) of each pixel at noise level (alpha, sigma), float64, shaped like x."""
+        std = np.sqrt(alpha**2 * self.std**2 + sigma**2)
         x = np.asarray(x, np.float64)
-        return sum(w * ndtr((x - alpha * m) / spread) for w, m in zip(self.weights, self.means, strict=True))
+        return sum(w * ndtr((x - alpha * m) / std) for w, m in zip(self.weights, self.means, strict=True))
 
-    def flow(self, x_t: Any, at_t: Scales, at_s: Scales) -> np.ndarray:
-        """Along the flow of one dimension no two paths cross: a quantile stays one."""
+    def flow(self, x_t, at_t, at_s) -> np.ndarray:
+        # Paths of a one-dimensional flow never cross, so quantiles are kept; the quantile function is a bisection.
         wanted = self.cdf(x_t, *at_t)
         low, high = np.full(np.shape(x_t), -30 * sum(at_s)), np.full(np.shape(x_t), 30 * sum(at_s))
         for _ in range(60):
             middle = (low + high) / 2
-            below = self.cdf(middle, *at_s) < wanted
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
+            is_below = self.cdf(middle, *at_s) < wanted
+            low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
         return (low + high) / 2
 
+    def log_density(self, x: ArrayLike) -> np.ndarray:
+        """log p(x) of each pixel of clean images, float64, shaped like x."""
+        z = (np.asarray(x, np.float64)[..., None] - np.asarray(self.means)) / self.std
+        return logsumexp(-(z**2) / 2, b=np.asarray(self.weights), axis=-1) - np.log(np.sqrt(2 * np.pi) * self.std)
 
-def exact_denoiser(data: Data, schedule: Schedule, prediction: Prediction) -> Denoise:
-    """A network that always outputs the best `prediction` for `data`, behind `dj.denoiser`.
 
-    As a network would, it knows only the times it is trained on: at others it answers NaN.
+def exact_denoiser(data: Data, schedule: Schedule, prediction: Prediction | None = None) -> Denoise:
+    """The best denoiser for `data`: denoise(x_t, t) -> Denoised(E[x0 | x_t], E[eps | x_t]), t a scalar or [B].
+
+    With a `prediction`, the answer comes from a perfect network of that type behind `dj.denoiser`, which tests the
+    conversion between them. As after training, this network knows only the times of a discrete schedule's table: it
+    returns NaN at others.
+
+    >>> schedule = dj.schedules.Cosine()
+    >>> denoise = dj.oracles.exact_denoiser(dj.oracles.PointMass(0.5), schedule, dj.predictions.V())
+    >>> x0 = denoise(jnp.ones((2, 4, 4, 1)), 0.5).x0
+    >>> x0.shape, bool(jnp.allclose(x0, 0.5))
+    ((2, 4, 4, 1), True)
     """
+    if prediction is not None:
+        return denoiser(_perfect_network(data, schedule, prediction), None, schedule, prediction)
 
-    def apply(params, x, time, labels, x0_hat=None):  # it needs no guess
+    def denoise(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
+        t = jnp.asarray(t, jnp.float32)
+        t = t.reshape(-1, *[1] * (x_t.ndim - 1)) if t.ndim else t
+        return data.denoised(x_t, schedule.alpha(t), schedule.sigma(t))
+
+    return denoise
+
+
+def _perfect_network(data: Data, schedule: Schedule, prediction: Prediction):
+    """apply(params, x, time, labels) that returns the best `prediction`, NaN at times it was not trained on."""
+
+    def apply(params, x, time, labels, x0_hat=None):  # the best answer needs no earlier estimate
         time = time.reshape(-1, *[1] * (x.ndim - 1))
         if isinstance(prediction, Preconditioned):
-            # It is told -log_snr/8, and shown x_t at unit variance (for the std it assumes).
+            # The network receives -log_snr/8 as time, and x_t scaled to unit variance for the std it assumes.
             alpha, sigma = schedule.scales(-8 * time)
             x = x * jnp.sqrt(sigma**2 + (alpha * prediction.sigma_data) ** 2)
             time = schedule.time(-8 * time)
@@ -131,19 +219,11 @@ def exact_denoiser(data: Data, schedule: Schedule, prediction: Prediction) -> De
         if schedule.steps is None:
             return output
         k = time * schedule.steps
-        trained = (jnp.abs(k - jnp.round(k)) < 0.02) & (k > 0.5) & (k < schedule.steps + 0.5)
-        return jnp.where(trained, output, jnp.nan)
+        is_trained = (jnp.abs(k - jnp.round(k)) < 0.02) & (k > 0.5) & (k < schedule.steps + 0.5)
+        return jnp.where(is_trained, output, jnp.nan)
 
-    return denoiser(apply, None, schedule, prediction)
+    return apply
 
 
-def side_by_side(denoisers: list[Denoise], pixels: list[int]) -> Denoise:
-    """Each denoiser on its own number of a picture's pixels: many cases for the price of one compile."""
-    edges = np.cumsum(pixels)[:-1]
-
-    def denoise(x_t, t, **given):
-        row = x_t.reshape(len(x_t), 1, 1, -1)
-        parts = [f(x, t, **given) for f, x in zip(denoisers, jnp.split(row, edges, axis=-1), strict=True)]
-        return jax.tree.map(lambda *part: jnp.concatenate(part, -1).reshape(x_t.shape), *parts)
-
-    return denoise
+def __dir__() -> list[str]:
+    return __all__

@@ -1,12 +1,17 @@
-"""The proof that is shipped with the library: everything beside its closed form, as a table of pass or fail.
+"""The proof that ships with the library: samplers, schedules and guidance against closed forms.
 
-`run()` is what `python -m diffusion_jax.verify` prints and what the tests walk.
+`run()` compares everything, which is what the command `verify` prints; it also checks your own samplers and schedules:
+
+    rows = dj.verify.run(samplers={"mine": MySampler(strength=0.3)})
+    print(dj.verify.format_table(rows))
+
+The closed forms are in `dj.oracles`.
 """
 
 from diffusion_jax.verify.certificate import run
-from diffusion_jax.verify.report import Row, full, table
+from diffusion_jax.verify.report import Row, format_row, format_table
 
-__all__ = ["Row", "full", "run", "table"]
+__all__ = ["Row", "format_row", "format_table", "run"]
 
 
 def __dir__() -> list[str]:

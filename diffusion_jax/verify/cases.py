@@ -1,18 +1,19 @@
-"""What is walked: every schedule, every prediction that goes with it, every sampler."""
+"""The schedules, predictions and samplers that are verified, and the known facts about the samplers."""
 
 import dataclasses
 
 import numpy as np
 
-from diffusion_jax.oracles import chain
+from diffusion_jax.oracles import half_noise, no_noise, posterior_variance, step_variance_unless_data
+from diffusion_jax.oracles.laws import Variance
 from diffusion_jax.process import predictions, schedules
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling import samplers
 from diffusion_jax.sampling.samplers import Sampler
 
-# A sampling error of five standard errors comes once in two million draws.
-SIGMAS = 5.0
+# A correct sampler exceeds five standard errors once in two million draws.
+STANDARD_ERRORS = 5.0
 
 SCHEDULES: dict[str, Schedule] = {
     "linear": schedules.LinearBeta(),
@@ -26,7 +27,7 @@ SCHEDULES: dict[str, Schedule] = {
     "shifted_rectified": schedules.Shifted(schedules.RectifiedFlow(), resolution=32),
 }
 
-# One of each kind, for what takes long: a table, straight lines, a variance that grows without end.
+# One schedule of each kind, for slow checks: a table, straight lines, a variance that grows without bound.
 KINDS = ("linear", "rectified", "karras")
 
 PREDICTIONS: dict[str, Prediction] = {
@@ -39,11 +40,11 @@ PREDICTIONS: dict[str, Prediction] = {
 
 
 def predictions_for(schedule: Schedule) -> dict[str, Prediction]:
-    """The predictions that work with `schedule`: all but eps where the terminal SNR is zero."""
-    return {name: one for name, one in PREDICTIONS.items() if _works(one, schedule)}
+    """The predictions that work with `schedule`: all, except eps if the terminal SNR is zero."""
+    return {name: prediction for name, prediction in PREDICTIONS.items() if _is_usable(prediction, schedule)}
 
 
-def _works(prediction: Prediction, schedule: Schedule) -> bool:
+def _is_usable(prediction: Prediction, schedule: Schedule) -> bool:
     try:
         prediction.check(schedule)
     except ValueError:
@@ -51,19 +52,19 @@ def _works(prediction: Prediction, schedule: Schedule) -> bool:
     return True
 
 
-def named(*found: Sampler) -> dict[str, Sampler]:
-    """Samplers under their names, with the arguments that are not the defaults."""
-    return {name_of(sampler): sampler for sampler in found}
+def sampler_name(sampler: Sampler) -> str:
+    """The sampler as Python code, without arguments that have their default value.
 
-
-def name_of(sampler: Sampler) -> str:
+    >>> dj.verify.cases.sampler_name(dj.samplers.SelfConditioned(dj.samplers.DDIM(eta=0.5)))
+    'SelfConditioned(sampler=DDIM(eta=0.5))'
+    """
     fields = [f for f in dataclasses.fields(sampler) if getattr(sampler, f.name) != f.default]
     values = [(field.name, getattr(sampler, field.name)) for field in fields]
-    shown = [f"{name}={name_of(v) if isinstance(v, Sampler) else repr(v)}" for name, v in values]
-    return f"{type(sampler).__name__}({', '.join(shown)})"
+    arguments = [f"{name}={sampler_name(v) if isinstance(v, Sampler) else repr(v)}" for name, v in values]
+    return f"{type(sampler).__name__}({', '.join(arguments)})"
 
 
-SAMPLERS = named(
+_SAMPLERS = (
     samplers.DDPM(),
     samplers.DDPM("large"),
     samplers.DDIM(),
@@ -91,27 +92,31 @@ SAMPLERS = named(
     samplers.SelfConditioned(),
     samplers.SelfConditioned(samplers.Heun()),
 )
+SAMPLERS: dict[str, Sampler] = {sampler_name(sampler): sampler for sampler in _SAMPLERS}
 
-# For each sampler of a linear step, the noise that the step leaves room for and the noise that it draws.
-LAWS: dict[str, tuple[chain.Variance, chain.Variance]] = {
-    "DDPM()": (chain.posterior_variance, chain.posterior_variance),
-    "DDPM(variance='large')": (chain.posterior_variance, chain.large_noise),
-    "DDIM()": (chain.no_noise, chain.no_noise),
-    "DDIM(eta=0.5)": (chain.half_noise, chain.half_noise),
-    "DDIM(eta=1.0)": (chain.posterior_variance, chain.posterior_variance),
-    "Euler()": (chain.no_noise, chain.no_noise),
-    "EulerAncestral()": (chain.posterior_variance, chain.posterior_variance),
-    "DPMSolverPP(order=1)": (chain.no_noise, chain.no_noise),
-    "DPMSolverPP(order=1, eta=1.0)": (chain.posterior_variance, chain.posterior_variance),
+# Samplers whose step asks the denoiser somewhere else before it asks at (x_t, t): churn first adds noise.
+ASK_ELSEWHERE_FIRST = ("Heun(churn=0.4)",)
+
+# The two variances of `ancestral_law`, for each sampler whose step is linear in x_t and x0.
+LAWS: dict[str, tuple[Variance, Variance]] = {
+    "DDPM()": (posterior_variance, posterior_variance),
+    "DDPM(variance='large')": (posterior_variance, step_variance_unless_data),
+    "DDIM()": (no_noise, no_noise),
+    "DDIM(eta=0.5)": (half_noise, half_noise),
+    "DDIM(eta=1.0)": (posterior_variance, posterior_variance),
+    "Euler()": (no_noise, no_noise),
+    "EulerAncestral()": (posterior_variance, posterior_variance),
+    "DPMSolverPP(order=1)": (no_noise, no_noise),
+    "DPMSolverPP(order=1, eta=1.0)": (posterior_variance, posterior_variance),
 }
 
-# Two names of one method: the same numbers from the same noise.
-EQUAL = {
+# Pairs of names for one method: they give the same images from the same noise.
+EQUAL_SAMPLERS = {
     "DDIM(eta=1.0)": "DDPM()",
     "EulerAncestral()": "DDPM()",
     "DPMSolverPP(order=1, eta=1.0)": "DDPM()",
     "DPMSolverPP(order=1)": "DDIM()",
     "Euler()": "DDIM()",
-    "SelfConditioned()": "DDIM()",  # of a network that needs no guess
+    "SelfConditioned()": "DDIM()",  # for a network that ignores its previous estimate
     "SelfConditioned(sampler=Heun())": "Heun()",
 }

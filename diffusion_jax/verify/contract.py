@@ -1,4 +1,4 @@
-"""Whether samplers and schedules keep to their contracts, before anything is compiled."""
+"""Checks that samplers and schedules keep to their interface, before anything is compiled."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,107 +12,117 @@ from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Discrete, RectifiedFlow, Schedule
 from diffusion_jax.sampling.randomness import image_keys
 from diffusion_jax.sampling.samplers import Sampler
+from diffusion_jax.sampling.samplers.base import check_sampler
 from diffusion_jax.validation import describe
-from diffusion_jax.verify.marched import ORDER_STEPS, alternating
+from diffusion_jax.verify.routes import ORDER_STEPS, alternating_times
 
-_FEWEST = 500
+# A coarser table cannot tell the orders of samplers apart.
+_FEWEST_STEPS = 500
 
 
-def check_sampler(name: str, sampler: Sampler) -> None:
-    """Traces a step, and the sampler's float fields with it, as `Run.sample` does.
+def check_sampler_contract(name: str, sampler: Sampler) -> None:
+    """Traces one step with the sampler's numbers traced, as `Run.sample` does.
 
-    Raises ValueError, in one line, for one that fails or gives back something else.
+    Raises ValueError, in one line, if the sampler is not a registered dataclass, chooses its own steps, has no order,
+    or if its step fails or does not return (x_s, memory) of the right shapes.
     """
+    check_sampler(sampler)
     if sampler.adaptive:
-        raise ValueError(f"{name}: chooses its own steps, so it has no order in ours; the full verify has its row")
-    if not isinstance(_asked(f"{name}: its order", lambda: getattr(sampler, "order", None)), int | float):
-        raise ValueError(f"{name}: has no order; declare it, order: ClassVar[int] = 1")
+        raise ValueError(
+            f"{name}: chooses its own steps, so its order cannot be measured; the full table includes RK45"
+        )
+    if not isinstance(_call(f"{name}: order", lambda: sampler.order), int | float):
+        raise ValueError(f"{name}: has no order; define it, for example as the class attribute order = 1")
     x = jnp.zeros((2, 1, 1, 3))
 
     def step(sampler: Sampler, x_t: jax.Array, t: jax.Array, s: jax.Array):
         keys = image_keys(jax.random.key(0), jnp.arange(len(x_t)))
         memory = sampler.init(x_t)
-        return memory, sampler.step(keys, _denoise, RectifiedFlow(), x_t, t, s, memory)
+        return memory, sampler.step(keys, _return_input, RectifiedFlow(), x_t, t, s, memory)
 
-    at = x, jnp.float32(0.5), jnp.float32(0.25)
-    memory, made = _asked(f"{name}: its step", lambda: jax.eval_shape(step, sampler, *at))
-    if not (isinstance(made, tuple) and len(made) == 2):
-        raise ValueError(f"{name}: step returns {type(made).__name__}, must return (x_s, memory)")
-    x_s, after = made
-    if _shapes(x_s) != _shapes(x):
-        raise ValueError(f"{name}: step makes x_s of {_shapes(x_s)}, must be like x_t, {_shapes(x)}")
-    if _shapes(after) != _shapes(memory):
-        raise ValueError(f"{name}: step makes memory of {_shapes(after)}, must be like that of init, {_shapes(memory)}")
+    times = jnp.float32(0.5), jnp.float32(0.25)
+    memory, returned = _call(f"{name}: step", lambda: jax.eval_shape(step, sampler, x, *times))
+    if not (isinstance(returned, tuple) and len(returned) == 2):
+        raise ValueError(f"{name}: step returns {type(returned).__name__}: must return (x_s, memory)")
+    x_s, after = returned
+    if _describe_shapes(x_s) != _describe_shapes(x):
+        raise ValueError(
+            f"{name}: step returns x_s of {_describe_shapes(x_s)}: must be like x_t, {_describe_shapes(x)}"
+        )
+    if _describe_shapes(after) != _describe_shapes(memory):
+        raise ValueError(
+            f"{name}: step returns memory of {_describe_shapes(after)}: must be like the memory of init, "
+            f"{_describe_shapes(memory)}"
+        )
 
 
-def check_schedule(name: str, schedule: Schedule) -> None:
-    """Asks each of the schedule's functions at a few times.
+def check_schedule_contract(name: str, schedule: Schedule) -> None:
+    """Calls each function of the schedule at a few times.
 
-    Raises ValueError, in one line, for one that fails, or answers with what is no schedule at all; and for a
-    table that is too coarse to tell the orders of samplers apart on.
+    Raises ValueError, in one line, if a function fails or returns something that no schedule can, and for a table that
+    is too coarse to tell the orders of samplers apart.
     """
     if isinstance(schedule, Discrete):
-        _check_betas(name, _asked(f"{name}: betas()", schedule.betas))
-    steps = _asked(f"{name}: its steps", lambda: schedule.steps)
-    if steps is not None and not (isinstance(steps, int | np.integer) and steps >= _FEWEST):
-        raise ValueError(
-            f"{name}: has {steps} steps; to measure samplers on it needs a whole number, {_FEWEST} or more"
-        )
-    for part in ("alpha", "sigma", "log_snr", "time", "round", "scales"):
-        what = f"{name}: {part}() under jit, where NumPy and Python's if cannot see values,"
-        _asked(what, partial(jax.eval_shape, getattr(schedule, part), jnp.float32(0.5)))
+        _check_betas(name, _call(f"{name}: betas()", schedule.betas))
+    steps = _call(f"{name}: steps", lambda: schedule.steps)
+    if steps is not None and not (isinstance(steps, int | np.integer) and steps >= _FEWEST_STEPS):
+        raise ValueError(f"{name}: has {steps} steps: to measure samplers on it, use an integer >= {_FEWEST_STEPS}")
+    for function in ("alpha", "sigma", "log_snr", "time", "round", "scales"):
+        what = f"{name}: {function}() under jit, where NumPy and Python's if cannot see values,"
+        _call(what, partial(jax.eval_shape, getattr(schedule, function), jnp.float32(0.5)))
     t = np.linspace(0, 1, 9, dtype=np.float32)
-    alpha, sigma, log_snr = (_numbers(name, schedule, part, t) for part in ("alpha", "sigma", "log_snr"))
-    for part, found in (("alpha", alpha), ("sigma", sigma)):
-        if not (np.isfinite(found).all() and found.min() >= 0):
-            raise ValueError(f"{name}: {part}() is negative or infinite: {_few(found)}; clip it at 0")
+    for function in ("alpha", "sigma"):
+        values = _evaluate(name, schedule, function, t)
+        if not (np.isfinite(values).all() and values.min() >= 0):
+            raise ValueError(f"{name}: {function}() is negative or infinite: {_summarize(values)}; clip it at 0")
+    log_snr = _evaluate(name, schedule, "log_snr", t)
     if not (np.diff(log_snr) < 0).all():
-        raise ValueError(f"{name}: log_snr must fall strictly from t = 0 to 1; here it goes {_few(log_snr)}")
-    time = _numbers(name, schedule, "time", log_snr)
+        raise ValueError(f"{name}: log_snr must decrease strictly from t = 0 to 1; got {_summarize(log_snr)}")
+    time = _evaluate(name, schedule, "time", log_snr)
     if time.min() < 0 or time.max() > 1:
-        raise ValueError(f"{name}: time, the inverse of log_snr, leaves [0, 1]: {_few(time)}")
+        raise ValueError(f"{name}: time, the inverse of log_snr, leaves [0, 1]: {_summarize(time)}")
     for count in ORDER_STEPS:
-        times = _asked(f"{name}: log_snr(), time() and round()", partial(alternating, schedule, count))
+        times = _call(f"{name}: log_snr(), time() and round()", partial(alternating_times, schedule, count))
         if not (np.diff(times) < 0).all():
-            raise ValueError(f"{name}: {count} steps of log-SNR from 6 down meet; no order shows on so few")
+            raise ValueError(f"{name}: {count} steps of log-SNR from 6 down coincide: too few to measure an order")
 
 
 def _check_betas(name: str, betas: Any) -> None:
     if not isinstance(betas, np.ndarray) or betas.dtype != np.float64 or betas.ndim != 1:
-        raise ValueError(f"{name}: betas() makes {describe(betas)}, must make a NumPy array, float64 [T]")
+        raise ValueError(f"{name}: betas() returns {describe(betas)}: must be a NumPy array, float64 [T]")
     if not np.all((betas >= 0) & (betas <= 1)):
-        raise ValueError(f"{name}: betas() goes from {betas.min():.3g} to {betas.max():.3g}, must be in [0, 1]")
+        raise ValueError(f"{name}: betas() goes from {betas.min():.3g} to {betas.max():.3g}: must be in [0, 1]")
 
 
-def _numbers(name: str, schedule: Schedule, part: str, at: np.ndarray) -> np.ndarray:
-    """schedule.part(at) as float64. Raises ValueError where it fails, has another shape, or is NaN."""
-    found = np.asarray(_asked(f"{name}: {part}()", lambda: getattr(schedule, part)(at)))
-    if found.dtype.kind not in "fiu":
-        raise ValueError(f"{name}: {part}() makes {found.dtype}, must make float32")
-    if found.shape != at.shape:
-        raise ValueError(f"{name}: {part}() of {list(at.shape)} is {list(found.shape)}, must be alike")
-    if np.isnan(found).any():
-        raise ValueError(f"{name}: {part}() is NaN from {_few(at)}: {_few(found)}")
-    return found.astype(np.float64)
+def _evaluate(name: str, schedule: Schedule, function: str, at: np.ndarray) -> np.ndarray:
+    """schedule.function(at) as float64. Raises ValueError if it fails, has another shape, or is NaN."""
+    values = np.asarray(_call(f"{name}: {function}()", lambda: getattr(schedule, function)(at)))
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"{name}: {function}() returns {values.dtype}: must be float32")
+    if values.shape != at.shape:
+        raise ValueError(f"{name}: {function}() of {list(at.shape)} is {list(values.shape)}: must be the same shape")
+    if np.isnan(values).any():
+        raise ValueError(f"{name}: {function}() is NaN at {_summarize(at)}: {_summarize(values)}")
+    return values.astype(np.float64)
 
 
-def _few(x: np.ndarray) -> str:
+def _summarize(x: np.ndarray) -> str:
     return ", ".join(f"{value:.4g}" for value in x[:: len(x) // 4])
 
 
-def _asked(what: str, ask: Callable[[], Any]) -> Any:
-    """ask(). Raises ValueError of one line for whatever it raises: it is somebody's code."""
+def _call(what: str, function: Callable[[], Any]) -> Any:
+    """function(). Raises ValueError of one line for any exception, because it is the user's code."""
     try:
-        return ask()
+        return function()
     except Exception as error:
         reason = "".join(f": {line}" for line in str(error).splitlines()[:1])
         raise ValueError(f"{what} fails with {type(error).__name__}{reason}") from error
 
 
-def _denoise(x_t: jax.Array, t: jax.Array, **given) -> Denoised:
+def _return_input(x_t: jax.Array, t: jax.Array, **kwargs: jax.Array) -> Denoised:
     return Denoised(x_t, x_t)
 
 
-def _shapes(tree) -> str:
-    """The tree with, in place of each array, its dtype and shape."""
+def _describe_shapes(tree: Any) -> str:
+    """The tree with each array replaced by its dtype and shape."""
     return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)).replace("'", "")

@@ -1,103 +1,131 @@
-"""What a check found: rows, and the table that is printed of them."""
+"""The rows that checks return, and the table that is printed of them."""
 
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-_SHOWN = 20
+_MOST_FAILURES = 20
 
 
 class Row(NamedTuple):
-    """One figure beside its limit: at most so much, or `at_least` so much."""
+    """One number compared with its limit.
+
+    Attributes:
+      check: what is checked, the title of a row or column of the table.
+      case: schedule, prediction or settings.
+      value: the measured number.
+      limit: the most that `value` may be, or the least if `at_least`.
+      subject: the sampler, for checks of samplers.
+
+    >>> dj.verify.Row("order", "rectified, v", 1.94, 1.7, at_least=True, subject="Heun()").passed
+    True
+    """
 
     check: str
     case: str
-    figure: float
+    value: float
     limit: float
     at_least: bool = False
-    subject: str = ""  # the sampler that it is about
+    subject: str = ""
 
     @property
     def passed(self) -> bool:
-        if not math.isfinite(self.figure):
-            return False
-        return self.figure >= self.limit if self.at_least else self.figure <= self.limit
+        """Whether the value is finite and within its limit."""
+        return self.margin >= 0
 
     @property
     def margin(self) -> float:
-        """How far on the right side of the limit, in limits; negative where it failed."""
-        if not math.isfinite(self.figure):
+        """Distance from the limit, in units of the limit; negative if it failed."""
+        if not math.isfinite(self.value):
             return -math.inf
-        room = self.figure - self.limit if self.at_least else self.limit - self.figure
+        room = self.value - self.limit if self.at_least else self.limit - self.value
         return room / abs(self.limit) if self.limit else room
 
 
-def worst(rows: Iterable[Row]) -> Row:
-    """The row nearest to its limit, or furthest beyond."""
+def format_table(rows: Sequence[Row]) -> str:
+    """A table with one line per sampler, then one line per other check, each with its worst value.
+
+    >>> print(dj.verify.format_table([dj.verify.Row("slerp endpoints", "weight 1", 0.0, 0.0)]))
+    check            worst  limit  where     cases  result
+    ---------------  -----  -----  --------  -----  ------
+    slerp endpoints  0      <= 0   weight 1  1      pass
+    <BLANKLINE>
+    1 cases, all pass
+    """
+    of_samplers, others = [row for row in rows if row.subject], [row for row in rows if not row.subject]
+    failed = [row for row in rows if not row.passed]
+    parts = [_sampler_lines(of_samplers)] if of_samplers else []
+    parts += [_check_lines(others)] if others else []
+    parts += ["\n".join(_failure_lines(failed))] if failed else []
+    return "\n\n".join([*parts, f"{len(rows)} cases, {f'{len(failed)} failed' if failed else 'all pass'}"])
+
+
+def format_row(row: Row) -> str:
+    """One row as a sentence.
+
+    >>> dj.verify.format_row(dj.verify.Row("slerp endpoints", "weight 1", 0.0, 0.0))
+    'slerp endpoints: weight 1: 0, must be <= 0'
+    """
+    subject = f"{row.subject}, " if row.subject else ""
+    return f"{row.check}: {subject}{row.case}: {_format_value(row.value)}, must be {_format_limit(row)}"
+
+
+def worst_row(rows: Iterable[Row]) -> Row:
+    """The row nearest to its limit, or furthest beyond it."""
     return min(rows, key=lambda row: row.margin)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """A line for each check with its worst case, after a line for each sampler with its worst figures."""
-    about_samplers = [row for row in rows if row.subject]
-    others = [row for row in rows if not row.subject]
-    parts = [_matrix(about_samplers)] if about_samplers else []
-    parts += [_list(others)] if others else []
-    failed = [row for row in rows if not row.passed]
-    verdict = f"{len(rows)} cases, {len(failed)} failed" if failed else f"{len(rows)} cases, all pass"
-    shown = [f"FAILED {full(row)}" for row in failed[:_SHOWN]]
-    if len(failed) > _SHOWN:
-        shown.append(f"and {len(failed) - _SHOWN} more that FAILED; --full shows all")
-    return "\n\n".join([*parts, *(["\n".join(shown)] if failed else []), verdict])
+def _failure_lines(failed: Sequence[Row]) -> list[str]:
+    lines = [f"FAILED {format_row(row)}" for row in failed[:_MOST_FAILURES]]
+    if len(failed) > _MOST_FAILURES:
+        lines.append(f"and {len(failed) - _MOST_FAILURES} more that FAILED; --full prints all")
+    return lines
 
 
-def full(row: Row) -> str:
-    """One row in words."""
-    sign = ">=" if row.at_least else "<="
-    about = f"{row.subject}, " if row.subject else ""
-    return f"{row.check}: {about}{row.case}: {_number(row.figure)}, must be {sign} {_number(row.limit)}"
-
-
-def _matrix(rows: Sequence[Row]) -> str:
-    checks, subjects = _names(rows, "check"), _names(rows, "subject")
-    body = []
-    for subject in subjects:
+def _sampler_lines(rows: Sequence[Row]) -> str:
+    checks, body = _distinct(rows, "check"), []
+    for subject in _distinct(rows, "subject"):
         mine = [row for row in rows if row.subject == subject]
-        cells = [_cell([row for row in mine if row.check == check]) for check in checks]
-        result = "pass" if all(row.passed for row in mine) else "FAIL"
-        body.append([subject, *cells, str(len(mine)), result])
-    return _aligned([["sampler", *checks, "cases", "result"], *body])
+        cells = [_format_cell([row for row in mine if row.check == check]) for check in checks]
+        body.append([subject, *cells, str(len(mine)), _result(mine)])
+    return _align([["sampler", *checks, "cases", "result"], *body])
 
 
-def _cell(rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
-    row = worst(rows)
-    return _number(row.figure) + ("" if row.passed else " !")
-
-
-def _list(rows: Sequence[Row]) -> str:
+def _check_lines(rows: Sequence[Row]) -> str:
     body = []
-    for check in _names(rows, "check"):
+    for check in _distinct(rows, "check"):
         mine = [row for row in rows if row.check == check]
-        row = worst(mine)
-        limit = f"{'>=' if row.at_least else '<='} {_number(row.limit)}"
-        result = "pass" if all(row.passed for row in mine) else "FAIL"
-        body.append([check, _number(row.figure), limit, row.case, str(len(mine)), result])
-    return _aligned([["check", "worst", "limit", "where", "cases", "result"], *body])
+        row = worst_row(mine)
+        body.append([check, _format_value(row.value), _format_limit(row), row.case, str(len(mine)), _result(mine)])
+    return _align([["check", "worst", "limit", "where", "cases", "result"], *body])
 
 
-def _names(rows: Sequence[Row], field: str) -> list[str]:
+def _result(rows: Sequence[Row]) -> str:
+    return "pass" if all(row.passed for row in rows) else "FAIL"
+
+
+def _distinct(rows: Sequence[Row], field: str) -> list[str]:
     return list(dict.fromkeys(getattr(row, field) for row in rows))
 
 
-def _number(value: float) -> str:
-    if value == int(value) if math.isfinite(value) else False:
+def _format_cell(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    row = worst_row(rows)
+    return _format_value(row.value) + ("" if row.passed else " !")
+
+
+def _format_limit(row: Row) -> str:
+    return f"{'>=' if row.at_least else '<='} {_format_value(row.limit)}"
+
+
+def _format_value(value: float) -> str:
+    if math.isfinite(value) and value == int(value):
         return f"{value:.0f}"
     return f"{value:.2f}" if 0.1 <= abs(value) < 1000 else f"{value:.1e}"
 
 
-def _aligned(lines: list[list[str]]) -> str:
+def _align(lines: list[list[str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     rows = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([rows[0], "  ".join("-" * w for w in widths), *rows[1:]])

@@ -1,0 +1,53 @@
+"""The parts of the certificate that are not about samplers pass, and wrong schedules fail by name."""
+
+import pytest
+from mistakes import Late, Unscaled
+from oracles import SCHEDULES
+
+from diffusion_jax import verify
+from diffusion_jax.sampling.samplers import DDIM
+from diffusion_jax.verify.cases import KINDS
+from diffusion_jax.verify.certificate import check_predictions, check_schedules
+from diffusion_jax.verify.editing import check_editing
+from diffusion_jax.verify.guidance import check_guidance
+from diffusion_jax.verify.likelihood import check_likelihood
+from diffusion_jax.verify.loop import check_loop
+from diffusion_jax.verify.process import check_schedule
+from diffusion_jax.verify.report import format_row
+
+PARTS = [check_predictions, check_guidance, check_loop, check_editing, check_likelihood]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda check: check.__name__)
+def test_every_part_passes(part):
+    failed = [format_row(row) for row in part() if not row.passed]
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("where", SCHEDULES)
+def test_every_schedule_and_grid_passes(where):
+    failed = [format_row(row) for row in check_schedules({where: SCHEDULES[where]}) if not row.passed]
+    assert not failed, "\n".join(failed)
+
+
+def test_a_wrong_schedule_fails_by_name():
+    failed = {row.check for row in check_schedule(Late(), "late") if not row.passed}
+    assert failed == {"alpha(0) = 1 and sigma(0) = 0", "time(log_snr(t)) = t"}
+
+
+def test_scales_of_another_schedule_fail_by_name():
+    failed = {row.check for row in check_schedule(Unscaled(), "unscaled") if not row.passed}
+    assert "scales(log_snr(t)) = alpha, sigma" in failed
+
+
+def test_own_samplers_and_schedules_are_checked_alone_and_in_full():
+    parts = []
+    rows = verify.run({"mine": DDIM(eta=1.0)}, {"flow": SCHEDULES["rectified"]}, parts.append)
+    assert parts == ["schedules and grids", "samplers on flow"]
+    assert {row.subject for row in rows} == {"mine", ""}
+    assert {"point mass", "other batch", "gaussian", "infinite steps"} <= {row.check for row in rows if row.subject}
+    assert all(row.passed for row in rows)
+
+
+def test_kinds_are_schedules():
+    assert set(KINDS) < set(SCHEDULES)
