@@ -1,4 +1,4 @@
-"""What a TPU or a GPU would run is lowered, and for a TPU compiled, without either."""
+"""The programs lower for TPU and GPU, and the train step compiles for a TPU, on a machine without either."""
 
 import functools
 import os
@@ -14,60 +14,65 @@ import tiny
 
 import diffusion_jax as dj
 
-MODEL = dj.models.UNet(channels=(8, 16), blocks=1, attention=(4,), groups=4, num_classes=10, dtype="bfloat16")
+PLATFORMS = ("tpu", "cuda")
+SHAPE = (8, 8, 1)
+UNET = dj.models.UNet(channels=(8, 16), blocks=1, attention=(4,), groups=4, num_classes=10, dtype="bfloat16")
 FILM = dj.models.FiLMUNet(width=8, multipliers=(1, 2), attention=(4,), num_classes=10, dtype="bfloat16")
 CONVNEXT = dj.models.ConvNeXtUNet(
     channels=(8, 16), strides=(2,), attention=(4,), embedding_width=16, num_classes=10, dtype="bfloat16"
 )
-SHAPE = (8, 8, 1)
-
-
-@functools.cache
-def abstract_state(model=MODEL):
-    return jax.eval_shape(lambda key: dj.TrainState.create(key, model, optax.adamw(1e-3), SHAPE), jax.random.key(0))
 
 
 def abstract(shape, dtype):
     return jax.ShapeDtypeStruct(shape, np.dtype(dtype))
 
 
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
-@pytest.mark.parametrize("model", [MODEL, FILM, CONVNEXT], ids=lambda model: type(model).__name__)
-def test_the_train_step_lowers(model, platform):
+def export_text(function, *arguments) -> str:
+    """The program for all of PLATFORMS, traced once."""
+    exported = jax.export.export(function, platforms=PLATFORMS)(*arguments)
+    assert exported.platforms == PLATFORMS
+    return exported.mlir_module()
+
+
+@functools.cache
+def abstract_key():
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
+@functools.cache
+def abstract_state(model):
+    return jax.eval_shape(lambda key: dj.TrainState.create(key, model, optax.adamw(1e-3), SHAPE), abstract_key())
+
+
+@pytest.mark.parametrize("model", [UNET, FILM, CONVNEXT], ids=lambda model: type(model).__name__)
+def test_the_train_step_lowers(model):
     step = dj.make_train_step(model, optax.adamw(1e-3), tiny.loss())
     batch = {"image": abstract((16, *SHAPE), "uint8"), "label": abstract((16,), "int32")}
-    exported = jax.export.export(step, platforms=[platform])(
-        abstract_state(model), batch, jax.eval_shape(lambda: jax.random.key(0))
-    )
-    assert exported.platforms == (platform,)
-    assert exported.mlir_module().count("stablehlo.convolution") > 10
+    text = export_text(step, abstract_state(model), batch, abstract_key())
+    assert text.count("stablehlo.convolution") > 10
 
 
-@pytest.mark.parametrize("platform", ["tpu", "cuda"])
-@pytest.mark.parametrize("sampler", [dj.samplers.DPMSolverPP(), dj.samplers.Heun()], ids=str)
-def test_the_sampler_lowers_to_one_loop(platform, sampler):
+@functools.cache
+def convolutions_per_call() -> int:
+    arguments = (abstract((4, *SHAPE), "float32"), abstract((4,), "float32"), abstract((4,), "int32"))
+    text = export_text(jax.jit(UNET.apply), abstract_state(UNET).params, *arguments)
+    return text.count("stablehlo.convolution")
+
+
+@pytest.mark.parametrize(("sampler", "calls"), [(dj.samplers.DPMSolverPP(), 1), (dj.samplers.Heun(), 2)], ids=str)
+def test_the_sampler_lowers_to_one_loop(sampler, calls):
     schedule, prediction = dj.schedules.Cosine(), dj.predictions.V()
 
     @jax.jit
     def draw(params, key, labels, scale):
-        cond = dj.denoiser(MODEL.apply, params, schedule, prediction, labels)
-        uncond = dj.denoiser(MODEL.apply, params, schedule, prediction)
+        cond = dj.denoiser(UNET.apply, params, schedule, prediction, labels)
+        uncond = dj.denoiser(UNET.apply, params, schedule, prediction)
         denoise = dj.guidance.classifier_free(cond, uncond, scale)
         return dj.sample(key, denoise, schedule, (4, *SHAPE), sampler=sampler, steps=20)
 
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    arguments = (abstract_state().params, key, abstract((4,), "int32"), abstract((), "float32"))
-    exported = jax.export.export(draw, platforms=[platform])(*arguments)
-    text = exported.mlir_module()
-    calls = 2 if isinstance(sampler, dj.samplers.DPMSolverPP) else 4  # of the network, in the body
-    convolutions = jax.export.export(jax.jit(MODEL.apply), platforms=[platform])(
-        abstract_state().params,
-        abstract((4, *SHAPE), "float32"),
-        abstract((4,), "float32"),
-        abstract((4,), "int32"),
-    )
-    once = convolutions.mlir_module().count("stablehlo.convolution")
-    assert text.count("stablehlo.convolution") == calls * once  # not once a step
+    arguments = (abstract_state(UNET).params, abstract_key(), abstract((4,), "int32"), abstract((), "float32"))
+    # Of both denoisers, in the body of the loop: not once per step.
+    assert export_text(draw, *arguments).count("stablehlo.convolution") == 2 * calls * convolutions_per_call()
 
 
 TPU_COMPILE = """
@@ -102,8 +107,8 @@ print("compiled", flops > 0, memory.temp_size_in_bytes > 0)
 
 
 def test_the_train_step_compiles_for_a_tpu():
-    """With the TPU compiler itself, on a mesh of 2x2 v5e chips that are not here."""
-    pytest.importorskip("libtpu", reason='the TPU compiler is not here: pip install -e ".[tpu-aot]"')
+    """With the TPU compiler itself, for a mesh of 2x2 v5e chips that are not here."""
+    pytest.importorskip("libtpu", reason='the TPU compiler is not installed: pip install -e ".[tpu-aot]"')
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "TPU_SKIP_MDS_QUERY": "1",
