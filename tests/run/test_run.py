@@ -60,7 +60,7 @@ def assert_images_do_not_depend_on_the_batch(devices):
     whole = run.sample(KEY, 20, **draw)
     assert whole.shape == (20, 4, 4, 1)
     assert len({image.tobytes() for image in whole}) == 20
-    for size in (1, 7, 64):
+    for size in (1, 6):
         np.testing.assert_array_equal(whole, run.sample(KEY, 20, batch_size=size, **draw))
     np.testing.assert_array_equal(whole[:6], run.sample(KEY, 6, labels=LABELS[:6], guidance=2.0))
     np.testing.assert_array_equal(whole, make_run(devices, ELEMENTWISE).sample(KEY, 20, **draw))
@@ -76,7 +76,9 @@ def test_images_do_not_depend_on_the_batch_with_the_default_options(devices, def
 
 
 class Recording(Elementwise):
-    """It notes the batch sizes that it is traced with."""
+    """It notes the batch sizes that it is traced with. No two are equal, so that each is traced."""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
 
     def __init__(self):
         self.sizes = set()
@@ -396,7 +398,7 @@ def test_images_are_in_range(run):
         ({"keep": [2]}, r"keep = \[2\]: must be an integer"),
         ({"keep": "all"}, "keep = 'all': must be an integer"),
         ({"keep": 1}, "keep = 1"),
-        ({"steps": 51}, "steps = 51: the schedule has only 50 times"),
+        ({"steps": 51}, "steps = 51: must be at most 50, the steps of the schedule"),
         ({"noise": np.zeros((3, 4, 4, 1))}, r"noise has shape \(3, 4, 4, 1\): must be \(2, 4, 4, 1\)"),
         ({"noise": np.full((2, 4, 4, 1), np.nan)}, "noise is not finite"),
     ],

@@ -1,4 +1,4 @@
-"""Losses that train the variance: what flows where, and what they are the mean of."""
+"""Losses that train the variance: which gradients flow where, and that their mean is the bound."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ def gradient(loss, examples, network=its_parameters):
 
 @pytest.fixture(scope="module")
 def gradients():
-    """Of the hybrid loss, the squared error and the bound, for the same output and pictures."""
+    """Of the hybrid loss, the squared error and the bound, for the same output and images."""
     hybrid = HybridLoss(SCHEDULE, predictions.V(), vlb_weight=0.01)
     simple, bound = DiffusionLoss(SCHEDULE, predictions.V()), VLBLoss(SCHEDULE, predictions.V())
     of_simple = gradient(simple, examples(), lambda p, *_: p[..., :2])
@@ -59,7 +59,7 @@ def test_the_variance_of_a_hybrid_learns_from_the_bound_alone_at_its_weight(grad
 
 
 def test_over_all_steps_the_mean_is_the_bound():
-    """Each drawn t stands for all T terms, and beside them what the last x_t still shows."""
+    """Each t stands for all T terms; L_T, what the last x_t still shows, is added to each."""
     loss, seen = VLBLoss(SCHEDULE, predictions.X0()), examples()
     x0_hat, f = jnp.split(outputs(), 2, axis=-1)
     s = jnp.asarray([0.0, 0.2, 0.4, 0.6, 0.8])
@@ -75,15 +75,15 @@ def test_over_all_steps_the_mean_is_the_bound():
 
 
 def test_the_bound_is_of_x0_whatever_is_predicted():
-    """The output that tells the same x0 has the same bound."""
+    """Outputs that mean the same x0 have the same bound."""
     seen = examples()
     x0_hat, f = jnp.split(outputs(), 2, axis=-1)
 
     def bound_by(prediction):
         loss = HybridLoss(SCHEDULE, prediction)
         x_t, alpha, sigma = loss.diffuse(seen)
-        told = prediction.target(x0_hat, (x_t - alpha * x0_hat) / sigma, alpha, sigma)
-        return loss.parts(lambda *_: jnp.concatenate([told, f], -1), None, seen)["vlb"]
+        output = prediction.target(x0_hat, (x_t - alpha * x0_hat) / sigma, alpha, sigma)
+        return loss.parts(lambda *_: jnp.concatenate([output, f], -1), None, seen)["vlb"]
 
     kinds = (predictions.X0(), predictions.Eps(), predictions.V())
     found = quick_jit(lambda: [bound_by(prediction) for prediction in kinds])()
@@ -112,7 +112,7 @@ def test_a_continuous_schedule_has_no_sum_over_steps(kind, schedule):
         kind(schedule, predictions.V())
 
 
-def test_a_weight_of_nothing_is_refused():
+def test_a_weight_of_zero_is_refused():
     with pytest.raises(ValueError, match="vlb_weight = 0.0: must be > 0 and finite"):
         HybridLoss(SCHEDULE, predictions.V(), vlb_weight=0.0)
 
@@ -127,7 +127,7 @@ def test_network_and_loss_must_agree_about_the_variance():
             loss.per_example(its_parameters, plain, examples())
 
 
-def test_held_out_pictures_are_judged_by_a_loss_of_the_same_kind():
+def test_held_out_images_are_evaluated_with_a_loss_of_the_same_kind():
     loss = HybridLoss(SCHEDULE, predictions.V(), vlb_weight=0.5, label_drop=0.7, self_condition=0.5)
     expected = dataclasses.replace(loss, label_drop=0.0, self_condition=1.0)
     assert loss.for_evaluation() == expected

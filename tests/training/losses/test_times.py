@@ -1,4 +1,4 @@
-"""Importance sampling of the times by the losses so far, against a record kept in plain Python."""
+"""Distributions of training times; importance sampling by the losses so far, against a record in plain Python."""
 
 import collections
 
@@ -11,6 +11,75 @@ from oracles import quick_jit
 from diffusion_jax.process import predictions, schedules
 from diffusion_jax.training import losses
 from diffusion_jax.training.losses import LossHistory, LossSecondMomentTimes
+
+
+def name_of(value):
+    return type(value).__name__
+
+
+def draw_rows(times, schedule, n, seeds):
+    """Times for many keys, [seeds, n]."""
+    keys = jax.random.split(jax.random.key(0), seeds)
+    return np.asarray(quick_jit(jax.vmap(lambda key: times.draw(key, schedule, n)))(keys))
+
+
+@pytest.mark.parametrize("n", [1, 7])
+def test_stratified_times_put_one_in_each_nth(n):
+    rows = draw_rows(losses.StratifiedTimes(), schedules.RectifiedFlow(), n, 200)
+    assert ((rows >= 0) & (rows < 1)).all()
+    gaps = np.diff(np.sort(rows, axis=1), axis=1)
+    np.testing.assert_allclose(gaps, 1 / n, atol=1e-6)
+
+
+@pytest.mark.parametrize("times", [losses.UniformTimes(), losses.StratifiedTimes()], ids=name_of)
+def test_each_time_by_itself_is_uniform(times):
+    """Kolmogorov's distance of 4 000 draws is above 0.035 once in 10 000 times."""
+    rows = draw_rows(times, schedules.RectifiedFlow(), 4, 4000)
+    for column in rows.T:
+        distance = np.abs(np.sort(column) - (np.arange(4000) + 0.5) / 4000).max()
+        assert distance < 0.035
+
+
+def test_stratified_times_come_in_random_order():
+    """Otherwise image i of every batch would get the noise level next to its neighbour's."""
+    rows = draw_rows(losses.StratifiedTimes(), schedules.RectifiedFlow(), 8, 500)
+    steps = np.rint((rows[:, 1] - rows[:, 0]) % 1 * 8)
+    assert set(steps) == {1, 2, 3, 4, 5, 6, 7}
+
+
+def test_uniform_times_are_independent():
+    rows = draw_rows(losses.UniformTimes(), schedules.RectifiedFlow(), 2, 4000)
+    assert abs(np.corrcoef(rows.T)[0, 1]) < 5 / np.sqrt(4000)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [schedules.Karras(), schedules.RectifiedFlow(), schedules.Cosine()],
+    ids=name_of,
+)
+@pytest.mark.parametrize(("mean", "std"), [(-1.2, 1.2), (0.5, 0.5)])
+def test_log_normal_times_are_normal_in_log_sigma_over_alpha(schedule, mean, std):
+    n = 20_000
+
+    @quick_jit
+    def draw_nsr(key):
+        t = losses.LogNormalTimes(mean, std).draw(key, schedule, n)
+        return schedule.sigma(t) / schedule.alpha(t)
+
+    values = np.log(np.asarray(draw_nsr(jax.random.key(0)), np.float64))
+    assert values.mean() == pytest.approx(mean, abs=5 * std / np.sqrt(n))
+    assert values.std() == pytest.approx(std, rel=0.03)
+    skew = np.mean((values - mean) ** 3) / std**3
+    assert abs(skew) < 0.15
+
+
+def test_log_normal_times_stay_within_the_schedule():
+    t = draw_rows(losses.LogNormalTimes(0.0, 50.0), schedules.Karras(), 1000, 1)
+    assert ((t >= 0) & (t <= 1)).all()
+
+
+# By the second moment of the losses
+
 
 SCHEDULE = schedules.Cosine(steps=6)
 TIMES = LossSecondMomentTimes(history=3, uniform=0.1)
@@ -112,6 +181,7 @@ def test_a_loss_remembers_what_its_times_do():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (lambda: losses.LogNormalTimes(std=0.0), "std = 0.0: must be > 0 and finite"),
         (lambda: LossSecondMomentTimes(history=0), "history = 0: must be an integer >= 1"),
         (lambda: LossSecondMomentTimes(uniform=0.0), r"uniform = 0.0: must be in \(0, 1\]"),
         (lambda: LossSecondMomentTimes(uniform=1.5), r"uniform = 1.5: must be in \(0, 1\]"),
