@@ -196,7 +196,7 @@ def test_fields_are_checked_and_numbers_are_stored_as_floats():
         ({"share": [0.5]}, r"^share has shape \(1,\): must be one number$"),
         ({"share": jnp.ones(3)}, r"^share has shape \(3,\): must be one number$"),
         ({"steps": 10}, "^steps = 10: must be an integer from 1 to 9$"),
-        ({"kind": "c"}, "^kind = 'c': must be \"a\" or \"b\"$"),
+        ({"kind": "c"}, '^kind = \'c\': must be "a" or "b"$'),
         ({"clip": 1}, "^clip = 1: must be of type bool, such as True$"),
     ],
 )

@@ -67,7 +67,7 @@ def run(task: str, own: tuple[Flag, ...], settings: tuple[Flag, ...], options: F
     flags.make_parent(out)
     job = Job(loaded, jax.random.key(options.seed), options.image, options.resize, **values)
     edited = getattr(tasks, task)(job, **{flag.name: options[flag.name].value for flag in own})
-    write(edited, out)
+    write_edited(edited, out)
     print(f"{task}: {len(options.image)} image(s) in, {out} out{edited.remark}")
 
 
@@ -80,7 +80,7 @@ def check_inputs(flag: str, paths: Sequence[str], out: Path) -> None:
             raise ValueError(f"--out={out}: is one of the input images; name another file")
 
 
-def write(edited: "Edited", out: Path) -> None:
+def write_edited(edited: "Edited", out: Path) -> None:
     """Writes a table of inputs and outputs, or a directory of outputs, image by image."""
     outputs = np.stack(list(edited.outputs.values()), axis=1)
     if not out.suffix:

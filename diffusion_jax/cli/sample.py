@@ -65,11 +65,11 @@ def run(options: FlagValues) -> None:
     loaded = flags.load_run(options)
     settings |= choose_guidance(options, loaded, guidance)
     flags.make_parent(out)
-    write(options, loaded, n, out, settings)
+    write_output(options, loaded, n, out, settings)
     print(f"{n} images in {out}" if options.show == "grid" else f"{options.show} in {out}")
 
 
-def write(options: FlagValues, loaded: "Run", n: int, out: Path, settings: dict[str, Any]) -> None:
+def write_output(options: FlagValues, loaded: "Run", n: int, out: Path, settings: dict[str, Any]) -> None:
     """Generates what --show asks for and writes it to `out`."""
     import jax
 

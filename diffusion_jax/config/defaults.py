@@ -60,7 +60,7 @@ def _fill_named(spec: Any, namespace: Namespace, beside: Mapping[str, Any]) -> A
 
 
 def _fill(spec: Mapping[str, Any], defaults: Mapping[str, Any], module: Any) -> dict[str, Any]:
-    missing = {name: _as_plain(value) for name, value in defaults.items() if name not in spec}
+    missing = {name: _plain_default(value) for name, value in defaults.items() if name not in spec}
     return {name: _fill_nested(name, value, module) for name, value in {**spec, **missing}.items()}
 
 
@@ -80,11 +80,11 @@ def _defaults(factory: Any) -> dict[str, Any]:
     }
 
 
-def _as_plain(value: Any) -> Any:
+def _plain_default(value: Any) -> Any:
     """A default as a config writes it: objects as dict(name=...), tuples as lists, functions by their names."""
     if dataclasses.is_dataclass(value):
-        fields = {field.name: _as_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {field.name: _plain_default(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"name": type(value).__name__, **fields}
     if isinstance(value, list | tuple):
-        return [_as_plain(item) for item in value]
+        return [_plain_default(item) for item in value]
     return value if isinstance(value, bool | int | float | str | None) else repr(getattr(value, "__name__", value))

@@ -66,7 +66,7 @@ class ImageNetwork(nn.Module, kw_only=True):
           time: their times in [0, 1], [B].
           labels: their classes, integers [B], below 0 for none; None if all have none.
           train: whether dropout is active.
-          x0_hat: guess of x0 for a self-conditioned network, [B, H, W, C]; None if there is none.
+          x0_hat: guess of x0 for a self-conditioned network, [B, H, W, C]; None for no estimate.
         """
         self.check((x.shape[1], x.shape[2], x.shape[3]))
         out_channels = (self.out_channels or x.shape[-1]) * (1 + self.learn_variance)

@@ -25,13 +25,13 @@ def check_editing() -> list[Row]:
     with jax.debug_key_reuse(False):  # the noise of a run is drawn again for comparison
         for where in ("cosine", "rectified", "karras"):
             schedule = compile_functions(SCHEDULES[where])
-            rows += _image_to_image(schedule, where)
-            rows += _inversion(schedule, where)
-            rows += _inpainting(schedule, where)
-    return [*rows, *_interpolation()]
+            rows += _noised_data(schedule, where)
+            rows += _round_trip(schedule, where)
+            rows += _known_pixels(schedule, where)
+    return [*rows, *_arc()]
 
 
-def _image_to_image(schedule: Schedule, where: str) -> Iterator[Row]:
+def _noised_data(schedule: Schedule, where: str) -> Iterator[Row]:
     """Images noised to t and denoised from that t follow the closed-form flow from there."""
     x0 = GAUSSIAN.mean + GAUSSIAN.std * jax.random.normal(jax.random.key(1), (64, 4, 4, 1))
     denoise, key = exact_denoiser(GAUSSIAN, schedule, V()), jax.random.key(2)
@@ -50,7 +50,7 @@ def _image_to_image(schedule: Schedule, where: str) -> Iterator[Row]:
         yield Row("image_to_image: error, in errors of starting one step off", f"{strength}, {where}", error, 0.5)
 
 
-def _inversion(schedule: Schedule, where: str) -> Iterator[Row]:
+def _round_trip(schedule: Schedule, where: str) -> Iterator[Row]:
     """Images go to their noise and come back."""
     x0 = GAUSSIAN.mean + GAUSSIAN.std * jax.random.normal(jax.random.key(3), (8, 4, 4, 1))
     denoise = exact_denoiser(GAUSSIAN, schedule, V())
@@ -58,7 +58,7 @@ def _inversion(schedule: Schedule, where: str) -> Iterator[Row]:
     yield Row("reconstruct(x) = x, mean error", where, float(np.abs(back - x0).mean()), 0.02)
 
 
-def _inpainting(schedule: Schedule, where: str) -> Iterator[Row]:
+def _known_pixels(schedule: Schedule, where: str) -> Iterator[Row]:
     """The known pixel keeps every bit, and with resampling the other one is generated given it."""
     data, n = CORRELATED, 4096
     denoise, known = exact_denoiser(data, schedule, V()), data.mean[0] + data.std[0]
@@ -74,7 +74,7 @@ def _inpainting(schedule: Schedule, where: str) -> Iterator[Row]:
     yield Row("inpaint: mean of the unknown pixel given the known, in stds", where, error, 0.2)
 
 
-def _interpolation() -> Iterator[Row]:
+def _arc() -> Iterator[Row]:
     a, b = jax.random.normal(jax.random.key(5), (2, 4, 4, 4, 1))
     for weight, end in ((0.0, a), (1.0, b)):
         distance = float(jnp.abs(editing.slerp(a, b, weight) - end).max())

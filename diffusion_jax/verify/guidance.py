@@ -32,7 +32,7 @@ def check_guidance() -> list[Row]:
         cond, uncond = (exact_denoiser(data, schedule, V()) for data in (COMPONENT, MIXTURE))
         guided = quick_jit(lambda x, w, cond=cond, uncond=uncond: guidance.classifier_free(cond, uncond, w)(x, T))
         rows += _equal_models(cond, uncond, schedule, x_t, where)
-        rows += _interval(cond, uncond, guided, schedule, x_t, where)
+        rows += _interval_limits(cond, uncond, guided, schedule, x_t, where)
         rows += _scores_of_a_mixture(guided, (alpha, sigma), x_t, where)
         rows += _wrappers(cond, uncond, schedule, x_t, where)
     return [*rows, *_variance_fraction()]
@@ -59,8 +59,8 @@ def _equal_models(cond: Denoise, uncond: Denoise, schedule: Schedule, x_t: jax.A
         yield Row("guidance equals one model, bit for bit", f"{case}, {where}", distance, 0.0)
 
 
-def _interval(cond: Denoise, uncond: Denoise, guided: Evaluate, schedule, x_t, where: str) -> Iterator[Row]:
-    """Guidance acts at sigma/alpha above `low` and up to `high`; the limits are just above and just below that of T."""
+def _interval_limits(cond: Denoise, uncond: Denoise, guided: Evaluate, schedule, x_t, where: str) -> Iterator[Row]:
+    """Guidance acts at sigma/alpha above `low` and up to `high`; the limits are just above and just below the level at T."""
 
     @quick_jit
     def guided_within(low: jax.Array, high: jax.Array) -> Denoised:

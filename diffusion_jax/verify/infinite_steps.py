@@ -1,4 +1,4 @@
-"""Samplers that add noise, on so many images that a tenth too much noise, or too little, shows."""
+"""Samplers that add noise, on enough images that a tenth too much noise, or too little, shows."""
 
 from collections.abc import Iterator
 

@@ -29,7 +29,7 @@ _COSINE = compile_functions(schedules.Cosine())
 
 def check_loop() -> list[Row]:
     with jax.debug_key_reuse(False):  # runs that are compared use the same noise
-        rows = [*_noise(), *_memory(), *_recompilation(), *_second_call(), *_learned_variance()]
+        rows = [*_noise(), *_memory(), *_recompilation(), *_second_call(), *_variance_range()]
         for where in ("cosine", "rectified", "karras"):
             rows += _adaptive_steps(compile_functions(SCHEDULES[where]), where)
     return rows
@@ -119,7 +119,7 @@ def _second_call() -> Iterator[Row]:
     yield Row("a repeated call gives the same images", "DPMSolverPP(order=3)", np.abs(first - again).max(), 0.0)
 
 
-def _learned_variance() -> Iterator[Row]:
+def _variance_range() -> Iterator[Row]:
     """DDPM with a learned variance is "small" at the lower end of the range and "large" at the upper end."""
     x_t, keys = jnp.ones((4, 2, 2, 1)), jax.random.split(jax.random.key(0), 4)
 

@@ -61,7 +61,7 @@ def train(
     check_outside_data(workdir, dataset)
     training, held_out = dataset.open()
     experiment = Experiment.from_config(plain, training.image_shape, training.num_classes)
-    _check_batch_size(experiment, training)
+    _check_batch_fits(experiment, training)
     make_workdir(workdir)
     with lock_workdir(workdir):
         write_config(workdir, experiment, training)
@@ -69,7 +69,7 @@ def train(
             return Session(workdir, experiment, training, held_out, checkpoints).run(should_stop)
 
 
-def _check_batch_size(experiment: Experiment, training: Source) -> None:
+def _check_batch_fits(experiment: Experiment, training: Source) -> None:
     plan, mesh = experiment.plan, experiment.mesh
     construct(check_batch_size, "train", mesh=mesh, batch_size=plan.batch_size, accumulate=plan.accumulate)
     if plan.batch_size > len(training):
