@@ -60,7 +60,7 @@ def _equal_models(cond: Denoise, uncond: Denoise, schedule: Schedule, x_t: jax.A
 
 
 def _interval_limits(cond: Denoise, uncond: Denoise, guided: Evaluate, schedule, x_t, where: str) -> Iterator[Row]:
-    """Guidance acts at sigma/alpha above `low` and up to `high`; the limits are just above and just below the level at T."""
+    """Guidance acts at sigma/alpha above `low` and up to `high`; here both lie next to the level at T."""
 
     @quick_jit
     def guided_within(low: jax.Array, high: jax.Array) -> Denoised:
