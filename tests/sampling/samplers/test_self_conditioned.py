@@ -105,7 +105,7 @@ class Copying(Sampler):
         (Copying(DDIM()), _ddim_step, 2, STEPS),
         (Copying(Heun()), _heun_step, 4, 2 * STEPS - 1),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_each_step_receives_the_previous_x0(name, inner, step, traced, called):
     """Zeros in the first step. Calls are recognized by value: copies of x_t are x_t, traced churn of 0 is none."""
