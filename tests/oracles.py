@@ -8,6 +8,7 @@ from diffusion_jax.oracles import Correlated as Correlated
 from diffusion_jax.oracles import Gaussian as Gaussian
 from diffusion_jax.oracles import Mixture as Mixture
 from diffusion_jax.oracles import ancestral_law as ancestral_law
+from diffusion_jax.oracles import exact_denoiser as exact_denoiser
 from diffusion_jax.oracles import posterior_variance as posterior_variance
 from diffusion_jax.oracles import scales as scales
 from diffusion_jax.oracles import step_variance as step_variance

@@ -74,13 +74,13 @@ def check_schedule_contract(name: str, schedule: Schedule) -> None:
     for function in ("alpha", "sigma"):
         values = _evaluate(name, schedule, function, t)
         if not (np.isfinite(values).all() and values.min() >= 0):
-            raise ValueError(f"{name}: {function}() is negative or infinite: {_show_values(values)}; clip it at 0")
+            raise ValueError(f"{name}: {function}() is negative or infinite: {_format_few(values)}; clip it at 0")
     log_snr = _evaluate(name, schedule, "log_snr", t)
     if not (np.diff(log_snr) < 0).all():
-        raise ValueError(f"{name}: log_snr must decrease strictly from t = 0 to 1; got {_show_values(log_snr)}")
+        raise ValueError(f"{name}: log_snr must decrease strictly from t = 0 to 1; got {_format_few(log_snr)}")
     time = _evaluate(name, schedule, "time", log_snr)
     if time.min() < 0 or time.max() > 1:
-        raise ValueError(f"{name}: time, the inverse of log_snr, leaves [0, 1]: {_show_values(time)}")
+        raise ValueError(f"{name}: time, the inverse of log_snr, leaves [0, 1]: {_format_few(time)}")
     for count in ORDER_STEPS:
         times = _call(f"{name}: log_snr(), time() and round()", partial(alternating_times, schedule, count))
         if not (np.diff(times) < 0).all():
@@ -102,11 +102,11 @@ def _evaluate(name: str, schedule: Schedule, function: str, at: np.ndarray) -> n
     if values.shape != at.shape:
         raise ValueError(f"{name}: {function}() of {list(at.shape)} is {list(values.shape)}: must be the same shape")
     if np.isnan(values).any():
-        raise ValueError(f"{name}: {function}() is NaN at {_show_values(at)}: {_show_values(values)}")
+        raise ValueError(f"{name}: {function}() is NaN at {_format_few(at)}: {_format_few(values)}")
     return values.astype(np.float64)
 
 
-def _show_values(x: np.ndarray) -> str:
+def _format_few(x: np.ndarray) -> str:
     return ", ".join(f"{value:.4g}" for value in x[:: len(x) // 4])
 
 

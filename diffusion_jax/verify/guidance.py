@@ -31,14 +31,16 @@ def check_guidance() -> list[Row]:
         x_t = jnp.asarray(np.linspace(-3, 3, 96).reshape(8, 12, 1, 1) * np.hypot(alpha * 0.6, sigma), jnp.float32)
         cond, uncond = (exact_denoiser(data, schedule, V()) for data in (COMPONENT, MIXTURE))
         guided = quick_jit(lambda x, w, cond=cond, uncond=uncond: guidance.classifier_free(cond, uncond, w)(x, T))
-        rows += _equal_models(cond, uncond, schedule, x_t, where)
-        rows += _interval_limits(cond, uncond, guided, schedule, x_t, where)
-        rows += _scores_of_a_mixture(guided, (alpha, sigma), x_t, where)
-        rows += _wrappers(cond, uncond, schedule, x_t, where)
-    return [*rows, *_variance_fraction()]
+        rows += _check_equal_models(cond, uncond, schedule, x_t, where)
+        rows += _check_interval(cond, uncond, guided, schedule, x_t, where)
+        rows += _check_scores_of_a_mixture(guided, (alpha, sigma), x_t, where)
+        rows += _check_wrappers(cond, uncond, schedule, x_t, where)
+    return [*rows, *_check_variance_fraction()]
 
 
-def _equal_models(cond: Denoise, uncond: Denoise, schedule: Schedule, x_t: jax.Array, where: str) -> Iterator[Row]:
+def _check_equal_models(
+    cond: Denoise, uncond: Denoise, schedule: Schedule, x_t: jax.Array, where: str
+) -> Iterator[Row]:
     """w = 1 is the conditional model and 0 the unconditional one, in every bit.
 
     Operation by operation, because the compiler may round two programs differently.
@@ -59,8 +61,8 @@ def _equal_models(cond: Denoise, uncond: Denoise, schedule: Schedule, x_t: jax.A
         yield Row("guidance equals one model, bit for bit", f"{case}, {where}", distance, 0.0)
 
 
-def _interval_limits(cond: Denoise, uncond: Denoise, guided: Evaluate, schedule, x_t, where: str) -> Iterator[Row]:
-    """Guidance acts at sigma/alpha above `low` and up to `high`; here both lie next to the level at T."""
+def _check_interval(cond: Denoise, uncond: Denoise, guided: Evaluate, schedule, x_t, where: str) -> Iterator[Row]:
+    """Guidance acts at sigma/alpha above `low` and up to `high`; the limits are just above and below its value at T."""
 
     @quick_jit
     def guided_within(low: jax.Array, high: jax.Array) -> Denoised:
@@ -82,7 +84,7 @@ def _distance(one: Denoised, other: Denoised) -> float:
     return float(max(np.abs(one.x0 - other.x0).max(), np.abs(one.eps - other.eps).max()))
 
 
-def _scores_of_a_mixture(guided: Evaluate, at_t, x_t, where: str) -> Iterator[Row]:
+def _check_scores_of_a_mixture(guided: Evaluate, at_t, x_t, where: str) -> Iterator[Row]:
     """eps = -sigma d/dx [w log p(x_t | component) + (1 - w) log p(x_t)], with the densities in float64."""
     (alpha, sigma), x = at_t, np.asarray(x_t, np.float64)
     variance = (alpha * MIXTURE.std) ** 2 + sigma**2
@@ -98,7 +100,7 @@ def _scores_of_a_mixture(guided: Evaluate, at_t, x_t, where: str) -> Iterator[Ro
         yield Row("guidance on a mixture combines the scores", f"w = {w}, {where}", error, 1e-4)
 
 
-def _wrappers(cond: Denoise, uncond: Denoise, schedule: Schedule, x_t, where: str) -> Iterator[Row]:
+def _check_wrappers(cond: Denoise, uncond: Denoise, schedule: Schedule, x_t, where: str) -> Iterator[Row]:
     """Every wrapper keeps alpha x0 + sigma eps = x_t, and does to x0 what it promises."""
     strong, extreme = (guidance.classifier_free(cond, uncond, scale) for scale in (9.0, 60.0))
     wrappers: dict[str, Denoise] = {
@@ -149,7 +151,7 @@ def _log_probability_of_component(schedule: Schedule) -> Callable[[jax.Array, ja
     return log_probability
 
 
-def _variance_fraction() -> Iterator[Row]:
+def _check_variance_fraction() -> Iterator[Row]:
     """Guidance keeps the learned variance of the conditional model."""
     x = jnp.ones((2, 1, 1, 1))
 

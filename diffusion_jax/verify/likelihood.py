@@ -20,11 +20,11 @@ from diffusion_jax.verify.report import Row
 def check_likelihood() -> list[Row]:
     rows: list[Row] = []
     for where in ("cosine", "rectified", "karras"):
-        rows += _density(compile_functions(SCHEDULES[where]), where)
-    return [*rows, *_variational_bound()]
+        rows += _check_density(compile_functions(SCHEDULES[where]), where)
+    return [*rows, *_check_variational_bound()]
 
 
-def _density(schedule: Schedule, where: str) -> Iterator[Row]:
+def _check_density(schedule: Schedule, where: str) -> Iterator[Row]:
     """log p(x) of a Gaussian by the probability flow, with the exact trace and with Hutchinson's estimate."""
     denoise = exact_denoiser(CORRELATED, schedule, V())
     x = np.array([[0.4, -0.2], [1.0, 0.1], [0.0, 0.3], [-0.5, -0.6]], np.float32).reshape(4, 1, 1, 2)
@@ -39,7 +39,7 @@ def _density(schedule: Schedule, where: str) -> Iterator[Row]:
         yield Row("log_density: error in bits per dimension", f"{probes} probes, {where}", bits, 0.02)
 
 
-def _variational_bound() -> Iterator[Row]:
+def _check_variational_bound() -> Iterator[Row]:
     """On 8-bit levels of a Gaussian the bound lies above the exact number of bits, and close to it."""
     schedule, data = compile_functions(schedules.Cosine()), Gaussian(0.1, 0.3)
     denoise = exact_denoiser(data, schedule, V())

@@ -29,13 +29,19 @@ _COSINE = compile_functions(schedules.Cosine())
 
 def check_loop() -> list[Row]:
     with jax.debug_key_reuse(False):  # runs that are compared use the same noise
-        rows = [*_noise(), *_memory(), *_recompilation(), *_second_call(), *_variance_range()]
+        rows = [
+            *_check_noise(),
+            *_check_memory_growth(),
+            *_check_recompilation(),
+            *_check_second_call(),
+            *_check_ddpm_variance(),
+        ]
         for where in ("cosine", "rectified", "karras"):
-            rows += _adaptive_steps(compile_functions(SCHEDULES[where]), where)
+            rows += _check_adaptive_steps(compile_functions(SCHEDULES[where]), where)
     return rows
 
 
-def _noise() -> Iterator[Row]:
+def _check_noise() -> Iterator[Row]:
     """If the denoiser returns zeros, each state is the noise of its own step, of known variance."""
     steps, n = 8, 64
 
@@ -65,7 +71,7 @@ def _return_zeros(x_t: jax.Array, t: jax.Array) -> Denoised:
     return Denoised(jnp.zeros_like(x_t), jnp.zeros_like(x_t))
 
 
-def _memory() -> Iterator[Row]:
+def _check_memory_growth() -> Iterator[Row]:
     """The loop holds one batch of images, not one per step: memory_analysis of the compiled program."""
     shape, denoise = (16, 32, 32, 3), exact_denoiser(Gaussian(), _COSINE, V())
 
@@ -84,7 +90,7 @@ def _generate(key, denoise, shape, **settings) -> jax.Array:
     return sample(key, denoise, _COSINE, shape, **settings)
 
 
-def _recompilation() -> Iterator[Row]:
+def _check_recompilation() -> Iterator[Row]:
     """One program serves every scale, interval, eta, seed and label."""
     traces = []
 
@@ -111,7 +117,7 @@ def _recompilation() -> Iterator[Row]:
     yield Row("settings without effect", "seed, eta, scale, interval, labels", unchanged, 0.0)
 
 
-def _second_call() -> Iterator[Row]:
+def _check_second_call() -> Iterator[Row]:
     """A multistep sampler keeps nothing from one call to the next."""
     denoise, shape, sampler = exact_denoiser(Gaussian(), _COSINE), (2, 2, 2, 1), DPMSolverPP(order=3)
     generate = partial(_generate, denoise=denoise, shape=shape, sampler=sampler, steps=5)
@@ -119,7 +125,7 @@ def _second_call() -> Iterator[Row]:
     yield Row("a repeated call gives the same images", "DPMSolverPP(order=3)", np.abs(first - again).max(), 0.0)
 
 
-def _variance_range() -> Iterator[Row]:
+def _check_ddpm_variance() -> Iterator[Row]:
     """DDPM with a learned variance is "small" at the lower end of the range and "large" at the upper end."""
     x_t, keys = jnp.ones((4, 2, 2, 1)), jax.random.split(jax.random.key(0), 4)
 
@@ -136,7 +142,7 @@ def _variance_range() -> Iterator[Row]:
         yield Row("learned variance spans small to large", variance, float(error), 1e-5)
 
 
-def _adaptive_steps(schedule: Schedule, where: str) -> Iterator[Row]:
+def _check_adaptive_steps(schedule: Schedule, where: str) -> Iterator[Row]:
     """RK45, if diffrax is installed, ends where the probability flow does."""
     if importlib.util.find_spec("diffrax") is None:
         return

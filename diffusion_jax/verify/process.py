@@ -17,19 +17,19 @@ from diffusion_jax.verify.report import Row
 
 def check_schedule(schedule: Schedule, where: str) -> list[Row]:
     """Everything that a schedule promises; also for a user's own schedule."""
-    rows = [*_ends_of_time(schedule, where), *_log_snr(schedule, where), *_two_times(schedule, where)]
+    rows = [*_check_ends_of_time(schedule, where), *_check_log_snr(schedule, where), *_check_two_times(schedule, where)]
     if isinstance(schedule, Discrete):
-        rows += _table_of_betas(schedule, where)
+        rows += _check_table_of_betas(schedule, where)
     return rows
 
 
-def _ends_of_time(schedule: Schedule, where: str) -> Iterator[Row]:
+def _check_ends_of_time(schedule: Schedule, where: str) -> Iterator[Row]:
     (alpha_0, alpha_1), (sigma_0, sigma_1) = scales(schedule, np.array([0.0, 1.0]))
     yield Row("alpha(0) = 1 and sigma(0) = 0", where, max(abs(alpha_0 - 1), sigma_0), 0.0)
     yield Row("alpha(1)/sigma(1) is small", where, alpha_1 / sigma_1, 0.2)
 
 
-def _log_snr(schedule: Schedule, where: str) -> Iterator[Row]:
+def _check_log_snr(schedule: Schedule, where: str) -> Iterator[Row]:
     steps = schedule.steps or 1000
     t = np.arange(1, steps + 1) / steps
     log_snr = np.asarray(schedule.log_snr(t), np.float64)
@@ -58,7 +58,7 @@ def _error_of_scales(schedule: Schedule) -> float:
     return float(np.abs(np.log(found[1]) + np.logaddexp(0, log_snr) / 2).max())
 
 
-def _table_of_betas(schedule: Discrete, where: str) -> Iterator[Row]:
+def _check_table_of_betas(schedule: Discrete, where: str) -> Iterator[Row]:
     """alpha and sigma at k/T, k = 0 to T, against the product of the betas in float64."""
     found = scales(schedule, np.arange(schedule.steps + 1) / schedule.steps)
     with np.errstate(divide="ignore"):
@@ -73,7 +73,7 @@ def _table_of_betas(schedule: Discrete, where: str) -> Iterator[Row]:
     yield Row("round gives k/T, k = 1 to T", where, np.abs(k - np.arange(1, schedule.steps + 1)).max(), 1e-3)
 
 
-def _two_times(schedule: Schedule, where: str) -> Iterator[Row]:
+def _check_two_times(schedule: Schedule, where: str) -> Iterator[Row]:
     """q(x_s | x_t, x0) and q(x_t | x_s) against products of Gaussians, for strides from 1/T to the whole range."""
     t, s = np.array([1.0, 0.9, 0.7, 0.5, 0.31, 0.2]), np.array([0.0, 0.1, 0.5, 0.49, 0.3, 0.01])
     x_t, x0 = jnp.full(len(t), 0.7), jnp.full(len(t), -0.3)

@@ -21,24 +21,24 @@ _MANY = tuple(f"Uniform, {steps} steps" for steps in MANY_STEPS)
 
 def check_samplers(results: Results, samplers: dict[str, Sampler], where: str) -> list[Row]:
     """Every check of every sampler on one schedule, which the rows call `where`."""
-    rows = [*_equal_samplers(results, where)]
+    rows = [*_check_equal_samplers(results, where)]
     for name, sampler in samplers.items():
-        rows += _point_mass(results, name, where)
-        rows.append(_other_batch(results, name, where))
+        rows += _check_point_mass(results, name, where)
+        rows.append(_check_other_batch(results, name, where))
         if results.is_deterministic(name):
-            rows += _order(results, name, sampler, where)
-            rows += _other_data(results, name, where)
-            rows += _every_grid(results, name, sampler, where)
+            rows += _check_order(results, name, sampler, where)
+            rows += _check_other_data(results, name, where)
+            rows += _check_every_grid(results, name, sampler, where)
         else:
-            rows += _moments_of_gaussians(results, name, where)
-            rows.append(_distribution_of_mixture(results, name, where))
-            rows.append(_covariance_of_pair(results, name, where))
+            rows += _check_moments_of_gaussians(results, name, where)
+            rows.append(_check_distribution_of_mixture(results, name, where))
+            rows.append(_check_covariance_of_pair(results, name, where))
         if name in LAWS:
-            rows += _exact_law(results, name, where)
+            rows += _check_exact_law(results, name, where)
     return rows
 
 
-def _point_mass(results: Results, sampler: str, where: str) -> Iterator[Row]:
+def _check_point_mass(results: Results, sampler: str, where: str) -> Iterator[Row]:
     """A point mass is hit exactly on every grid: the last step ends on clean data, without noise."""
     for prediction in results.predictions:
         ends = [results.ends(sampler, route, prediction)[:, 1] for route in results.to_data]
@@ -51,14 +51,14 @@ def _point_mass(results: Results, sampler: str, where: str) -> Iterator[Row]:
         yield Row(column, f"{where}, {prediction}", error, limit, subject=sampler)
 
 
-def _other_batch(results: Results, sampler: str, where: str) -> Row:
+def _check_other_batch(results: Results, sampler: str, where: str) -> Row:
     """An image depends on its own index, not on its place in the batch or on the other images."""
     image = results.end[sampler][TWENTY_STEPS][:HALF]
     elsewhere = results.end[sampler][OTHER_BATCH][:HALF][::-1]
     return Row("other batch", f"{where}, reversed", np.abs(image - elsewhere).max(), 1e-5, subject=sampler)
 
 
-def _order(results: Results, name: str, sampler: Sampler, where: str) -> Iterator[Row]:
+def _check_order(results: Results, name: str, sampler: Sampler, where: str) -> Iterator[Row]:
     """When the steps are halved, the error of a deterministic sampler falls by a factor 2^order."""
     for prediction in results.predictions:
         few, many = (_rms(results, name, route, prediction, slice(1)) for route in ORDER_ROUTES)
@@ -67,14 +67,14 @@ def _order(results: Results, name: str, sampler: Sampler, where: str) -> Iterato
         yield Row("gaussian", f"{case}, {ORDER_STEPS[1]} steps", many, 0.05, subject=name)
 
 
-def _other_data(results: Results, name: str, where: str) -> Iterator[Row]:
+def _check_other_data(results: Results, name: str, where: str) -> Iterator[Row]:
     """A deterministic sampler ends where the probability flow of the other data does."""
     for problem in ("guided", "mixture", "correlated"):
         error = _rms(results, name, ORDER_ROUTES[1], problem)
         yield Row(problem, f"{where}, {ORDER_STEPS[1]} steps", error, 0.05, subject=name)
 
 
-def _every_grid(results: Results, name: str, sampler: Sampler, where: str) -> Iterator[Row]:
+def _check_every_grid(results: Results, name: str, sampler: Sampler, where: str) -> Iterator[Row]:
     """On every grid that starts at t = 1, a deterministic sampler ends where the probability flow does at t = 0."""
     limit = 0.2 if sampler.order == 1 else 0.05
     for route in results.to_data:
@@ -91,7 +91,7 @@ def _rms(results: Results, sampler: str, route: str, problem: str, pixels: slice
     return np.sqrt(np.mean(errors[:, pixels] ** 2))
 
 
-def _moments_of_gaussians(results: Results, name: str, where: str) -> Iterator[Row]:
+def _check_moments_of_gaussians(results: Results, name: str, where: str) -> Iterator[Row]:
     """With 40 uniform steps or more, samples have the data's mean and standard deviation, up to a small bias."""
     each = [results.ends(name, route, p)[:, 0] for p in results.predictions for route in _MANY]
     guided = [results.ends(name, route, "guided") for route in _MANY]
@@ -101,7 +101,7 @@ def _moments_of_gaussians(results: Results, name: str, where: str) -> Iterator[R
         yield Row(column, f"{where}, std", std, BIAS + STANDARD_ERRORS / np.sqrt(2 * x.size), subject=name)
 
 
-def _distribution_of_mixture(results: Results, name: str, where: str) -> Row:
+def _check_distribution_of_mixture(results: Results, name: str, where: str) -> Row:
     """Distance of Kolmogorov and Smirnov between the samples and the mixture."""
     x = np.sort(np.concatenate([results.ends(name, route, "mixture") for route in _MANY]), axis=None)
     cdf, empirical = MIXTURE.cdf(x), np.arange(len(x) + 1) / len(x)
@@ -109,7 +109,7 @@ def _distribution_of_mixture(results: Results, name: str, where: str) -> Row:
     return Row("mixture", f"{where}, distance of the cdf", distance, BIAS / 2 + 2 / np.sqrt(len(x)), subject=name)
 
 
-def _covariance_of_pair(results: Results, name: str, where: str) -> Row:
+def _check_covariance_of_pair(results: Results, name: str, where: str) -> Row:
     """Samples of the correlated pair, whitened with the data's covariance, have unit covariance."""
     pairs = np.concatenate([results.ends(name, route, "correlated") for route in _MANY])
     white = np.linalg.inv(np.linalg.cholesky(CORRELATED.covariance)) @ (pairs - CORRELATED.mean).T
@@ -117,7 +117,7 @@ def _covariance_of_pair(results: Results, name: str, where: str) -> Row:
     return Row("correlated", f"{where}, whitened covariance", error, limit, subject=name)
 
 
-def _exact_law(results: Results, name: str, where: str) -> Iterator[Row]:
+def _check_exact_law(results: Results, name: str, where: str) -> Iterator[Row]:
     """On every grid samples have the exact law of the discretised chain; in standard errors."""
     standardized = []
     for route in results.to_data:
@@ -132,7 +132,7 @@ def _exact_law(results: Results, name: str, where: str) -> Iterator[Row]:
     yield Row("exact law", f"{where}, std", deviation, STANDARD_ERRORS, subject=name)
 
 
-def _equal_samplers(results: Results, where: str) -> Iterator[Row]:
+def _check_equal_samplers(results: Results, where: str) -> Iterator[Row]:
     """Two names of one method give the same images from the same noise."""
     sigma = results.scales[TWENTY_STEPS][1][0]  # float32 rounds x_t at the size of sigma(1)
     for one, other in EQUAL_SAMPLERS.items():

@@ -213,44 +213,44 @@ def denoise_weaker(weaker, labels=None):
 
 
 def test_the_run_as_a_denoiser_is_the_one_it_samples_with(run):
-    scales = np.linspace(0.0, 4.0, 6)
+    scales = np.linspace(0.0, 4.0, 4)
     guided = dj.Guidance(scales, interval=(0.3, 3.0))
     with_arrays = dataclasses.replace(run, params=jax.tree.map(jnp.asarray, run.params))
-    denoise = with_arrays.denoiser(6, labels=LABELS[:6], guidance=guided)
-    images = run.sample(KEY, 6, labels=LABELS[:6], guidance=guided)
+    denoise = with_arrays.denoiser(4, labels=LABELS[:4], guidance=guided)
+    images = run.sample(KEY, 4, labels=LABELS[:4], guidance=guided)
 
     def wrap(cond, uncond):
         w = dj.guidance.interval(scales, run.schedule, 0.3, 3.0)
         return dj.clipped(dj.guidance.classifier_free(cond, uncond, w), run.schedule)
 
     for wrapped in (wrap, lambda cond, uncond: denoise):
-        np.testing.assert_allclose(compose(run, 6, wrapped), images, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(compose(run, 4, wrapped), images, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.9])
 def test_settings_are_the_wrappers_in_their_order(threshold, run, weaker):
     """Guidance in its interval, then its rescaling, then a threshold: dynamic, or else the clip."""
     guided = dj.Guidance(2.5, interval=(0.2, 3.0), rescale=0.7, weaker=weaker)
-    images = run.sample(KEY, 6, labels=LABELS[:6], guidance=guided, threshold=threshold)
+    images = run.sample(KEY, 4, labels=LABELS[:4], guidance=guided, threshold=threshold)
 
     def wrap(cond, uncond):
         scale = dj.guidance.interval(2.5, run.schedule, 0.2, 3.0)
-        denoise = dj.guidance.autoguidance(cond, denoise_weaker(weaker, LABELS[:6]), scale)
+        denoise = dj.guidance.autoguidance(cond, denoise_weaker(weaker, LABELS[:4]), scale)
         denoise = dj.guidance.rescale(denoise, cond, run.schedule, 0.7)
         if threshold:
             return dj.dynamic_threshold(denoise, run.schedule, threshold)
         return dj.clipped(denoise, run.schedule)
 
-    np.testing.assert_allclose(images, compose(run, 6, wrap), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(images, compose(run, 4, wrap), rtol=0, atol=2e-5)
 
 
 def test_a_weaker_run_guides_without_labels_too(run, weaker):
-    images = run.sample(KEY, 6, guidance=dj.Guidance(2.5, weaker=weaker))
+    images = run.sample(KEY, 4, guidance=dj.Guidance(2.5, weaker=weaker))
 
     def wrap(cond, uncond):
         return dj.clipped(dj.guidance.autoguidance(uncond, denoise_weaker(weaker), 2.5), run.schedule)
 
-    np.testing.assert_allclose(images, compose(run, 6, wrap), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(images, compose(run, 4, wrap), rtol=0, atol=2e-5)
 
 
 class SelfConditioned(tiny.Affine):
@@ -322,11 +322,11 @@ def test_an_interval_at_scale_one_changes_nothing(run):
 
 def test_default_guidance_has_no_effect_without_labels(devices):
     guided = make_run(devices[:1], guidance=dj.Guidance(3.0, interval=(0.3, 3.0), rescale=0.5))
-    plain = make_run(devices[:1]).sample(KEY, 3)
-    np.testing.assert_array_equal(guided.sample(KEY, 3), plain)
+    plain = make_run(devices[:1]).sample(KEY, 4)
+    np.testing.assert_array_equal(guided.sample(KEY, 4), plain)
     explicit = dataclasses.replace(guided.sampling)
     with pytest.raises(ValueError, match="guidance = 3.0: needs labels"):
-        guided.sample(KEY, 3, sampling=explicit)
+        guided.sample(KEY, 4, sampling=explicit)
 
 
 # States on the way, noise, range

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiling import optimized_jit
-from oracles import SCHEDULES, Gaussian, quick_jit, scales
+from oracles import SCHEDULES, Gaussian, exact_denoiser, quick_jit, scales
 
 import diffusion_jax as dj
 from diffusion_jax.process.predictions import X0, Denoised
@@ -159,7 +159,7 @@ def test_the_guided_score_is_the_score_of_the_product_of_the_densities(t):
 
 def test_autoguidance_makes_precisions_add_up():
     """Both models Gaussian: the guided one has the precision w/v + (1 - w)/v_weaker at every t."""
-    main, weaker = (Gaussian(0.3, std).denoiser(SCHEDULE, X0()) for std in (0.5, 0.8))
+    main, weaker = (exact_denoiser(Gaussian(0.3, std), SCHEDULE, X0()) for std in (0.5, 0.8))
     x_t = 2 * X_T
     for t, w in ((0.9, 2.0), (0.4, 3.0), (0.1, 1.5)):
         alpha, sigma = scales(SCHEDULE, t)
@@ -293,7 +293,7 @@ def test_the_exact_classifier_makes_the_conditional_denoiser():
             spread = 0.4**2 + 1 / (1 / 0.25 + (alpha / sigma) ** 2)
             return -((seen - _posterior(alpha, sigma, x)) ** 2 / (2 * spread)).sum((1, 2, 3))
 
-        prior = Gaussian(0.3, 0.5).denoiser(schedule, X0())
+        prior = exact_denoiser(Gaussian(0.3, 0.5), schedule, X0())
         return dj.guidance.classifier(prior, log_probability, schedule)
 
     @quick_jit
@@ -331,7 +331,7 @@ def test_the_scale_of_a_classifier_is_each_image_s_own_and_the_two_guidances_agr
 
 def test_with_no_signal_a_classifier_moves_nothing():
     flow = SCHEDULES["rectified"]
-    prior = Gaussian().denoiser(flow, X0())
+    prior = exact_denoiser(Gaussian(), flow, X0())
     denoise = dj.guidance.classifier(prior, lambda x, time: (3 * x).sum((1, 2, 3)), flow, 5.0)
     found, exact = denoise(X_T, 1.0), prior(X_T, 1.0)
     np.testing.assert_array_equal(found.x0, exact.x0)

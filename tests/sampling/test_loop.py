@@ -10,7 +10,7 @@ import pytest
 from compiling import optimized_jit
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from oracles import SCHEDULES, Gaussian, predictions_for, quick_jit, scales, side_by_side
+from oracles import SCHEDULES, Gaussian, exact_denoiser, predictions_for, quick_jit, scales, side_by_side
 
 import diffusion_jax as dj
 from diffusion_jax.sampling.randomness import first_noise, standard_normal
@@ -42,7 +42,7 @@ def _draw(*args, **kwargs):
 def test_every_prediction_of_every_schedule_samples_along_the_probability_flow(name):
     """From the first frame to the last, the exact map of Gaussian data; one channel a prediction."""
     schedule, predictions = SCHEDULES[name], predictions_for(name).values()
-    denoise = side_by_side([DATA.denoiser(schedule, p) for p in predictions])
+    denoise = side_by_side([exact_denoiser(DATA, schedule, p) for p in predictions])
     shape = (16, 1, 1, len(predictions))
     times = dj.grids.UniformLogSNR()(schedule, 60)
     sampler = DPMSolverPP(order=2)

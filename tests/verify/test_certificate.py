@@ -15,6 +15,9 @@ from diffusion_jax.verify.loop import check_loop
 from diffusion_jax.verify.process import check_schedule
 from diffusion_jax.verify.report import format_row
 
+# Five schedules of different form; the other four are of the same forms, and slow.
+SAME_FORM = ("sigmoid", "betas", "shifted_cosine", "shifted_rectified")
+ALL_SCHEDULES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SAME_FORM)) for name in SCHEDULES]
 PARTS = [check_predictions, check_guidance, check_loop, check_editing, check_likelihood]
 
 
@@ -24,7 +27,7 @@ def test_every_part_passes(part):
     assert not failed, "\n".join(failed)
 
 
-@pytest.mark.parametrize("where", SCHEDULES)
+@pytest.mark.parametrize("where", ALL_SCHEDULES)
 def test_every_schedule_and_grid_passes(where):
     failed = [format_row(row) for row in check_schedules({where: SCHEDULES[where]}) if not row.passed]
     assert not failed, "\n".join(failed)

@@ -2,18 +2,22 @@
 
 from functools import cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import optimized_jit
 from mistakes import Overstated, Wrong
 from oracles import SCHEDULES, quick_jit
 
+from diffusion_jax.sampling.grids import Uniform
 from diffusion_jax.verify.batch import Results, sample_all, sample_one
 from diffusion_jax.verify.cases import ASK_ELSEWHERE_FIRST, KINDS, SAMPLERS
 from diffusion_jax.verify.compilation import compile_functions
 from diffusion_jax.verify.infinite_steps import check_infinite_steps
-from diffusion_jax.verify.problems import make_problems
+from diffusion_jax.verify.problems import POINT, make_problems
 from diffusion_jax.verify.report import format_row
+from diffusion_jax.verify.routes import IMAGES, Route
 from diffusion_jax.verify.samplers import check_samplers
 
 # The other schedules repeat these kinds, and are slow.
@@ -80,6 +84,32 @@ def _assert_equal_to_single_case(sampler: str, where: str, route: str, problem: 
     index = list(found.problems).index(problem)
     scale = float(found.scales[route][1][0])  # sigma at the start: 80 on Karras' schedule
     np.testing.assert_allclose(end[:, index], found.ends(sampler, route, problem), atol=1e-4 * max(1.0, scale))
+
+
+# With one step and eta traced, a product of float32's maximum overflows in their coefficients.
+OVERFLOW = [name for name, sampler in SAMPLERS.items() if "DPMSolverPP" in name and sampler.eta == 0]
+FEW_STEPS = [
+    pytest.param(
+        where,
+        name,
+        marks=[pytest.mark.slow] * (where != "rectified" or name not in ("DDPM()", "Heun(churn=0.4)", "DPMSolverPP()"))
+        + [pytest.mark.xfail(reason="NaN with one step")] * (name in OVERFLOW),
+    )
+    for where in KINDS
+    for name in SAMPLERS
+]
+
+
+@pytest.mark.parametrize(("where", "name"), FEW_STEPS)
+def test_few_steps_hit_a_point_mass_in_the_programs_of_users(where, name):
+    """With the default compiler options, the sampler as an argument of jit, and constant times."""
+    schedule = SCHEDULES[where]
+    problem, sigma = make_problems(schedule)["v"], float(schedule.sigma(1.0))
+    start = sigma * jax.random.normal(jax.random.key(0), (IMAGES, 2, 2, 2))
+    routes = [Route(Uniform()(schedule, steps), steps, steps) for steps in (1, 2, 3)]
+    run = optimized_jit(lambda sampler, x: [sample_one(problem, schedule, sampler, route, x) for route in routes])
+    for end in run(SAMPLERS[name], start):
+        np.testing.assert_allclose(end[..., 1], POINT.mean, atol=3e-5 * max(1, sigma))
 
 
 def test_a_sampler_that_first_asks_elsewhere_is_noticed():

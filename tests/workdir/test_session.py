@@ -114,24 +114,23 @@ def test_a_finished_run_keeps_the_metrics_that_it_wrote_off_schedule(tmp_path):
 # Resuming, to the bit
 
 
-def resume_from(step: int, workdir: Path, plain: dict, copy: Path) -> None:
-    """Trains on from checkpoint `step` of a copy of a finished run, as after a kill before the next one."""
+def resume_from(step: int, workdir: Path, plain: dict, copy: Path, steps: int) -> None:
+    """Trains `steps` more from checkpoint `step` of a copy of a run, as after a kill before the next checkpoint."""
     shutil.copytree(workdir, copy)
     for later in (copy / "checkpoints").iterdir():
         if later.name.isdigit() and int(later.name) > step:
             shutil.rmtree(later)
     assert read_checkpoint(copy)[0] == step
-    assert dj.train(plain, copy)
+    dj.train(plain, copy, should_stop=stop_after(steps))
 
 
 def test_a_unet_with_dropout_resumes_to_the_same_bits(tmp_path, monkeypatch, devices):
     # On one device: XLA's emulated ones share threads, and convolutions beside an all-reduce can block each other.
     monkeypatch.setattr(jax, "devices", lambda: devices[:1])
     model = tiny.UNET | {"channels": [4], "groups": 2}
-    plain = tiny.config(model, steps=6, eval_every=0, checkpoint_every=3)
-    plain["sampler"] = {"name": "DDIM", "steps": 2}
-    assert dj.train(plain, tmp_path / "straight")
-    resume_from(3, tmp_path / "straight", plain, tmp_path / "resumed")
+    plain = tiny.config(model, log_every=2, checkpoint_every=3)
+    assert not dj.train(plain, tmp_path / "straight", should_stop=stop_after(6))
+    resume_from(3, tmp_path / "straight", plain, tmp_path / "resumed", steps=3)
     assert_same_run(tmp_path / "straight", tmp_path / "resumed")
     assert len(jax.tree.leaves(read_checkpoint(tmp_path / "straight")[1]["ema_params"])) > 40
 
@@ -144,7 +143,7 @@ def test_the_memory_of_a_loss_is_in_the_checkpoint(tmp_path):
     learning["schedule"] = {"name": "Cosine", "steps": 8}
     learning["sampler"] = {"name": "DDIM", "steps": 2}
     assert dj.train(learning, tmp_path / "straight")
-    resume_from(15, tmp_path / "straight", learning, tmp_path / "resumed")
+    resume_from(15, tmp_path / "straight", learning, tmp_path / "resumed", steps=3)
     assert_same_run(tmp_path / "straight", tmp_path / "resumed")
     counts = np.asarray(read_checkpoint(tmp_path / "straight")[1]["rest"]["memory"]["counts"])
     assert counts.sum() == 18 * 16
@@ -166,9 +165,9 @@ def test_a_shorter_run_made_longer_gives_the_same_bits(straight, tmp_path):
 
 
 def test_killed_in_the_middle_it_resumes_to_the_same_bits_with_the_default_options(tmp_path, default_options):
-    """kill -9 at a random moment after the second checkpoint; compiled as users compile."""
+    """kill -9 at a random moment after the second checkpoint. Both are stopped at step 50, before the evaluation."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    code = f"import tiny, diffusion_jax as dj; dj.train(tiny.config(tiny.AFFINE), {str(killed)!r})"
+    code = f"import tiny, diffusion_jax as dj; dj.train(tiny.config(tiny.AFFINE, eval_every=0), {str(killed)!r})"
     flags = f"--xla_force_host_platform_device_count={len(jax.devices())}"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "XLA_FLAGS": flags}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=ROOT)
@@ -177,8 +176,9 @@ def test_killed_in_the_middle_it_resumes_to_the_same_bits_with_the_default_optio
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert dj.train(config(), killed)
-    assert dj.train(config(), whole)
+    step, _ = read_checkpoint(killed)
+    for workdir, steps in ((killed, 50 - step), (whole, 50)):
+        assert not dj.train(config(eval_every=0), workdir, should_stop=stop_after(steps))
     assert_same_run(whole, killed)
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from compiling import optimized_jit
-from oracles import SCHEDULES, Gaussian, predictions_for, quick_jit, scales, side_by_side
+from oracles import SCHEDULES, Gaussian, exact_denoiser, predictions_for, quick_jit, scales, side_by_side
 
 import diffusion_jax as dj
 from diffusion_jax.sampling.editing import decode, interpolate, invert, reconstruct, slerp
@@ -22,7 +22,7 @@ def images(channels: int = 1, n: int = 4) -> np.ndarray:
 
 def exact(name, predictions=("v",)):
     schedule = SCHEDULES[name]
-    return side_by_side([DATA.denoiser(schedule, predictions_for(name)[p]) for p in predictions])
+    return side_by_side([exact_denoiser(DATA, schedule, predictions_for(name)[p]) for p in predictions])
 
 
 def inverted(name, x, **settings):
