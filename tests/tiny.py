@@ -69,6 +69,10 @@ class Nameless:
     """A network without the attribute num_classes."""
 
 
+def not_an_optimizer(learning_rate, weight_decay=0.0):
+    return learning_rate
+
+
 def batch(size: int = 16, seed: int = 0) -> dict[str, jax.Array]:
     """Random images and labels, float32 [size, 4, 4, 1] in [-1, 1]."""
     image_key, label_key = jax.random.split(jax.random.key(seed))

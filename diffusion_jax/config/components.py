@@ -15,7 +15,17 @@ import typing
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-__all__ = ["ConfigError", "Namespace", "build", "build_section", "check_names", "construct", "convert", "get_name"]
+__all__ = [
+    "ConfigError",
+    "Namespace",
+    "argument_types",
+    "build",
+    "build_section",
+    "check_names",
+    "construct",
+    "convert",
+    "get_name",
+]
 
 
 class ConfigError(ValueError):
@@ -77,7 +87,7 @@ def build(spec: Any, namespace: Namespace, path: str, allow_code: bool = True, *
     100
     """
     factory = namespace.find(get_name(spec, path), path, allow_code)
-    accepted = _annotations(factory)
+    accepted = argument_types(factory)
     arguments = {key: value for key, value in spec.items() if key != "name"}
     check_names(arguments, accepted.keys() - kwargs.keys(), path)
     for key, value in arguments.items():
@@ -94,7 +104,7 @@ def build_section(cls: type, spec: Any, path: str) -> Any:
     """Builds the dataclass `cls` from a section of a config that has no "name"."""
     if not isinstance(spec, Mapping):
         raise ConfigError(f"config.{path} = {spec!r}: must be a dict")
-    accepted = _annotations(cls)
+    accepted = argument_types(cls)
     check_names(spec, accepted, path)
     return construct(cls, path, **{key: convert(value, accepted[key], f"{path}.{key}") for key, value in spec.items()})
 
@@ -184,8 +194,12 @@ def _suggest(name: str, known: Collection[str]) -> str:
     return f"use one of {', '.join(sorted(known)[:20])}{more}" if known else "it takes no arguments"
 
 
-def _annotations(factory: Any) -> dict[str, Any]:
-    """Names of the arguments of a class or function -> their annotations."""
+def argument_types(factory: Any) -> dict[str, Any]:
+    """The arguments of a class or function by name, with their annotations. Raises ConfigError for some built-ins.
+
+    >>> argument_types(dj.schedules.Cosine)["steps"]
+    <class 'int'>
+    """
     try:
         parameters = inspect.signature(factory).parameters
     except ValueError as error:

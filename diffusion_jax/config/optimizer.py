@@ -6,8 +6,8 @@ from typing import Any
 
 import optax
 
-from diffusion_jax.config.components import ConfigError, Namespace, build, build_section, get_name
-from diffusion_jax.validation import Checked, as_number, number
+from diffusion_jax.config.components import ConfigError, Namespace, argument_types, build, build_section, get_name
+from diffusion_jax.validation import Checked, as_number, number, refuse_if
 
 __all__ = ["OptimizerSettings", "build_optimizer"]
 
@@ -50,8 +50,10 @@ def build_optimizer(spec: Any, allow_code: bool) -> tuple[optax.Schedule, optax.
         own["lr_schedule"] = build(own["lr_schedule"], _OPTAX, "optimizer.lr_schedule", allow_code)
     settings = build_section(OptimizerSettings, own, "optimizer")
     rest = {key: value for key, value in spec.items() if key not in own}
+    refusal = f'config.optimizer.name = "{name}": must be an optimizer with a learning_rate, such as adamw'
+    accepted = argument_types(_OPTAX.find(name, "optimizer", allow_code))
+    refuse_if(("learning_rate" not in accepted, refusal), error=ConfigError)
     tx = build(rest, _OPTAX, "optimizer", allow_code, learning_rate=settings.lr_schedule)
-    if not isinstance(tx, optax.GradientTransformation):
-        raise ConfigError(f'config.optimizer.name = "{name}": must be an optimizer of optax, such as adamw')
+    refuse_if((not isinstance(tx, optax.GradientTransformation), refusal), error=ConfigError)
     clip_norm = settings.clip_norm
     return settings.lr_schedule, optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx

@@ -69,6 +69,13 @@ def user_code(tmp_path, monkeypatch):
             def __init__(self):
                 raise ValueError("first line\\nsecond line")
 
+        class Failing(schedules.RectifiedFlow):
+            def __init__(self):
+                raise KeyError("no such thing")
+
+        class Unfinished(schedules.Schedule):
+            pass
+
         number = 3
         class NoSchedule: pass
     """
@@ -295,3 +302,21 @@ def test_a_users_class_of_another_kind_is_refused(user_code):
 
 def test_a_users_long_message_becomes_one_line(user_code):
     assert "first line" in refusal(schedule, {"name": "user_code:Wordy"})
+
+
+def test_any_error_of_a_users_class_is_reported_in_one_line(user_code):
+    message = refusal(schedule, {"name": "user_code:Failing"})
+    assert message == "config.schedule: Failing fails with KeyError: 'no such thing'"
+
+
+def test_a_users_class_that_lacks_a_method_is_refused(user_code):
+    assert "still lacks log_snr, time" in refusal(schedule, {"name": "user_code:Unfinished"})
+
+
+def test_an_unexpected_error_of_the_library_is_a_bug_and_passes_through(monkeypatch):
+    def fail(self):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(schedules.Cosine, "__post_init__", fail)
+    with pytest.raises(KeyError, match="a bug"):
+        schedule({"name": "Cosine"})
