@@ -84,7 +84,7 @@ def find_offences(source: str, path: str) -> list[str]:
     found = []
     for module in imported_modules(ast.parse(source), path):
         top, other = module.split(".")[0], layer_of_module(module)
-        if other is not None and layer in INDEPENDENT:
+        if other not in (None, layer) and layer in INDEPENDENT:
             found.append(f"{path}: imports {module}; {layer} must import nothing of ours")
         elif other not in (None, layer) and ROW[other] >= ROW[layer]:
             found.append(f"{path}: imports {module}, which is not below {layer}")
