@@ -62,14 +62,24 @@ def load_config(value: str) -> ConfigDict:
         spec: Any = importlib.util.spec_from_file_location("config", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ValueError("the file must define get_config(), as configs/digits.py does")
         config = module.get_config(*variant)
     except Exception as error:  # the file may raise anything
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__} in line {[0, *lines][-1]}: "
-        raise ValueError(f"--config={value}: {kind}{error}") from error
+        raise ValueError(f"--config={value}: {_describe(error, path)}") from error
     if not isinstance(config, Mapping | ConfigDict):
         raise ValueError(f"--config={value}: get_config() must return a ConfigDict, got {type(config).__name__}")
     return ConfigDict(config)
+
+
+def _describe(error: Exception, path: str) -> str:
+    """The text of an error that a config file raised, with the line of the file if it has one."""
+    if isinstance(error, ValueError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == Path(path).resolve()]
+    line = error.lineno if isinstance(error, SyntaxError) else [None, *lines][-1]
+    return f"{type(error).__name__}{f' in line {line}' if line else ''}: {error}"
 
 
 def _split(arguments: list[str]) -> tuple[str | None, list[str]]:

@@ -217,7 +217,7 @@ def _import_attribute(name: str, where: str, allow_code: bool) -> Any:
     if not allow_code:
         raise ConfigError(
             f"{where}: this config was read from a file and may not import code; "
-            "load it with allow_code=True if you trust it"
+            "use --allow_code or dj.load(..., allow_code=True) if you trust it"
         )
     module, _, attribute = name.partition(":")
     try:

@@ -51,15 +51,14 @@ class Network:
             return np.full(n, NO_LABEL, np.int32)
         rows = np.asarray(labels)
         is_row = rows.shape == (n,) and np.issubdtype(rows.dtype, np.integer)
-        refuse_if(
-            (not self.num_classes, "labels: this network was trained without classes; leave them out"),
-            (not is_row, f"labels must be {n} integers (one per image), got {rows.dtype} of shape {rows.shape}"),
-        )
+        of = f"{rows.dtype} of shape {rows.shape}"
+        refuse_if((bool(self.num_classes) and not is_row, f"labels must be {n} integers (one per image), got {of}"))
         self.check_labels(rows)
         return rows.astype(np.int32)
 
     def check_labels(self, labels: np.ndarray) -> None:
         """Raises ValueError for a label that is not a class."""
+        refuse_if((not self.num_classes, "labels: this network was trained without classes; leave them out"))
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if wrong.size:
             raise ValueError(f"labels contain {wrong.ravel()[0]}: must be from 0 to {self.num_classes - 1}")
@@ -124,6 +123,10 @@ class Network:
         if not acting.size or not (labelled or weaker or explicit):
             return None
         refuse_if(
+            (
+                not self.num_classes and not weaker,
+                f"guidance = {acting[0]}: this network has no classes; use 1.0, or a weaker run to lead away from",
+            ),
             (
                 not labelled and not weaker,
                 f"guidance = {acting[0]}: needs labels to guide towards; give labels, or guidance 1",

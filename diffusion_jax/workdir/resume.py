@@ -48,7 +48,7 @@ def write_config(workdir: Path, experiment: Experiment, training: Source) -> Non
 def check_same_experiment(path: Path, current: dict[str, Any]) -> None:
     """Raises ConfigError if a field that a resumed run must keep differs between `current` and the file `path`."""
     before, now = flatten(_read_config(path)), flatten(_label(current))
-    for field in sorted(before.keys() | now.keys()):
+    for field in sorted(before.keys() | now.keys(), key=lambda name: (not name.endswith(".name"), name)):
         may_change = any(f"{field}.".startswith(f"config.{name}.") for name in _MAY_CHANGE)
         if before.get(field) != now.get(field) and not may_change:
             raise ConfigError(

@@ -40,9 +40,9 @@ def test_a_file_here_comes_before_a_shipped_name(tmp_path, monkeypatch):
         ("def get_config(): return 3", "get_config() must return a ConfigDict, got int"),
         ("def get_config():\n    return {}['x']", "KeyError in line 2: 'x'"),
         ("import nowhere_at_all", "ModuleNotFoundError in line 1: No module named"),
-        ("def get_config(:", "SyntaxError in line 0: invalid syntax"),
+        ("def get_config(:", "SyntaxError in line 1: "),
         ("def get_config(): raise ValueError('too small')", "too small"),
-        ("x = 1", "AttributeError in line 0: module 'config' has no attribute 'get_config'"),
+        ("x = 1", "the file must define get_config()"),
     ],
 )
 def test_the_errors_of_a_file_are_one_line(text, message, tmp_path):

@@ -77,6 +77,8 @@ def test_learning_rate_schedule_and_clipping_are_optax_s():
         ("model.attention", [3], "attention = "),
         ("model.channels", [8, 16, 16, 16, 16], "images must be divisible by 16, got 8x8"),
         ("schedule.name", "Cosin", r"did you mean Cosine"),
+        ("sampler.guidence", 2.0, r"config\.sampler\.guidence: there is no such field; did you mean guidance"),
+        ("sampler.stepz", 5, r"did you mean steps"),
         ("schedule.steps", 1.5, r"config\.schedule\.steps = 1.5: must be of type int, not float"),
         ("schedule.name", 3, r"config\.schedule = "),
         ("sampler.name", "DIMM", "did you mean DDIM"),

@@ -72,7 +72,7 @@ def exact_step(schedule: Schedule, t: ArrayLike, s: ArrayLike, eta: float = 0.0)
     1.0
     """
     h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
-    h = jnp.minimum(h, jnp.finfo(jnp.float32).max)  # finite, so that eta = 0 times h is 0
+    h = jnp.minimum(h, jnp.finfo(jnp.float32).max / 4)  # finite, and so is 2 h, which the compiler may form
     keep = schedule.sigma(s) / schedule.sigma(t) * jnp.exp(-eta * h)
     gain = schedule.alpha(s) - schedule.alpha(t) * keep  # maps a point mass to itself, however keep rounds
     return ExactStep(keep, gain, schedule.sigma(s) * jnp.sqrt(-jnp.expm1(-2 * eta * h)))
