@@ -46,8 +46,8 @@ def inpaint(
     (Song et al. 2021, SDE, App. I.2). The generated pixels then hardly depend on them: replacement alone is biased,
     even with a perfect denoiser. RePaint reduces the bias (Lugmayr et al. 2022, Alg. 1): every `jump_length` steps,
     noise takes the image `jump_length` steps back, and it comes down again, `resamples` times in all, which
-    multiplies the network calls by about as much. As `resamples` and `steps` grow, the result tends to the conditional law
-    given the known pixels; long jumps leave out the last steps, where the bias remains.
+    multiplies the network calls by about as much. As `resamples` and `steps` grow, the result tends to the
+    conditional law given the known pixels; long jumps leave out the last steps, where the bias remains.
 
     For example, of two pixels with correlation 0.88, one known to lie 0.7 above its mean, the mean of the other should
     rise by 0.56: with 50 steps of DDPM, replacement alone falls short by 0.18, 10 resamples by 0.02.
