@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("process", "sampling", "training", "workdir", "runtime")
 # Tests outside a module's room that run it as well.
 ELSEWHERE = {
-    "sampling": ["run/test_run.py"],
+    "sampling": ["verify/test_samplers.py", "run/test_run.py"],
     "training": ["workdir/test_session.py"],
     "workdir": ["test_train_command.py"],
     "runtime": ["workdir/test_session.py", "run/test_run.py"],

@@ -1,11 +1,13 @@
 """The examples in docstrings run, and everything public has one."""
 
+import dataclasses
 import doctest
 import importlib
 import inspect
 import pkgutil
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,3 +59,12 @@ def test_everything_public_has_an_example(name):
 @pytest.mark.parametrize("module", [dj, dj.samplers, dj.schedules, dj.losses, dj.models, dj.sources, dj.editing])
 def test_completion_shows_what_is_public_and_nothing_else(module):
     assert dir(module) == sorted(module.__all__)
+
+
+def test_public_dataclasses_are_frozen():
+    found = {name: it for name, it in public_objects().items() if dataclasses.is_dataclass(it)}
+    assert len(found) > 50
+    thawed = [
+        name for name, it in found.items() if not it.__dataclass_params__.frozen and not issubclass(it, nn.Module)
+    ]
+    assert thawed == []

@@ -245,6 +245,7 @@ def test_the_noise_of_later_steps_still_comes_from_the_key():
 def test_keep_gives_frames_from_the_first_noise_to_the_result(keep):
     x, frames = _draw(64, keep=keep, shape=(8, 8, 1))
     np.testing.assert_array_equal(x, _row(DDPM()))
+    assert frames.x0 is None  # costs calls of the denoiser, so it has to be asked for
     assert frames.x.shape == (keep, 64, 8, 8, 1)
     np.testing.assert_array_equal(frames.x[-1], x)
     assert (np.diff(frames.times) < 0).all()
