@@ -66,13 +66,13 @@ def load_config(value: str) -> ConfigDict:
             raise ValueError("the file must define get_config(), as configs/digits.py does")
         config = module.get_config(*variant)
     except Exception as error:  # the file may raise anything
-        raise ValueError(f"--config={value}: {_describe(error, path)}") from error
+        raise ValueError(f"--config={value}: {_error_text(error, path)}") from error
     if not isinstance(config, Mapping | ConfigDict):
         raise ValueError(f"--config={value}: get_config() must return a ConfigDict, got {type(config).__name__}")
     return ConfigDict(config)
 
 
-def _describe(error: Exception, path: str) -> str:
+def _error_text(error: Exception, path: str) -> str:
     """The text of an error that a config file raised, with the line of the file if it has one."""
     if isinstance(error, ValueError):
         return str(error)
