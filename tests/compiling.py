@@ -6,7 +6,6 @@ calls, programs inside the package included.
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator
 from unittest import mock
 
@@ -14,8 +13,6 @@ import jax
 from jax._src import compiler
 
 OPTIMIZED = {"xla_backend_optimization_level": 3}
-if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
-    OPTIMIZED["xla_cpu_use_fusion_emitters"] = True
 
 
 def optimized_jit(fn: Callable, **kwargs) -> Callable:
