@@ -5,58 +5,42 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import optax
-
-from diffusion_jax import models
 from diffusion_jax.config.components import ConfigError, Namespace
-from diffusion_jax.data import sources
-from diffusion_jax.process import predictions, schedules
+from diffusion_jax.config.sections import COMPONENTS, GRIDS, SETTINGS
 from diffusion_jax.run import Guidance, Sampling
-from diffusion_jax.runtime.mesh import MeshShape
-from diffusion_jax.sampling import grids, samplers
-from diffusion_jax.training import losses
-from diffusion_jax.training.loop import Plan
 
-NAMED = {
-    "data": Namespace(sources, sources.Dataset),
-    "model": Namespace(models),
-    "schedule": Namespace(schedules, schedules.Schedule),
-    "prediction": Namespace(predictions, predictions.Prediction),
-    "loss": Namespace(losses, losses.Loss),
-    "optimizer": Namespace(optax),
-    "sampler": Namespace(samplers, samplers.Sampler),
-}
-NAMELESS = {"train": Plan, "mesh": MeshShape}
-# Fields that a section has beside those of its component.
-_SETTINGS = {name: value for name, value in vars(Sampling()).items() if name not in ("sampler", "guidance")}
+__all__ = ["with_defaults"]
+
+# Fields of a section that are not arguments of its component.
+_SAMPLING = {name: value for name, value in vars(Sampling()).items() if name not in ("sampler", "guidance")}
 _GUIDANCE = {"guidance": 1.0, "guidance_interval": Guidance(1.0).interval, "guidance_rescale": Guidance(1.0).rescale}
-_BESIDE: dict[str, dict[str, Any]] = {"optimizer": {"clip_norm": 0.0}, "sampler": _SETTINGS | _GUIDANCE}
+_OWN_FIELDS: dict[str, dict[str, Any]] = {"optimizer": {"clip_norm": 0.0}, "sampler": _SAMPLING | _GUIDANCE}
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config`, plain JSON values, with each field that it leaves out at its default.
+    """`config`, plain JSON values, with every missing field at its default.
 
-    The user's own components ("pkg.module:Name") keep the fields that they have: no code is imported.
+    The user's own components ("pkg.module:Name") keep the fields that they have, because no code is imported.
 
     >>> with_defaults({"schedule": {"name": "LinearBeta", "steps": 500}, "mesh": {}})["schedule"]
     {'name': 'LinearBeta', 'steps': 500, 'start': 0.0001, 'end': 0.02}
     """
     filled: dict[str, Any] = {}
     for section, spec in {"mesh": {}, **config}.items():
-        if section in NAMELESS:
-            filled[section] = _fill(spec, _defaults(NAMELESS[section]), None)
+        if section in SETTINGS:
+            filled[section] = _fill(spec, _defaults(SETTINGS[section]), None)
         else:
-            filled[section] = _fill_named(spec, NAMED[section], _BESIDE.get(section, {}))
+            filled[section] = _fill_component(spec, COMPONENTS[section], _OWN_FIELDS.get(section, {}))
     return filled
 
 
-def _fill_named(spec: Any, namespace: Namespace, beside: Mapping[str, Any]) -> Any:
-    """A component's spec, and the specs inside it, filled."""
+def _fill_component(spec: Any, namespace: Namespace, own_fields: Mapping[str, Any]) -> Any:
+    """The spec of a component with its defaults, and the specs inside it with theirs."""
     try:
         factory = namespace.find(spec["name"], "", allow_code=False)
     except ConfigError:  # the user's own, or from another version
         return dict(spec)
-    return _fill(spec, {**_defaults(factory), **beside}, namespace.module)
+    return _fill(spec, {**_defaults(factory), **own_fields}, namespace.module)
 
 
 def _fill(spec: Mapping[str, Any], defaults: Mapping[str, Any], module: Any) -> dict[str, Any]:
@@ -67,7 +51,7 @@ def _fill(spec: Mapping[str, Any], defaults: Mapping[str, Any], module: Any) -> 
 def _fill_nested(name: str, value: Any, module: Any) -> Any:
     if not isinstance(value, Mapping) or "name" not in value:
         return value
-    return _fill_named(value, Namespace(grids if name == "grid" else module), {})
+    return _fill_component(value, GRIDS if name == "grid" else Namespace(module), {})
 
 
 def _defaults(factory: Any) -> dict[str, Any]:
@@ -81,7 +65,7 @@ def _defaults(factory: Any) -> dict[str, Any]:
 
 
 def _plain_default(value: Any) -> Any:
-    """A default as a config writes it: objects as dict(name=...), tuples as lists, functions by their names."""
+    """A default in the form of a config: objects as dict(name=...), tuples as lists, functions by name."""
     if dataclasses.is_dataclass(value):
         fields = {field.name: _plain_default(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"name": type(value).__name__, **fields}

@@ -10,29 +10,18 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from diffusion_jax import models
 from diffusion_jax.config.compatibility import Parts, check_compatibility
-from diffusion_jax.config.components import ConfigError, Namespace, build, build_section, check_names, construct
+from diffusion_jax.config.components import ConfigError, build, build_section, check_names, construct
 from diffusion_jax.config.optimizer import build_optimizer
 from diffusion_jax.config.sampler import build_sampling
+from diffusion_jax.config.sections import COMPONENTS, SECTIONS, SETTINGS
 from diffusion_jax.data import sources
-from diffusion_jax.process import predictions, schedules
 from diffusion_jax.run import Network, Sampling
-from diffusion_jax.runtime.mesh import MeshShape, make_mesh
+from diffusion_jax.runtime.mesh import make_mesh
 from diffusion_jax.training import losses
 from diffusion_jax.training.loop import Plan
 
-__all__ = ["SECTIONS", "Experiment", "as_plain", "build_dataset", "check_sections"]
-
-SECTIONS = ("data", "model", "schedule", "prediction", "loss", "optimizer", "sampler", "train", "mesh")
-
-_NAMESPACES = {
-    "data": Namespace(sources, sources.Dataset),
-    "model": Namespace(models),
-    "schedule": Namespace(schedules, schedules.Schedule),
-    "prediction": Namespace(predictions, predictions.Prediction),
-    "loss": Namespace(losses, losses.Loss),
-}
+__all__ = ["Experiment", "as_plain", "build_dataset", "check_sections"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +52,8 @@ class Experiment:
         """
         plain = as_plain(config)
         check_sections(plain)
-        plan = build_section(Plan, plain["train"], "train")
-        mesh = construct(make_mesh, "mesh", shape=build_section(MeshShape, plain.get("mesh", {}), "mesh"))
+        plan = build_section(SETTINGS["train"], plain["train"], "train")
+        mesh = construct(make_mesh, "mesh", shape=build_section(SETTINGS["mesh"], plain.get("mesh", {}), "mesh"))
         component = functools.partial(_build_component, plain, allow_code=allow_code)
         schedule, prediction = component("schedule"), component("prediction")
         loss = component("loss", schedule=schedule, prediction=prediction)
@@ -113,4 +102,4 @@ def build_dataset(plain: Mapping[str, Any], allow_code: bool = True) -> sources.
 
 
 def _build_component(plain: Mapping[str, Any], section: str, allow_code: bool, **kwargs: Any) -> Any:
-    return build(plain[section], _NAMESPACES[section], section, allow_code, **kwargs)
+    return build(plain[section], COMPONENTS[section], section, allow_code, **kwargs)

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from diffusion_jax import models
 from diffusion_jax.config.components import ConfigError, Namespace, check_names
-from diffusion_jax.config.defaults import NAMED, NAMELESS, with_defaults
+from diffusion_jax.config.defaults import with_defaults
 from diffusion_jax.config.optimizer import OptimizerSettings
+from diffusion_jax.config.sections import COMPONENTS, GRIDS, SECTIONS, SETTINGS
 from diffusion_jax.run import Guidance, Sampling
-from diffusion_jax.sampling import grids
 
 __all__ = ["ConfigField", "FieldDescription", "add_default", "config_fields", "describe_config", "describe_fields"]
 
@@ -101,14 +100,14 @@ def config_fields(config: ml_collections.ConfigDict | Mapping[str, Any]) -> list
     known = {
         section: spec
         for section, spec in values.items()
-        if section in NAMELESS or (section in NAMED and isinstance(spec, Mapping) and "name" in spec)
+        if section in SETTINGS or (section in COMPONENTS and isinstance(spec, Mapping) and "name" in spec)
     }
     filled, fields = with_defaults(known), []
-    for section in filter(filled.__contains__, [*NAMED, *NAMELESS]):
-        if section in NAMELESS:
-            fields += _fields(filled[section], section, Namespace(models), _lines(NAMELESS[section]))
+    for section in filter(filled.__contains__, SECTIONS):
+        if section in SETTINGS:
+            fields += _fields(filled[section], section, COMPONENTS["model"], _lines(SETTINGS[section]))
         else:
-            fields += _component_fields(filled[section], section, NAMED[section], "")
+            fields += _component_fields(filled[section], section, COMPONENTS[section], "")
     return fields
 
 
@@ -167,7 +166,7 @@ def _fields(spec: Mapping[str, Any], path: str, namespace: Namespace, lines: Map
     for name in [*filter(spec.__contains__, lines), *filter(lambda name: name not in lines, spec)]:
         value, line = spec[name], lines.get(name, "")
         if isinstance(value, Mapping) and "name" in value:
-            nested = Namespace(grids) if name == "grid" else namespace
+            nested = GRIDS if name == "grid" else namespace
             fields += _component_fields(value, f"{path}.{name}", nested, line)
         else:
             fields.append(ConfigField(f"{path}.{name}", tuple(value) if isinstance(value, list) else value, line))

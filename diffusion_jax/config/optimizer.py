@@ -6,12 +6,13 @@ from typing import Any
 
 import optax
 
-from diffusion_jax.config.components import ConfigError, Namespace, argument_types, build, build_section, get_name
+from diffusion_jax.config.components import ConfigError, argument_types, build, build_section, get_name
+from diffusion_jax.config.sections import COMPONENTS
 from diffusion_jax.validation import Checked, as_number, number, refuse_if
 
 __all__ = ["OptimizerSettings", "build_optimizer"]
 
-_OPTAX = Namespace(optax)
+_OPTAX = COMPONENTS["optimizer"]
 
 
 def _as_schedule(name: str, value: Any) -> optax.Schedule:

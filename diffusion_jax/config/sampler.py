@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffusion_jax.config.components import (
-    Namespace,
     argument_types,
     build,
     build_section,
@@ -14,12 +13,11 @@ from diffusion_jax.config.components import (
     convert,
     get_name,
 )
+from diffusion_jax.config.sections import COMPONENTS, GRIDS
 from diffusion_jax.run import Guidance, Sampling
-from diffusion_jax.sampling import grids, samplers
 
 __all__ = ["build_sampling"]
 
-_SAMPLERS = Namespace(samplers, samplers.Sampler)
 _SETTINGS = {field.name for field in dataclasses.fields(Sampling)} - {"sampler"}
 # Field of the section -> field of `Guidance` and its type.
 _GUIDANCE: dict[str, tuple[str, Any]] = {
@@ -38,7 +36,7 @@ def build_sampling(spec: Mapping[str, Any], allow_code: bool) -> Sampling:
     >>> build_sampling({"name": "DDIM", "eta": 0.5, "steps": 20, "guidance": 2.0}, allow_code=False).guidance.scale
     2.0
     """
-    own = argument_types(_SAMPLERS.find(get_name(spec, "sampler"), "sampler", allow_code))
+    own = argument_types(COMPONENTS["sampler"].find(get_name(spec, "sampler"), "sampler", allow_code))
     check_names(spec, ["name", *own, *_SETTINGS, *_GUIDANCE], "sampler")
     guidance = {
         field: convert(spec[key], kind, f"sampler.{key}") for key, (field, kind) in _GUIDANCE.items() if key in spec
@@ -46,7 +44,7 @@ def build_sampling(spec: Mapping[str, Any], allow_code: bool) -> Sampling:
     settings = {key: value for key, value in spec.items() if key in _SETTINGS and key not in _GUIDANCE}
     rest = {key: value for key, value in spec.items() if key not in _SETTINGS | _GUIDANCE.keys()}
     if "grid" in settings:
-        settings["grid"] = build(settings["grid"], Namespace(grids, grids.Grid), "sampler.grid", allow_code)
-    settings["sampler"] = build(rest, _SAMPLERS, "sampler", allow_code)
+        settings["grid"] = build(settings["grid"], GRIDS, "sampler.grid", allow_code)
+    settings["sampler"] = build(rest, COMPONENTS["sampler"], "sampler", allow_code)
     settings["guidance"] = construct(Guidance, "sampler", **({"scale": 1.0} | guidance))
     return build_section(Sampling, settings, "sampler")

@@ -4,14 +4,11 @@ import ast
 from typing import Any
 
 from diffusion_jax.config.components import ConfigError, Namespace, build
+from diffusion_jax.config.sections import COMPONENTS, GRIDS
 from diffusion_jax.process import schedules
 from diffusion_jax.sampling import grids, samplers
 
 __all__ = ["grid_from_text", "sampler_from_text", "schedule_from_text"]
-
-_SAMPLERS = Namespace(samplers, samplers.Sampler)
-_GRIDS = Namespace(grids, grids.Grid)
-_SCHEDULES = Namespace(schedules, schedules.Schedule)
 
 
 def sampler_from_text(text: str, allow_code: bool = False) -> samplers.Sampler:
@@ -20,7 +17,7 @@ def sampler_from_text(text: str, allow_code: bool = False) -> samplers.Sampler:
     >>> sampler_from_text("DDIM(eta=0.5)")
     DDIM(eta=0.5)
     """
-    return _from_text(text, _SAMPLERS, "sampler", "DDIM(eta=0.5)", allow_code)
+    return _from_text(text, COMPONENTS["sampler"], "sampler", "DDIM(eta=0.5)", allow_code)
 
 
 def grid_from_text(text: str) -> grids.Grid:
@@ -29,7 +26,7 @@ def grid_from_text(text: str) -> grids.Grid:
     >>> grid_from_text("Leading")
     Leading()
     """
-    return _from_text(text, _GRIDS, "grid", "UniformLogSNR(last=0.01)")
+    return _from_text(text, GRIDS, "grid", "UniformLogSNR(last=0.01)")
 
 
 def schedule_from_text(text: str, allow_code: bool = False) -> schedules.Schedule:
@@ -38,7 +35,7 @@ def schedule_from_text(text: str, allow_code: bool = False) -> schedules.Schedul
     >>> schedule_from_text("RectifiedFlow()")
     RectifiedFlow()
     """
-    return _from_text(text, _SCHEDULES, "schedule", "Cosine(steps=500)", allow_code)
+    return _from_text(text, COMPONENTS["schedule"], "schedule", "Cosine(steps=500)", allow_code)
 
 
 def _from_text(text: str, namespace: Namespace, path: str, example: str, allow_code: bool = False) -> Any:

@@ -13,7 +13,7 @@ SCHEDULES = Namespace(schedules, schedules.Schedule)
 
 
 def refusal(call, *args, **kwargs):
-    """The one line with which a call is refused."""
+    """The message of the ConfigError, one line."""
     with pytest.raises(ConfigError) as error:
         call(*args, **kwargs)
     message = str(error.value)
@@ -28,13 +28,13 @@ def schedule(spec, **kwargs):
 
 def loss(**spec):
     """A DiffusionLoss from its section of a config, as an experiment builds it."""
-    given = {"schedule": schedules.Cosine(), "prediction": predictions.V()}
-    return build({"name": "DiffusionLoss", **spec}, Namespace(losses), "loss", **given)
+    others = {"schedule": schedules.Cosine(), "prediction": predictions.V()}
+    return build({"name": "DiffusionLoss", **spec}, Namespace(losses), "loss", **others)
 
 
 @dataclasses.dataclass(frozen=True)
 class Everything:
-    """One field of each type that configs have."""
+    """A field of each type that a config may hold."""
 
     whole: int = 1
     real: float = 1.0
@@ -122,7 +122,7 @@ def test_lists_become_tuples_all_the_way_down():
     assert convert([[1, 2], [3]], tuple, "part") == ((1, 2), (3,))
 
 
-def test_whole_numbers_become_floats_where_those_are_wanted():
+def test_integers_become_floats_where_a_float_is_declared():
     value = field("real", 3)
     assert (value, type(value)) == (3.0, float)
 
@@ -134,13 +134,13 @@ def test_whole_numbers_become_floats_where_those_are_wanted():
     ("name", "nearest"),
     [("Cosin", "Cosine"), ("cosine", "Cosine"), ("Linear", "LinearBeta"), ("Sigmiod", "Sigmoid")],
 )
-def test_an_unknown_name_offers_the_nearest(name, nearest):
+def test_for_an_unknown_name_the_nearest_is_suggested(name, nearest):
     message = refusal(schedule, {"name": name})
     assert f'config.schedule.name = "{name}"' in message
     assert nearest in message.split("did you mean")[1]
 
 
-def test_a_name_like_no_other_offers_all():
+def test_for_a_name_that_is_near_none_all_are_listed():
     offered = refusal(schedule, {"name": "qqq"}).split("use one of")[1]
     assert {"Cosine", "LinearBeta", "RectifiedFlow", "Karras"} <= set(offered.strip(" ?").split(", "))
 
@@ -151,7 +151,7 @@ def test_only_public_components_of_the_kind_have_names(name):
     assert "unknown name" in refusal(schedule, {"name": name})
 
 
-def test_an_unknown_argument_offers_the_nearest():
+def test_for_an_unknown_argument_the_nearest_is_suggested():
     message = refusal(schedule, {"name": "Cosine", "stpes": 100})
     assert message == "config.schedule.stpes: there is no such field; did you mean steps?"
 
@@ -161,7 +161,7 @@ def test_an_argument_from_elsewhere_cannot_be_set():
     assert "config.loss.schedule: there is no such field" in message
 
 
-def test_an_unknown_field_of_a_section_offers_the_nearest():
+def test_for_an_unknown_field_of_a_section_the_nearest_is_suggested():
     message = refusal(build_section, Plan, {"steps": 1, "batchsize": 1}, "train")
     assert "config.train.batchsize: there is no such field; did you mean batch_size" in message
 
@@ -189,10 +189,10 @@ def test_an_unknown_section_is_named_without_a_dot_before_it():
         ("text", ["a"], "str"),
     ],
 )
-def test_a_wrong_type_is_told_with_path_value_and_types(name, value, kind):
+def test_a_wrong_type_is_refused_with_path_value_and_types(name, value, kind):
     message = refusal(field, name, value)
-    shown = tuple(value) if isinstance(value, list) else value
-    assert message == (f"config.part.{name} = {shown!r}: must be of type {kind}, not {type(shown).__name__}")
+    converted = tuple(value) if isinstance(value, list) else value
+    assert message == (f"config.part.{name} = {converted!r}: must be of type {kind}, not {type(converted).__name__}")
 
 
 def test_the_path_reaches_into_nested_components():
@@ -214,22 +214,22 @@ def test_a_component_without_a_name_is_refused(spec):
 
 
 @pytest.mark.parametrize("spec", ["steps", None, 3])
-def test_a_section_that_is_no_dict_is_refused(spec):
+def test_a_section_must_be_a_dict(spec):
     assert refusal(build_section, Plan, spec, "train") == f"config.train = {spec!r}: must be a dict"
 
 
 @pytest.mark.parametrize(
-    ("spec", "says"),
+    ("spec", "part"),
     [
         ({"name": "LinearBeta", "steps": 10}, "steps = 10"),
         ({"name": "Karras", "rho": -1}, "rho = -1"),
         ({"name": "Shifted", "schedule": {"name": "Cosine"}, "resolution": 0}, "resolution = 0"),
     ],
 )
-def test_what_a_constructor_refuses_is_told_with_the_path(spec, says):
+def test_the_message_of_a_constructor_gets_the_path(spec, part):
     message = refusal(schedule, spec)
     assert message.startswith("config.schedule: ")
-    assert says in message
+    assert part in message
 
 
 def test_a_missing_argument_is_named():
@@ -251,7 +251,7 @@ def test_a_component_in_the_place_of_a_number_is_refused_as_a_wrong_type():
 # A user's own code
 
 
-def test_a_users_class_is_imported_where_code_may_be(user_code):
+def test_a_users_class_is_imported_with_allow_code(user_code):
     built = schedule({"name": "user_code:Mine", "speed": 2}, allow_code=True)
     assert (type(built).__module__, type(built).__name__) == ("user_code", "Mine")
     assert built.speed == 2.0
@@ -264,7 +264,7 @@ def test_a_users_class_can_stand_inside_another_component(user_code):
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_without_leave_nothing_is_imported(user_code, nested):
+def test_without_allow_code_nothing_is_imported(user_code, nested):
     spec = {"name": "user_code:Mine"}
     if nested:
         spec = {"name": "Shifted", "schedule": spec, "resolution": 8}

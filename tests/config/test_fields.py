@@ -9,7 +9,6 @@ import pytest
 import diffusion_jax as dj
 from diffusion_jax.cli.config_flag import config_names, load_config
 from diffusion_jax.config.components import ConfigError
-from diffusion_jax.config.defaults import NAMED, NAMELESS
 from diffusion_jax.config.fields import (
     REQUIRED,
     add_default,
@@ -18,6 +17,7 @@ from diffusion_jax.config.fields import (
     describe_fields,
     docstring_lines,
 )
+from diffusion_jax.config.sections import COMPONENTS, SETTINGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +93,14 @@ def test_a_config_is_listed_with_its_values_and_the_defaults_of_its_components()
 
 def components():
     """Every dataclass that a config can name."""
-    for module in (*(namespace.module for namespace in NAMED.values() if namespace.module is not optax), dj.grids):
+    for module in (*(namespace.module for namespace in COMPONENTS.values() if namespace.module is not optax), dj.grids):
         for name in module.__all__:
             value = getattr(module, name)
             if isinstance(value, type) and dataclasses.is_dataclass(value):
                 yield pytest.param(value, id=f"{module.__name__.split('.')[-1]}.{name}")
 
 
-@pytest.mark.parametrize("component", [*components(), *NAMELESS.values()])
+@pytest.mark.parametrize("component", [*components(), *SETTINGS.values()])
 def test_every_field_of_a_component_has_a_line(component):
     assert [field.name for field in describe_fields(component) if not field.line] == []
 

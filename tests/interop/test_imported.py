@@ -8,7 +8,8 @@ import torch_files
 
 import diffusion_jax as dj
 from diffusion_jax import interop
-from diffusion_jax.config.experiment import SECTIONS, Experiment
+from diffusion_jax.config.experiment import Experiment
+from diffusion_jax.config.sections import SECTIONS
 
 
 def film(**settings):
