@@ -20,7 +20,6 @@ from diffusion_jax.validation import (
     instance,
     integer,
     number,
-    refuse_if,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -165,12 +164,6 @@ def test_messages_are_one_short_line():
     assert describe("a\nb") == "'a\\nb'"
     assert len(describe(list(range(1000)))) == 60
     assert describe(jnp.zeros((2, 3))) == "an array float32[2, 3]"
-
-
-def test_the_first_rule_that_holds_is_told():
-    refuse_if((False, "a"), (0, "b"))
-    with pytest.raises(KeyError, match="second"):
-        refuse_if((False, "first"), (True, "second"), (True, "third"), error=KeyError)
 
 
 @dataclasses.dataclass(frozen=True)

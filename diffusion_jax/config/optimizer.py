@@ -8,7 +8,7 @@ import optax
 
 from diffusion_jax.config.components import ConfigError, argument_types, build, build_section, get_name
 from diffusion_jax.config.sections import COMPONENTS
-from diffusion_jax.validation import Checked, as_number, number, refuse_if
+from diffusion_jax.validation import Checked, as_number, number
 
 __all__ = ["OptimizerSettings", "build_optimizer"]
 
@@ -53,8 +53,10 @@ def build_optimizer(spec: Any, allow_code: bool) -> tuple[optax.Schedule, optax.
     rest = {key: value for key, value in spec.items() if key not in own}
     refusal = f'config.optimizer.name = "{name}": must be an optimizer with a learning_rate, such as adamw'
     accepted = argument_types(_OPTAX.find(name, "optimizer", allow_code))
-    refuse_if(("learning_rate" not in accepted, refusal), error=ConfigError)
+    if "learning_rate" not in accepted:
+        raise ConfigError(refusal)
     tx = build(rest, _OPTAX, "optimizer", allow_code, learning_rate=settings.lr_schedule)
-    refuse_if((not isinstance(tx, optax.GradientTransformation), refusal), error=ConfigError)
+    if not isinstance(tx, optax.GradientTransformation):
+        raise ConfigError(refusal)
     clip_norm = settings.clip_norm
     return settings.lr_schedule, optax.chain(optax.clip_by_global_norm(clip_norm), tx) if clip_norm else tx

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.validation import Checked, number, refuse_if
+from diffusion_jax.validation import Checked, number
 
 __all__ = ["X0", "Denoised", "Eps", "Preconditioned", "Prediction", "V", "Velocity", "split_variance"]
 
@@ -123,10 +123,11 @@ class Eps(Prediction):
         """Raises ValueError for a schedule whose terminal SNR is zero, where eps does not determine x0."""
         with jax.ensure_compile_time_eval():
             alpha, sigma = float(schedule.alpha(1.0)), float(schedule.sigma(1.0))
-        message = f"prediction Eps cannot be used with {type(schedule).__name__}: alpha(1) = {alpha:.3g}"
-        refuse_if(
-            (alpha * _MAX_EPS_GAIN < sigma, f"{message}, so eps does not determine x0 at t = 1; use V, X0 or Velocity")
-        )
+        if alpha * _MAX_EPS_GAIN < sigma:
+            raise ValueError(
+                f"prediction Eps cannot be used with {type(schedule).__name__}: alpha(1) = {alpha:.3g}, so eps does "
+                "not determine x0 at t = 1; use V, X0 or Velocity"
+            )
 
     def denoised(self, output, x_t, alpha, sigma) -> Denoised:
         return Denoised((x_t - sigma * output) / alpha, output)

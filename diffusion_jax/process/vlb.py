@@ -15,7 +15,6 @@ from jax.typing import ArrayLike
 from diffusion_jax.process import forward
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.validation import refuse_if
 
 __all__ = ["discretised_log_likelihood", "normal_kl", "prior", "term"]
 
@@ -114,7 +113,8 @@ def _range_fraction(denoised: Denoised, variance: str) -> jax.Array:
     """The fraction of the learned range, shaped like the images."""
     if variance in _FRACTIONS:
         return jnp.full_like(denoised.x0, _FRACTIONS[variance])
-    refuse_if((variance != "learned", f'variance = "{variance}": must be "small", "large" or "learned"'))
+    if variance != "learned":
+        raise ValueError(f'variance = "{variance}": must be "small", "large" or "learned"')
     if denoised.variance_fraction is None:
         raise ValueError('variance = "learned": the network must learn its variance; use "small" or "large"')
     return denoised.variance_fraction

@@ -10,7 +10,6 @@ from diffusion_jax.process.pixels import NO_LABEL
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.samplers import Sampler, SelfConditioned
-from diffusion_jax.validation import refuse_if
 
 __all__ = ["Network"]
 
@@ -46,19 +45,20 @@ class Network:
     def label_rows(self, n: int, labels: ArrayLike | None) -> np.ndarray:
         """Labels as int32 [n], NO_LABEL if they are None. Raises ValueError if the network cannot take them."""
         if labels is None:
-            needed = self.num_classes and not self.unlabelled
-            refuse_if((needed, f"labels: this network was never trained without them; give {n}, one per image"))
+            if self.num_classes and not self.unlabelled:
+                raise ValueError(f"labels: this network was never trained without them; give {n}, one per image")
             return np.full(n, NO_LABEL, np.int32)
         rows = np.asarray(labels)
         is_row = rows.shape == (n,) and np.issubdtype(rows.dtype, np.integer)
-        of = f"{rows.dtype} of shape {rows.shape}"
-        refuse_if((bool(self.num_classes) and not is_row, f"labels must be {n} integers (one per image), got {of}"))
+        if self.num_classes and not is_row:
+            raise ValueError(f"labels must be {n} integers (one per image), got {rows.dtype} of shape {rows.shape}")
         self.check_labels(rows)
         return rows.astype(np.int32)
 
     def check_labels(self, labels: np.ndarray) -> None:
         """Raises ValueError for a label that is not a class."""
-        refuse_if((not self.num_classes, "labels: this network was trained without classes; leave them out"))
+        if not self.num_classes:
+            raise ValueError("labels: this network was trained without classes; leave them out")
         wrong = labels[(labels < 0) | (labels >= self.num_classes)]
         if wrong.size:
             raise ValueError(f"labels contain {wrong.ravel()[0]}: must be from 0 to {self.num_classes - 1}")
@@ -68,10 +68,10 @@ class Network:
         if noise is None:
             return None
         rows, shape = np.asarray(noise, np.float32), (n, *self.image_shape)
-        refuse_if(
-            (rows.shape != shape, f"noise has shape {rows.shape}: must be {shape}"),
-            (not np.isfinite(rows).all(), "noise is not finite: must be standard normal, such as run.noise(key, n)"),
-        )
+        if rows.shape != shape:
+            raise ValueError(f"noise has shape {rows.shape}: must be {shape}")
+        if not np.isfinite(rows).all():
+            raise ValueError("noise is not finite: must be standard normal, such as run.noise(key, n)")
         return rows
 
     def adapt_sampler(self, sampler: Sampler) -> Sampler:
@@ -83,25 +83,22 @@ class Network:
         inner = sampler.sampler if isinstance(sampler, SelfConditioned) else sampler
         name = type(inner).__name__
         needs_variance = getattr(inner, "variance", None) == "learned"
-        refuse_if(
-            (
-                inner is not sampler and getattr(self.model, "self_condition", None) is False,
-                f"sampler = SelfConditioned: this network is not self-conditioned; use {name}",
-            ),
-            (
-                needs_variance and getattr(self.model, "learn_variance", None) is False,
-                f'sampler = {name}(variance="learned"): this network does not learn a variance; use "small" or "large"',
-            ),
-        )
+        if inner is not sampler and getattr(self.model, "self_condition", None) is False:
+            raise ValueError(f"sampler = SelfConditioned: this network is not self-conditioned; use {name}")
+        if needs_variance and getattr(self.model, "learn_variance", None) is False:
+            raise ValueError(
+                f'sampler = {name}(variance="learned"): this network does not learn a variance; use "small" or "large"'
+            )
         return SelfConditioned(inner) if self.self_condition else sampler
 
     def check_weaker(self, weaker: "Network", n: int, labelled: bool) -> None:
         """Raises ValueError if `weaker` cannot guide this network, n images with or without labels."""
         for name in ("image_shape", "num_classes", "schedule", "self_condition"):
             own, other = getattr(self, name), getattr(weaker, name)
-            refuse_if((own != other, f"weaker: its {name} is {other}, this run's is {own}; both must be the same"))
-        needs_labels = weaker.num_classes and not weaker.unlabelled
-        refuse_if((needs_labels and not labelled, f"weaker: was never trained without labels; give {n}, one per image"))
+            if own != other:
+                raise ValueError(f"weaker: its {name} is {other}, this run's is {own}; both must be the same")
+        if weaker.num_classes and not weaker.unlabelled and not labelled:
+            raise ValueError(f"weaker: was never trained without labels; give {n}, one per image")
 
     def guidance_scale(
         self, n: int, scale: ArrayLike, *, labelled: bool, weaker: bool, explicit: bool
@@ -113,28 +110,20 @@ class Network:
         without labels.
         """
         scale = np.asarray(scale, np.float64)
-        refuse_if(
-            (
-                scale.shape not in ((), (n,)),
-                f"guidance has shape {scale.shape}: must be one number, or {n}, one per image",
-            )
-        )
+        if scale.shape not in ((), (n,)):
+            raise ValueError(f"guidance has shape {scale.shape}: must be one number, or {n}, one per image")
         acting = scale[scale != 1]
         if not acting.size or not (labelled or weaker or explicit):
             return None
-        refuse_if(
-            (
-                not self.num_classes and not weaker,
-                f"guidance = {acting[0]}: this network has no classes; use 1.0, or a weaker run to lead away from",
-            ),
-            (
-                not labelled and not weaker,
-                f"guidance = {acting[0]}: needs labels to guide towards; give labels, or guidance 1",
-            ),
-            (
-                not weaker and not self.unlabelled,
+        if not self.num_classes and not weaker:
+            raise ValueError(
+                f"guidance = {acting[0]}: this network has no classes; use 1.0, or a weaker run to lead away from"
+            )
+        if not labelled and not weaker:
+            raise ValueError(f"guidance = {acting[0]}: needs labels to guide towards; give labels, or guidance 1")
+        if not weaker and not self.unlabelled:
+            raise ValueError(
                 f"guidance = {acting[0]}: this network was never trained without labels; use 1.0, or train it with "
-                "loss.label_drop above 0",
-            ),
-        )
+                "loss.label_drop above 0"
+            )
         return np.broadcast_to(scale.astype(np.float32), (n,))

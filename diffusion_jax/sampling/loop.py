@@ -14,7 +14,7 @@ from diffusion_jax.sampling.grids import Grid, Uniform, make_times
 from diffusion_jax.sampling.randomness import as_image_indices, first_noise, fold, image_keys
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.sampling.samplers.base import check_sampler
-from diffusion_jax.validation import check_floats, check_instance, check_integer, check_shape, describe, refuse_if
+from diffusion_jax.validation import check_floats, check_instance, check_integer, check_shape, describe
 
 __all__ = ["Frames", "as_batch", "march", "sample"]
 
@@ -91,8 +91,8 @@ def sample(
     times = make_times(grid, schedule, steps) if times is None else _as_times(times)
     indices = as_image_indices(indices, shape[0])
     kept = _frame_indices(keep, len(times))
-    both = start is not None and noise is not None
-    refuse_if((both, "noise and start are both set: must be one of them; start is the state, with its noise"))
+    if start is not None and noise is not None:
+        raise ValueError("noise and start are both set: must be one of them; start is the state, with its noise")
 
     keys = image_keys(key, indices)
     t = jnp.asarray(times, jnp.float32)
@@ -160,18 +160,20 @@ def _check_image_shape(shape: tuple[int, ...]) -> None:
 
 
 def _as_times(times: ArrayLike) -> np.ndarray:
-    times = np.asarray(times, np.float32)  # as they are used: times that float32 cannot tell apart are refused
+    times = np.asarray(times, np.float32)  # checked in float32, because distinct times may round to the same value
     is_valid = times.ndim == 1 and len(times) > 1 and (np.diff(times) < 0).all() and times[0] <= 1 and times[-1] >= 0
-    found = describe(times.tolist())
-    refuse_if((not is_valid, f"times = {found}: must be at least two numbers in [0, 1], strictly decreasing"))
+    if not is_valid:
+        raise ValueError(
+            f"times = {describe(times.tolist())}: must be at least two numbers in [0, 1], strictly decreasing"
+        )
     return times
 
 
 def _frame_indices(keep: int, states: int) -> np.ndarray:
     """Indices of the states to keep, evenly spaced from the first to the last."""
     check_integer("keep", keep, 0)
-    is_valid = keep == 0 or 2 <= keep <= states
-    refuse_if((not is_valid, f"keep = {keep}: must be 0 or an integer from 2 to steps + 1 = {states}"))
+    if keep != 0 and not 2 <= keep <= states:
+        raise ValueError(f"keep = {keep}: must be 0 or an integer from 2 to steps + 1 = {states}")
     return np.round(np.linspace(0, states - 1, keep)).astype(int)
 
 
@@ -180,11 +182,11 @@ def _check_output(denoise: Denoise) -> Denoise:
 
     def checked(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
         here = denoise(x_t, t, **kwargs)
-        refuse_if(
-            (not isinstance(here, Denoised), f"denoise returns {type(here).__name__}: must return Denoised(x0, eps)")
-        )
+        if not isinstance(here, Denoised):
+            raise ValueError(f"denoise returns {type(here).__name__}: must return Denoised(x0, eps)")
         for part in map(jnp.shape, (here.x0, here.eps)):  # another shape would broadcast
-            refuse_if((part != x_t.shape, f"denoise maps x_t of shape {x_t.shape} to {part}: must be the same shape"))
+            if part != x_t.shape:
+                raise ValueError(f"denoise maps x_t of shape {x_t.shape} to {part}: must be the same shape")
         return here
 
     return checked

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.validation import check_shape, concrete, describe, refuse_if
+from diffusion_jax.validation import check_shape, concrete, describe
 
 __all__ = ["as_image_indices", "check_key", "first_noise", "fold", "image_keys", "standard_normal"]
 
@@ -78,10 +78,10 @@ def check_key(key: jax.Array) -> None:
     """
     is_typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     is_raw = not is_typed and getattr(key, "dtype", None) == jnp.uint32 and key.shape == (2,)
+    if not is_typed and not is_raw:
+        raise ValueError(f"key = {describe(key)}: must be one key, such as jax.random.key(0)")
+    if is_typed and np.ndim(key):
+        raise ValueError(f"key has shape {np.shape(key)}: must be one key; each image derives its own")
     generator = str(jax.random.key_impl(key)) if is_typed else "threefry"
-    is_threefry = "threefry" in generator or generator == "fry"
-    refuse_if(
-        (not is_typed and not is_raw, f"key = {describe(key)}: must be one key, such as jax.random.key(0)"),
-        (is_typed and np.ndim(key), f"key has shape {np.shape(key)}: must be one key; each image derives its own"),
-        (not is_threefry, f"key uses the generator {generator}: must be threefry, such as jax.random.key(0)"),
-    )
+    if "threefry" not in generator and generator != "fry":
+        raise ValueError(f"key uses the generator {generator}: must be threefry, such as jax.random.key(0)")

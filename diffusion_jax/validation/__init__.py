@@ -20,7 +20,6 @@ from diffusion_jax.validation.arguments import (
     check_shape,
     concrete,
     describe,
-    refuse_if,
 )
 from diffusion_jax.validation.fields import (
     STATIC,
@@ -51,6 +50,5 @@ __all__ = [
     "integer",
     "integers",
     "number",
-    "refuse_if",
     "text",
 ]

@@ -10,16 +10,6 @@ from diffusion_jax.validation.interval import parse_interval
 _FLOATS = (np.dtype("float16"), np.dtype(jax.numpy.bfloat16), np.dtype("float32"), np.dtype("float64"))
 
 
-def refuse_if(*rules: tuple[Any, str], error: type[ValueError] = ValueError) -> None:
-    """Raises `error` with the message of the first (condition, message) whose condition holds.
-
-    >>> refuse_if((2 > 3, "2 is above 3"), (len("ab") != 2, "needs two letters"))
-    """
-    for condition, message in rules:
-        if condition:
-            raise error(message)
-
-
 def check_integer(name: str, value: Any, low: int | None = 1, high: int | None = None) -> None:
     """Raises ValueError unless `value` is an integer from `low` to `high`; bool and float are rejected.
 

@@ -10,7 +10,6 @@ from diffusion_jax.validation.arguments import (
     check_integer,
     describe,
     join_options,
-    refuse_if,
 )
 
 # Marks a field that is part of the pytree's structure: jit compiles once for each of its values.
@@ -100,8 +99,8 @@ def choice(*options: Any) -> dict[str, Any]:
     names = join_options([f'"{option}"' if isinstance(option, str) else str(option) for option in options])
 
     def check(name: str, value: Any) -> None:
-        is_option = any(type(value) is type(option) and value == option for option in options)
-        refuse_if((not is_option, f"{name} = {describe(value)}: must be {names}"))
+        if not any(type(value) is type(option) and value == option for option in options):
+            raise ValueError(f"{name} = {describe(value)}: must be {names}")
 
     return _constraint(check)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules.base import MAX_STEPS, ON_THE_GRID, Schedule, as_float32
-from diffusion_jax.validation import check_integer, integer, number, refuse_if
+from diffusion_jax.validation import check_integer, integer, number
 
 __all__ = ["Betas", "Cosine", "Discrete", "LinearBeta", "Sigmoid"]
 
@@ -103,10 +103,10 @@ class LinearBeta(Discrete):
     def __post_init__(self):
         super().__post_init__()
         most = self.end * 1000
-        refuse_if(
-            (self.start > self.end, f"start = {self.start}: must be at most end = {self.end}"),
-            (most >= self.steps, f"steps = {self.steps}: must exceed {most:g}, because betas are scaled by 1000/steps"),
-        )
+        if self.start > self.end:
+            raise ValueError(f"start = {self.start}: must be at most end = {self.end}")
+        if most >= self.steps:
+            raise ValueError(f"steps = {self.steps}: must exceed {most:g}, because betas are scaled by 1000/steps")
 
     def betas(self) -> np.ndarray:
         return np.linspace(self.start, self.end, self.steps) * (1000 / self.steps)

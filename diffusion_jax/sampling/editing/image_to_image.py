@@ -13,7 +13,7 @@ from diffusion_jax.sampling.grids import Grid, Uniform, make_times
 from diffusion_jax.sampling.loop import as_batch, sample
 from diffusion_jax.sampling.randomness import as_image_indices, first_noise
 from diffusion_jax.sampling.samplers import DDIM, Sampler
-from diffusion_jax.validation import as_number, refuse_if
+from diffusion_jax.validation import as_number
 
 __all__ = ["cut_times", "image_to_image"]
 
@@ -71,6 +71,9 @@ def cut_times(times: np.ndarray, strength: float) -> np.ndarray:
     """
     strength = as_number("strength", strength, "(0, 1]")
     kept = times[times <= strength * (1 + 1e-6)]
-    smallest = f"must be at least {times[-2]:.3g}, the smallest time of the grid; use more strength or more steps"
-    refuse_if((len(kept) < 2, f"strength = {strength}: {smallest}"))
+    if len(kept) < 2:
+        raise ValueError(
+            f"strength = {strength}: must be at least {times[-2]:.3g}, the smallest time of the grid; use more "
+            "strength or more steps"
+        )
     return kept

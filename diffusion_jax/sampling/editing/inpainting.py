@@ -17,7 +17,7 @@ from diffusion_jax.sampling.loop import as_batch, march
 from diffusion_jax.sampling.randomness import as_image_indices, first_noise, fold, image_keys, standard_normal
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.sampling.samplers.base import check_sampler
-from diffusion_jax.validation import check_integer, refuse_if
+from diffusion_jax.validation import check_integer
 
 __all__ = ["Replacement", "inpaint", "insert_jumps"]
 
@@ -133,8 +133,10 @@ def insert_jumps(times: np.ndarray, jump_length: int, resamples: int) -> np.ndar
     steps = len(times) - 1
     check_integer("resamples", resamples)
     check_integer("jump_length", jump_length)
-    half = f"must be at most half of the {steps} steps; use more steps, or resamples=1"
-    refuse_if((resamples > 1 and 2 * jump_length > steps, f"jump_length = {jump_length}: {half}"))
+    if resamples > 1 and 2 * jump_length > steps:
+        raise ValueError(
+            f"jump_length = {jump_length}: must be at most half of the {steps} steps; use more steps, or resamples=1"
+        )
     left = [steps]  # steps to the data from each state
     for k in range(steps - 1, -1, -1):
         left.append(k)

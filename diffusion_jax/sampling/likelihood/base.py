@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.grids import Grid, make_times
-from diffusion_jax.validation import check_floats, check_integer, check_shape, concrete, refuse_if
+from diffusion_jax.validation import check_floats, check_integer, check_shape, concrete
 
 __all__ = ["Estimate", "as_uint8_values", "average", "make_full_times"]
 
@@ -67,6 +67,9 @@ def make_full_times(schedule: Schedule, grid: Grid, steps: int) -> np.ndarray:
     """
     check_integer("steps", steps, 2)
     times = make_times(grid, schedule, steps)
-    start = f"grid {type(grid).__name__} starts at t = {times[0]:g}"
-    refuse_if((times[0] != 1, f"{start}: must start at t = 1 for a likelihood; use Uniform or UniformLogSNR"))
+    if times[0] != 1:
+        raise ValueError(
+            f"grid {type(grid).__name__} starts at t = {times[0]:g}: must start at t = 1 for a likelihood; use Uniform "
+            "or UniformLogSNR"
+        )
     return times

@@ -26,7 +26,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.validation import Checked, check_fields, check_instance, describe, refuse_if
+from diffusion_jax.validation import Checked, check_fields, check_instance, describe
 
 __all__ = ["Sampler", "check_sampler", "nearest_time"]
 
@@ -85,9 +85,11 @@ def check_sampler(sampler: Any) -> None:
     """Raises ValueError unless `sampler` is a registered sampler whose traced fields are single, valid numbers."""
     check_instance("sampler", sampler, Sampler, "DDIM()")
     leaves = jax.tree_util.tree_leaves_with_path(sampler)
-    is_registered = not any(isinstance(leaf, Sampler) for _, leaf in leaves)
-    decorators = "put @jax.tree_util.register_dataclass above @dataclasses.dataclass(frozen=True) of its class"
-    refuse_if((not is_registered, f"sampler = {describe(sampler)}: must be a registered pytree; {decorators}"))
+    if any(isinstance(leaf, Sampler) for _, leaf in leaves):
+        raise ValueError(
+            f"sampler = {describe(sampler)}: must be a registered pytree; put @jax.tree_util.register_dataclass above "
+            "@dataclasses.dataclass(frozen=True) of its class"
+        )
     for path, leaf in leaves:
         _check_leaf(f"sampler{jax.tree_util.keystr(path)}", leaf)
     _check_values(sampler)
@@ -105,12 +107,13 @@ def _is_rebuilt(value: Any) -> bool:
 
 
 def _check_leaf(name: str, leaf: Any) -> None:
-    is_number = isinstance(leaf, int | float) or hasattr(leaf, "dtype")
-    static = "mark a field that is not a number static: dataclasses.field(..., metadata=dict(static=True))"
-    refuse_if(
-        (not is_number, f"{name} = {describe(leaf)}: must be a number, which jit traces; {static}"),
-        (is_number and np.ndim(leaf), f"{name} has shape {np.shape(leaf)}: must be one number"),
-    )
+    if not isinstance(leaf, int | float) and not hasattr(leaf, "dtype"):
+        raise ValueError(
+            f"{name} = {describe(leaf)}: must be a number, which jit traces; mark a field that is not a number static: "
+            "dataclasses.field(..., metadata=dict(static=True))"
+        )
+    if np.ndim(leaf):
+        raise ValueError(f"{name} has shape {np.shape(leaf)}: must be one number")
 
 
 def _check_values(sampler: Sampler) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from diffusion_jax.process import forward
 from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers.base import Sampler
-from diffusion_jax.validation import STATIC, choice, refuse_if
+from diffusion_jax.validation import STATIC, choice
 
 __all__ = ["DDPM"]
 
@@ -51,6 +51,8 @@ class DDPM(Sampler):
         """The large or the learned variance."""
         if self.variance == "large":
             return forward.transition(schedule, x_t, t, s)[1]
-        message = 'DDPM variance = "learned": the network must output twice the channels; use "small" or "large"'
-        refuse_if((here.variance_fraction is None, message))
+        if here.variance_fraction is None:
+            raise ValueError(
+                'DDPM variance = "learned": the network must output twice the channels; use "small" or "large"'
+            )
         return forward.learned_variance(schedule, here.variance_fraction, t, s)
