@@ -13,6 +13,7 @@ Functions with array arguments call the `check_...` functions once, at the publi
 
 from diffusion_jax.validation.arguments import (
     as_number,
+    check_below,
     check_floats,
     check_instance,
     check_integer,
@@ -37,6 +38,7 @@ __all__ = [
     "STATIC",
     "Checked",
     "as_number",
+    "check_below",
     "check_fields",
     "check_floats",
     "check_instance",

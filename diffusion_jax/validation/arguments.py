@@ -54,6 +54,18 @@ def as_number(name: str, value: Any, interval: str = "(-inf, inf)") -> Any:
     return value if concrete(name, value) is None else float(value)
 
 
+def check_below(low_name: str, low: float, high_name: str, high: float) -> None:
+    """Raises ValueError unless `low` < `high`.
+
+    >>> check_below("start", 1.0, "end", 1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: start = 1.0: must be below end = 1.0
+    """
+    if low >= high:
+        raise ValueError(f"{low_name} = {low}: must be below {high_name} = {high}")
+
+
 def check_instance(name: str, value: Any, kind: type, example: str) -> None:
     """Raises ValueError unless `value` is an object of the class `kind`, such as `example`."""
     if not isinstance(value, kind) and not (kind is bool and isinstance(value, np.bool_)):

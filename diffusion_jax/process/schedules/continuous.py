@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules.base import Schedule, as_float32
-from diffusion_jax.validation import number
+from diffusion_jax.validation import check_below, number
 
 __all__ = ["Karras", "RectifiedFlow"]
 
@@ -67,8 +67,7 @@ class Karras(Schedule):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min = {self.sigma_min}: must be below sigma_max = {self.sigma_max}")
+        check_below("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
 
     @property
     def _ends(self) -> tuple[float, float]:

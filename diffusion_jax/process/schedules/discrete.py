@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules.base import MAX_STEPS, ON_THE_GRID, Schedule, as_float32
-from diffusion_jax.validation import check_integer, integer, number
+from diffusion_jax.validation import check_below, check_integer, integer, number
 
 __all__ = ["Betas", "Cosine", "Discrete", "LinearBeta", "Sigmoid"]
 
@@ -134,8 +134,7 @@ class Cosine(Discrete):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.min_beta >= self.max_beta:
-            raise ValueError(f"min_beta = {self.min_beta}: must be below max_beta = {self.max_beta}")
+        check_below("min_beta", self.min_beta, "max_beta", self.max_beta)
 
     def betas(self) -> np.ndarray:
         t = np.arange(self.steps + 1) / self.steps
@@ -169,8 +168,7 @@ class Sigmoid(Discrete):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.start >= self.end:
-            raise ValueError(f"start = {self.start}: must be below end = {self.end}")
+        check_below("start", self.start, "end", self.end)
 
     def betas(self) -> np.ndarray:
         t = np.arange(self.steps + 1) / self.steps
