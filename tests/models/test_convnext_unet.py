@@ -176,25 +176,6 @@ def test_no_label_is_a_class_embedded_as_zero():
     np.testing.assert_array_equal(output(model, x, time, np.array([0, 0]), params), none)
 
 
-def test_the_number_of_output_channels_can_be_set():
-    model = tiny(out_channels=5)
-    x, time = inputs()
-    assert jax.eval_shape(model.apply, abstract(model), x, time).shape == (2, 8, 8, 5)
-
-
-def test_the_guess_follows_x_and_the_variance_follows_the_prediction():
-    """Equal to a network with twice the input channels and twice the output channels."""
-    x, time = inputs()
-    guess = np.random.default_rng(3).normal(size=x.shape).astype(np.float32)
-    model = shallow(learn_variance=True, self_condition=True)
-    params = randoms(abstract(model))
-    seen = np.concatenate([x, np.clip(guess, -1, 1)], axis=-1)
-    expected = output(shallow(), seen, time, params=params)
-    assert expected.shape == (2, 8, 8, 2)
-    found = output(model, x, time, params=params, x0_hat=guess)
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
-
-
 def test_the_network_sees_the_time_times_scale_plus_offset():
     x, _ = inputs()
     params = randoms(abstract(shallow()))

@@ -126,25 +126,6 @@ def test_any_size_that_divides_and_any_channels_work(shape):
     assert jax.eval_shape(model.apply, abstract(model, shape), x, time).shape == (2, *shape)
 
 
-def test_the_number_of_output_channels_can_be_set():
-    model = tiny(out_channels=5)
-    x, time = inputs()
-    assert jax.eval_shape(model.apply, abstract(model), x, time).shape == (2, 8, 8, 5)
-
-
-def test_the_guess_follows_x_and_the_variance_follows_the_prediction():
-    """Equal to a network with twice the input channels and twice the output channels."""
-    x, time = inputs()
-    guess = np.random.default_rng(3).normal(size=x.shape).astype(np.float32)
-    model = shallow(learn_variance=True, self_condition=True)
-    params = randoms(abstract(model))
-    seen = np.concatenate([x, np.clip(guess, -1, 1)], axis=-1)
-    expected = output(shallow(), seen, time, params=params)
-    assert expected.shape == (2, 8, 8, 2)
-    found = output(model, x, time, params=params, x0_hat=guess)
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
-
-
 @pytest.mark.parametrize(("where", "count"), [((), 1), ((8,), 3), ((8, 4), 5)])
 def test_attention_is_on_the_levels_asked_for_and_in_the_middle(where, count):
     tree = abstract(tiny(attention=where))["params"]
