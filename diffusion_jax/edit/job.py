@@ -64,12 +64,9 @@ class Job:
 
     def sampling(self) -> dict[str, Any]:
         """Arguments of `sample`."""
-        default = self.run.sampling
-        return {
-            "sampler": self.run.network.adapt_sampler(self.sampler or default.sampler),
-            "steps": self.steps or default.steps,
-            "grid": self.grid or default.grid,
-        }
+        chosen = self.run.sampling.override(sampler=self.sampler, steps=self.steps, grid=self.grid)
+        sampler = self.run.network.adapt_sampler(chosen.sampler)
+        return {"sampler": sampler, "steps": chosen.steps, "grid": chosen.grid}
 
     def there_and_back(self) -> dict[str, Any]:
         """Arguments of `editing.invert` and `editing.decode`."""
