@@ -76,11 +76,19 @@ class Namespace:
         return is_subclass and not inspect.isabstract(value)
 
 
-def build(spec: Any, namespace: Namespace, path: str, allow_code: bool = True, **kwargs: Any) -> Any:
+def build(
+    spec: Any,
+    namespace: Namespace,
+    path: str,
+    allow_code: bool = True,
+    own_fields: Collection[str] = (),
+    **kwargs: Any,
+) -> Any:
     """Builds the object that `spec`, a dict with a "name", describes; `kwargs` are further arguments.
 
-    Nested specs are built from the same module, lists become tuples, and every argument is checked against its
-    annotation. Raises ConfigError with the path of the field.
+    `own_fields` of the spec belong to the caller and are not passed on. Nested specs are built from the same module,
+    lists become tuples, and every argument is checked against its annotation. Raises ConfigError with the path of the
+    field.
 
     >>> from diffusion_jax.process import schedules
     >>> build({"name": "Cosine", "steps": 100}, Namespace(schedules, schedules.Schedule), "schedule").steps
@@ -88,8 +96,8 @@ def build(spec: Any, namespace: Namespace, path: str, allow_code: bool = True, *
     """
     factory = namespace.find(get_name(spec, path), path, allow_code)
     accepted = argument_types(factory)
-    arguments = {key: value for key, value in spec.items() if key != "name"}
-    check_names(arguments, accepted.keys() - kwargs.keys(), path)
+    check_names([key for key in spec if key != "name"], (accepted.keys() - kwargs.keys()) | {*own_fields}, path)
+    arguments = {key: value for key, value in spec.items() if key not in ("name", *own_fields)}
     for key, value in arguments.items():
         inside, annotation = f"{path}.{key}", accepted[key]
         if isinstance(value, Mapping) and not _is_plain(annotation):

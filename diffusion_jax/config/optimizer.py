@@ -35,6 +35,9 @@ class OptimizerSettings(Checked):
     clip_norm: float = dataclasses.field(default=0.0, metadata=number("[0, inf)"))
 
 
+_OWN_FIELDS = [field.name for field in dataclasses.fields(OptimizerSettings)]
+
+
 def build_optimizer(spec: Any, allow_code: bool) -> tuple[optax.Schedule, optax.GradientTransformation]:
     """The learning rate by update, and the optimizer with gradient clipping before it.
 
@@ -46,16 +49,15 @@ def build_optimizer(spec: Any, allow_code: bool) -> tuple[optax.Schedule, optax.
     0.0002
     """
     name = get_name(spec, "optimizer")
-    own = {key: value for key, value in spec.items() if key in ("lr_schedule", "clip_norm")}
+    own = {key: value for key, value in spec.items() if key in _OWN_FIELDS}
     if isinstance(own.get("lr_schedule"), Mapping):
         own["lr_schedule"] = build(own["lr_schedule"], _OPTAX, "optimizer.lr_schedule", allow_code)
     settings = build_section(OptimizerSettings, own, "optimizer")
-    rest = {key: value for key, value in spec.items() if key not in own}
     refusal = f'config.optimizer.name = "{name}": must be an optimizer with a learning_rate, such as adamw'
     accepted = argument_types(_OPTAX.find(name, "optimizer", allow_code))
     if "learning_rate" not in accepted:
         raise ConfigError(refusal)
-    tx = build(rest, _OPTAX, "optimizer", allow_code, learning_rate=settings.lr_schedule)
+    tx = build(spec, _OPTAX, "optimizer", allow_code, _OWN_FIELDS, learning_rate=settings.lr_schedule)
     if not isinstance(tx, optax.GradientTransformation):
         raise ConfigError(refusal)
     clip_norm = settings.clip_norm

@@ -4,15 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion_jax.config.components import (
-    argument_types,
-    build,
-    build_section,
-    check_names,
-    construct,
-    convert,
-    get_name,
-)
+from diffusion_jax.config.components import build, build_section, construct, convert
 from diffusion_jax.config.sections import COMPONENTS, GRIDS
 from diffusion_jax.run import Guidance, Sampling
 
@@ -36,15 +28,13 @@ def build_sampling(spec: Mapping[str, Any], allow_code: bool) -> Sampling:
     >>> build_sampling({"name": "DDIM", "eta": 0.5, "steps": 20, "guidance": 2.0}, allow_code=False).guidance.scale
     2.0
     """
-    own = argument_types(COMPONENTS["sampler"].find(get_name(spec, "sampler"), "sampler", allow_code))
-    check_names(spec, ["name", *own, *_SETTINGS, *_GUIDANCE], "sampler")
+    own_fields = _SETTINGS | _GUIDANCE.keys()
+    sampler = build(spec, COMPONENTS["sampler"], "sampler", allow_code, own_fields)
     guidance = {
         field: convert(spec[key], kind, f"sampler.{key}") for key, (field, kind) in _GUIDANCE.items() if key in spec
     }
     settings = {key: value for key, value in spec.items() if key in _SETTINGS and key not in _GUIDANCE}
-    rest = {key: value for key, value in spec.items() if key not in _SETTINGS | _GUIDANCE.keys()}
     if "grid" in settings:
         settings["grid"] = build(settings["grid"], GRIDS, "sampler.grid", allow_code)
-    settings["sampler"] = build(rest, COMPONENTS["sampler"], "sampler", allow_code)
-    settings["guidance"] = construct(Guidance, "sampler", **({"scale": 1.0} | guidance))
+    settings |= {"sampler": sampler, "guidance": construct(Guidance, "sampler", **({"scale": 1.0} | guidance))}
     return build_section(Sampling, settings, "sampler")

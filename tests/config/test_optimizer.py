@@ -41,6 +41,7 @@ def test_a_number_is_a_constant_rate_and_without_clip_norm_the_optimizer_is_unch
         ({"name": 3}, r"config\.optimizer = .*: must be dict\(name="),
         ({"weight_decay": float("inf")}, "weight_decay = inf: must be a finite number"),
         ({"weight_decai": 0.1}, "did you mean weight_decay"),
+        ({"clip_nrom": 1.0}, r"config\.optimizer\.clip_nrom: there is no such field; did you mean clip_norm"),
         ({"learning_rate": 0.1}, r"config\.optimizer\.learning_rate: there is no such field"),
         ({"lr_schedule": -1.0}, "lr_schedule = -1.0: must be > 0"),
         ({"lr_schedule": 0.0}, r"config\.optimizer: lr_schedule = 0.0: must be > 0"),
