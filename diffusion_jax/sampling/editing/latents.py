@@ -81,7 +81,8 @@ def slerp(a: ArrayLike, b: ArrayLike, weight: ArrayLike) -> jax.Array:
     check_shape("b", b, np.shape(a))
     check_shape("weight", weight, (), np.shape(a)[:1])
     a, b, weight = (jnp.asarray(value, jnp.float32) for value in (a, b, weight))
-    half_turns = _angle(a, b) / jnp.pi
+    # Opposite points have the angle pi, whose sine is 0: a little less keeps the ends exact and the rest finite.
+    half_turns = jnp.minimum(_angle(a, b) / jnp.pi, 1 - 1e-6)
     # sinc(x) = sin(pi x) / (pi x): finite where theta is 0, and the ratio is exactly 1 at an end.
     from_a, from_b = (w * jnp.sinc(w * half_turns) / jnp.sinc(half_turns) for w in (1 - weight, weight))
     return expand(from_a, a) * a + expand(from_b, b) * b

@@ -60,6 +60,16 @@ def test_both_ends_are_exact(nearness):
     np.testing.assert_array_equal(slerp(a, b, 1.0), b)
 
 
+@pytest.mark.parametrize("ratio", [1.0, 0.5, 3.0])
+def test_between_opposite_points_the_ends_are_exact_and_the_rest_is_finite(ratio):
+    a, _ = noises()
+    b = -np.float32(ratio) * a
+    for compute in (slerp, jax.jit(slerp)):
+        np.testing.assert_array_equal(compute(a, b, 0.0), a)
+        np.testing.assert_array_equal(compute(a, b, 1.0), b)
+        assert np.isfinite(compute(a, b, 0.3)).all()
+
+
 @pytest.mark.parametrize("nearness", [1e-2, 1e-4, 1e-7, 0.0])
 def test_on_a_short_arc_it_is_the_straight_line(nearness):
     a, other = noises()
