@@ -8,7 +8,7 @@ with epy.lazy_api_imports(globals()):
     from diffusion_jax.process import forward, pixels, predictions, schedules, vlb
     from diffusion_jax.process.predictions import Denoised
     from diffusion_jax.run import Guidance, Network, Run, Sampling
-    from diffusion_jax.runtime import images
+    from diffusion_jax.runtime import images, processes
     from diffusion_jax.sampling import editing, grids, guidance, likelihood, samplers
     from diffusion_jax.sampling.denoiser import clipped, denoiser
     from diffusion_jax.sampling.loop import sample
@@ -45,6 +45,7 @@ __all__ = [
     "oracles",
     "pixels",
     "predictions",
+    "processes",
     "sample",
     "samplers",
     "schedules",

@@ -11,7 +11,7 @@ import diffusion_jax as dj
 from diffusion_jax.config.components import Namespace
 from diffusion_jax.config.fields import describe_fields
 from diffusion_jax.runtime.mesh import MeshShape
-from diffusion_jax.training.loop import Plan
+from diffusion_jax.training.plan import Plan
 
 log = logging.getLogger("mkdocs.hooks")  # warnings fail `mkdocs build --strict`
 

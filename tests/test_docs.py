@@ -20,7 +20,7 @@ import diffusion_jax as dj
 from diffusion_jax.cli.main import main
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.runtime.mesh import MeshShape
-from diffusion_jax.training.loop import Plan
+from diffusion_jax.training.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]

@@ -3,9 +3,12 @@
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 from absl import flags
+
+from diffusion_jax.runtime.errors import RunError
 
 
 def exit_code(command: Callable[[], int | None]) -> int:
@@ -27,16 +30,27 @@ def exit_code(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+    except SystemExit as end:  # stopped by SIGTERM, with a checkpoint
+        return int(end.code or 0)
     except Exception as error:
-        if not _is_expected(error):
+        if _is_expected(error):
+            print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        elif _works_with_others():
+            traceback.print_exc()
+        else:
             raise
-        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        if _works_with_others():
+            # Without JAX's own clean-up, which waits for the others, which wait for this process.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
         return 1
 
 
-def _is_expected(error: Exception) -> bool:
-    if isinstance(error, flags.Error | ValueError | OSError):
-        return True
-    from diffusion_jax.runtime.checkpoint import CheckpointError  # imports JAX
+def _works_with_others() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
-    return isinstance(error, CheckpointError)
+
+def _is_expected(error: Exception) -> bool:
+    return isinstance(error, flags.Error | ValueError | OSError | RunError)

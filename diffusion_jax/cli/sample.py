@@ -64,7 +64,6 @@ def run(options: FlagValues) -> None:
     guidance = parse_guidance(options)
     loaded = flags.load_run(options)
     settings |= choose_guidance(options, loaded, guidance)
-    flags.make_parent(out)
     write_output(options, loaded, n, out, settings)
     print(f"{n} images in {out}" if options.show == "grid" else f"{options.show} in {out}")
 

@@ -19,7 +19,7 @@ from diffusion_jax.data import sources
 from diffusion_jax.run import Network, Sampling
 from diffusion_jax.runtime.mesh import make_mesh
 from diffusion_jax.training import losses
-from diffusion_jax.training.loop import Plan
+from diffusion_jax.training.plan import Plan
 
 __all__ = ["Experiment", "as_plain", "build_dataset", "check_sections"]
 

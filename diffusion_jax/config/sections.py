@@ -9,7 +9,7 @@ from diffusion_jax.process import predictions, schedules
 from diffusion_jax.runtime.mesh import MeshShape
 from diffusion_jax.sampling import grids, samplers
 from diffusion_jax.training import losses
-from diffusion_jax.training.loop import Plan
+from diffusion_jax.training.plan import Plan
 
 __all__ = ["COMPONENTS", "GRIDS", "SECTIONS", "SETTINGS"]
 

@@ -77,10 +77,13 @@ def _flip(row: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.
     return row | {"image": row["image"][:, ::-1]} if rng.random() < 0.5 else row
 
 
-def in_order(source: Source, batch_size: int, limit: int = 0) -> Iterator[tuple[Batch, np.ndarray]]:
+def in_order(
+    source: Source, batch_size: int, limit: int = 0, share: slice = slice(None)
+) -> Iterator[tuple[Batch, np.ndarray]]:
     """Yields the first `limit` examples (0: all) once, in order, as (batch, valid bool [B]).
 
-    The last batch is filled up with example 0, which is not valid there.
+    The last batch is filled up with example 0, which is not valid there. Of each batch only the rows of `share` are
+    read: those of one process.
 
     >>> _, held_out = dj.sources.Digits().open()
     >>> [int(valid.sum()) for batch, valid in in_order(held_out, batch_size=100)]
@@ -88,7 +91,8 @@ def in_order(source: Source, batch_size: int, limit: int = 0) -> Iterator[tuple[
     """
     n = min(len(source), limit or len(source))
     for first in range(0, n, batch_size):
-        valid = np.arange(first, first + batch_size) < n
-        indices = np.where(valid, np.arange(first, first + batch_size), 0)
+        indices = np.arange(first, first + batch_size)[share]
+        valid = indices < n
+        indices = np.where(valid, indices, 0)
         rows = [source.rows[int(i)] for i in indices]
         yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}, valid

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from diffusion_jax.runtime.errors import first_line
+from diffusion_jax.runtime.errors import RunError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(RunError):
     """A checkpoint cannot be written, or no checkpoint can be read."""
 
 
@@ -209,7 +209,10 @@ def _describe_leaves(tree: Any) -> dict[str, str]:
 
 def _fingerprint_leaves(tree: Any) -> dict[str, int]:
     """Path of each leaf -> hash of its bits, independent of its sharding."""
-    hashes = jax.device_get([_fingerprint(leaf) for leaf in jax.tree.leaves(tree)])
+    # In groups, because XLA's emulated devices block each other at 32 programs in flight.
+    leaves, hashes = jax.tree.leaves(tree), []
+    for first in range(0, len(leaves), 16):
+        hashes += jax.device_get([_fingerprint(leaf) for leaf in leaves[first : first + 16]])
     return {path: int(value) for path, value in zip(_describe_leaves(tree), hashes, strict=True)}
 
 

@@ -1,4 +1,8 @@
-"""One-line summaries of third-party exceptions."""
+"""Errors of a run, and one-line summaries of third-party exceptions."""
+
+
+class RunError(RuntimeError):
+    """A run cannot go on or cannot be read; the text says what to do."""
 
 
 def first_line(error: object) -> str:

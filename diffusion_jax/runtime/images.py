@@ -86,14 +86,22 @@ def strip(
 def save(image: Image.Image, path: str | Path) -> None:
     """Writes an image file and creates its directory; the suffix of `path` determines the format.
 
+    The file is replaced at once: if it cannot be written, the old one stays.
+
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "figures" / "grid.png"
     >>> dj.images.save(dj.images.grid(np.zeros((6, 8, 8, 1))), path)
     >>> path.exists()
     True
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new{path.suffix}")
+    try:
+        image.save(new)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def save_grid(x: ArrayLike, path: str | Path, columns: int | None = None, labels: Captions = None) -> None:

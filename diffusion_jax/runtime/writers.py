@@ -1,16 +1,32 @@
-"""The metrics of a run: the record `metrics.jsonl` and TensorBoard events."""
+"""The metrics of a run: the record `metrics.jsonl` and TensorBoard events.
 
+Both are side products: if one cannot be written, that is one warning, and training continues. Nothing here runs in a
+thread of its own, because a thread that has died can leave the training waiting for it.
+"""
+
+import contextlib
 import json
-from collections.abc import Mapping
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import tensorboardX
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import replace_text
+from diffusion_jax.runtime.processes import is_owner
 
-# TensorBoard shows events at most this much later. tensorboardX's own flush() skips what its thread has not seen yet.
-_FLUSH_SECONDS = 10
+log = logging.getLogger(__name__)
+
+# After a failure, the events are tried again this much later, in a new file.
+_RETRY_SECONDS = 60
 
 
 class MetricsWriter:
@@ -18,53 +34,139 @@ class MetricsWriter:
 
     `metrics.jsonl` holds the values that follow from config and seed alone, one line per step and kind, so that
     a resumed run has the same file as an uninterrupted one. Speed goes to TensorBoard only. Lines after `start`,
-    which an interrupted run wrote and the resumed one will write again, are removed.
+    which an interrupted run wrote and the resumed one will write again, are removed, and so are final lines, unless
+    the run is `complete`. A number that is not finite is null in `metrics.jsonl`: JSON has no other word for it.
+    Of several processes only the owner of the directory writes.
     """
 
-    def __init__(self, workdir: Path, start: int = 0):
-        self._path = Path(workdir) / "metrics.jsonl"
-        self._rewind(start)
-        self._file = self._path.open("a", buffering=1)  # flushed after each line
-        self._events = tensorboardX.SummaryWriter(
-            str(Path(workdir) / "events"), purge_step=start + 1, flush_secs=_FLUSH_SECONDS
-        )
+    def __init__(self, workdir: Path, start: int = 0, complete: bool = False):
+        self._writes = is_owner()
+        if self._writes:
+            self._record = _Record(Path(workdir) / "metrics.jsonl", start, complete)
+            self._events = _Events(Path(workdir) / "events", start)
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._file.close()
-        self._events.close()
+        if self._writes:
+            self._events.close()
+
+    def has(self, step: int, name: str) -> bool:
+        """Whether the record that this session found has a line of `step` with the metric `name`."""
+        return self._writes and any(line["step"] == step and name in line for line in self._record.found)
 
     def write(self, step: int, scalars: Mapping[str, float], final: bool = False) -> None:
         """Writes one line of the record. `final` marks an evaluation off schedule, made because the run ends here."""
-        line = {"step": step, **scalars} | ({"final": True} if final else {})
-        self._file.write(json.dumps(line) + "\n")
+        if not self._writes:
+            return
+        values = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
+        self._record.write({"step": step, **values} | ({"final": True} if final else {}))
         for name, value in scalars.items():
-            self._events.add_scalar(name, value, step)
+            self._add(step, summary.scalar, name, value)
 
     def write_speed(self, step: int, images_per_second: float) -> None:
-        self._events.add_scalar("images_per_second", images_per_second, step)
+        self._add(step, summary.scalar, "images_per_second", images_per_second)
 
     def write_image(self, step: int, name: str, image: np.ndarray) -> None:
         """Writes an image, uint8 [H, W, 3], to TensorBoard."""
-        self._events.add_image(name, image, step, dataformats="HWC")
+        self._add(step, summary.image, name, image, dataformats="HWC")
 
-    def _rewind(self, start: int) -> None:
+    def _add(self, step: int, make: Callable, *args: Any, **kwargs: Any) -> None:
+        if self._writes:
+            self._events.write(lambda: Event(wall_time=time.time(), step=step, summary=make(*args, **kwargs)))
+
+
+class _Record:
+    """Lines of JSON at the end of a file. What cannot be written is kept, and written when it can be."""
+
+    def __init__(self, path: Path, start: int, complete: bool):
+        self._path, self._waiting, self._failed = path, "", False
+        self.found = self._rewind(start, complete)
+        self._size = path.stat().st_size if path.exists() else 0
+
+    def write(self, line: dict[str, Any]) -> None:
+        self._waiting += json.dumps(line, allow_nan=False) + "\n"
+        try:
+            with self._path.open("ab") as file:
+                if file.tell() > self._size:
+                    file.truncate(self._size)  # a part of a line, from a write that failed
+                file.write(self._waiting.encode())
+                file.flush()
+                self._size = file.seek(0, os.SEEK_END)
+        except OSError as error:
+            if not self._failed:
+                log.warning("%s cannot be written (%s); training continues", self._path, first_line(error))
+            self._failed = True
+        else:
+            self._waiting, self._failed = "", False
+
+    def _rewind(self, start: int, complete: bool) -> list[dict[str, Any]]:
+        """Removes the lines that a run resumed after `start` writes again; returns the others."""
         if not self._path.exists():
-            return
+            return []
         text = self._path.read_text(errors="replace")
-        kept = "".join(line + "\n" for line in text.splitlines() if _is_kept(line, start))
-        if kept != text:
-            replace_text(self._path, kept)
+        entries = [(line, _parse(line)) for line in text.splitlines()]
+        kept = [(line, entry) for line, entry in entries if entry and _is_kept(entry, start, complete)]
+        if (rewound := "".join(line + "\n" for line, _ in kept)) != text:
+            replace_text(self._path, rewound)
+        return [entry for _, entry in kept]
 
 
-def _is_kept(line: str, start: int) -> bool:
-    """Whether a run that resumes after step `start` keeps this line of the record."""
+def _parse(line: str) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
     except ValueError:  # cut off by a kill
-        return False
-    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
-        return False
-    return entry["step"] <= start and not entry.get("final", False)
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None
+
+
+def _is_kept(entry: dict[str, Any], start: int, complete: bool) -> bool:
+    """Whether a run that resumes after step `start` keeps this line of the record."""
+    return entry["step"] <= start and (complete or not entry.get("final", False))
+
+
+class _Events:
+    """TensorBoard's event file, written at once. After a failure it is tried again later, in a new file."""
+
+    def __init__(self, directory: Path, start: int):
+        self._directory, self._start = directory, start
+        self._writer: EventsWriter | None = None
+        self._failed = False
+        self._due = time.monotonic()
+
+    def write(self, make_event: Callable[[], Event]) -> None:
+        if time.monotonic() < self._due:
+            return
+        try:
+            if self._writer is None:
+                self._writer = self._open()
+            self._writer.write_event(make_event())
+            self._writer.flush()  # so that TensorBoard shows it, and a full disk is noticed
+        except Exception as error:  # whatever it is, it is not worth the run
+            self._fail(error)
+
+    def close(self) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        except Exception as error:
+            self._fail(error)
+
+    def _open(self) -> EventsWriter:
+        self._directory.mkdir(exist_ok=True)
+        # The name holds the time in seconds; the process keeps two starts within one second apart.
+        writer = EventsWriter(str(self._directory / "events"), f".{os.getpid()}.{time.monotonic_ns()}")
+        # Tells TensorBoard to drop what an interrupted run wrote from this step on.
+        writer.write_event(Event(step=self._start + 1, session_log=SessionLog(status=SessionLog.START)))
+        return writer
+
+    def _fail(self, error: Exception) -> None:
+        if not self._failed:
+            reason = first_line(error)
+            log.warning("TensorBoard events cannot be written to %s (%s); training continues", self._directory, reason)
+        writer, self._writer, self._failed = self._writer, None, True
+        self._due = time.monotonic() + _RETRY_SECONDS
+        with contextlib.suppress(Exception):
+            if writer is not None:
+                writer.close()

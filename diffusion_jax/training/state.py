@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffusion_jax.training import spikes
 from diffusion_jax.training.losses import Loss
 
 __all__ = ["Model", "TrainState"]
@@ -40,8 +41,9 @@ class TrainState:
       params: the parameters.
       opt_state: the state of the optimizer.
       ema_params: the moving average of the parameters, float32.
-      skipped: int32, the number of batches whose loss or gradient was not finite.
+      skipped: int32, the number of batches that were skipped, because something was not finite or a spike.
       memory: what the loss keeps from earlier batches; () for most losses.
+      recent: the latest losses and gradient norms, float32 [2, 100], if spikes are skipped; otherwise ().
 
     >>> class Scale:  # any object with init and apply is a network
     ...     def init(self, key, x, time, labels):
@@ -59,6 +61,7 @@ class TrainState:
     ema_params: Any
     skipped: jax.Array
     memory: Any = ()
+    recent: Any = ()
 
     @classmethod
     def create(
@@ -69,11 +72,12 @@ class TrainState:
         image_shape: tuple[int, int, int],
         shardings: Any = None,
         loss: Loss | None = None,
+        skip_spikes: bool = False,
     ) -> "TrainState":
         """The state before the first step, for images of `image_shape` (H, W, C).
 
         `shardings`, a pytree like the state, places its leaves on devices. Pass `loss` if it learns from the batches,
-        as with `losses.LossSecondMomentTimes`.
+        as with `losses.LossSecondMomentTimes`, and `skip_spikes` if the training step skips spikes.
         """
 
         def init(key: jax.Array) -> "TrainState":
@@ -86,6 +90,7 @@ class TrainState:
                 ema_params=jax.tree.map(lambda p: p.astype(jnp.float32), params),
                 skipped=jnp.int32(0),
                 memory=() if loss is None else loss.init(),
+                recent=spikes.init() if skip_spikes else (),
             )
 
         # Under jit, everything compiles together and no two leaves share a buffer, because the step donates them all.

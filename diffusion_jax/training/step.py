@@ -10,15 +10,24 @@ import optax
 from jax.sharding import Mesh
 
 from diffusion_jax.runtime.mesh import batch_sharding, state_sharding
-from diffusion_jax.training import ema
+from diffusion_jax.training import ema, spikes
 from diffusion_jax.training.losses import Examples, Loss
 from diffusion_jax.training.state import Model, TrainState
 from diffusion_jax.validation import check_integer, check_number
 
-__all__ = ["Batch", "Metrics", "TrainStep", "make_train_step"]
+__all__ = ["CAUSES", "Batch", "Metrics", "TrainStep", "make_train_step"]
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+# Why a batch is skipped, by the metric "cause".
+CAUSES = (
+    "",
+    "the images are not finite",
+    "the loss is not finite",
+    "the gradient is not finite",
+    "the updated parameters are not finite",
+    "the loss or the gradient norm is far above its median",
+)
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 
@@ -31,13 +40,15 @@ def make_train_step(
     accumulate: int = 1,
     mesh: Mesh | None = None,
     lr_schedule: optax.Schedule | None = None,
+    skip_spikes: float = 0.0,
 ) -> TrainStep:
     """Makes the jitted step (state, batch, key) -> (state, metrics); the old state is donated.
 
-    All randomness comes from fold_in(key, state.step), so one key serves the whole run. A batch whose loss, gradient
-    or update is not finite is counted in `skipped` and changes nothing else. If the loss learns from the batches, its
-    memory is part of the state: `TrainState.create(..., loss=loss)`. The metrics are the scalars loss, grad_norm,
-    skipped and, with `lr_schedule`, learning_rate; they stay on the device.
+    All randomness comes from fold_in(key, state.step), so one key serves the whole run. A batch whose images, loss,
+    gradient or update are not finite is counted in `skipped` and changes nothing else. If the loss learns from the
+    batches, its memory is part of the state: `TrainState.create(..., loss=loss)`. The metrics are the scalars loss,
+    grad_norm, skipped, cause (why this batch was skipped, an index of `CAUSES`; 0 if it was not) and, with
+    `lr_schedule`, learning_rate; they stay on the device.
 
     Args:
       model: the network.
@@ -48,6 +59,8 @@ def make_train_step(
         batch size. Except for rounding (and the dropout masks) the result is the same as for one batch.
       mesh: the devices; the batch is split over all of them, the state over 'fsdp'.
       lr_schedule: the learning rate schedule of `tx`; its value at each update becomes the metric learning_rate.
+      skip_spikes: also skips a batch whose loss or gradient norm exceeds this multiple of the median of the last 100
+        that counted; 0 for never. Needs `TrainState.create(..., skip_spikes=True)`.
 
     Raises ValueError if ema_decay or accumulate is out of range, and when the step is traced, if accumulate does not
     divide the batch or the state lacks the memory of the loss.
@@ -63,13 +76,18 @@ def make_train_step(
     >>> batch = {"image": jnp.zeros((16, 8, 8, 1), jnp.uint8)}
     >>> state, metrics = train_step(state, batch, jax.random.key(1))
     >>> state.step.item(), sorted(metrics)
-    (1, ['grad_norm', 'loss', 'skipped'])
+    (1, ['cause', 'grad_norm', 'loss', 'skipped'])
     """
     check_number("ema_decay", ema_decay, "[0, 1)")
     check_integer("accumulate", accumulate)
+    check_number("skip_spikes", skip_spikes, "[0, inf)")
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         _check_memory(loss, state)
+        if bool(skip_spikes) != isinstance(state.recent, jax.Array):
+            raise ValueError(
+                f"skip_spikes = {skip_spikes}: use TrainState.create(..., skip_spikes={bool(skip_spikes)})"
+            )
         key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
         examples = loss.draw(key, batch, state.memory)
         value, losses, grads = _compute_gradient(model, loss, state.params, examples, dropout_key, accumulate)
@@ -77,16 +95,22 @@ def make_train_step(
         updated = _apply_gradient(state, grads, tx, ema_decay)
         updated = dataclasses.replace(updated, memory=loss.update(state.memory, examples, losses))
         # Includes the parameters, because a step size that overflows makes them NaN from a finite gradient.
-        norms = jnp.stack([value, grad_norm, optax.tree.norm(updated.params)])
-        finite = jnp.isfinite(norms).all()
-        new_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
-        skipped = state.skipped + jnp.where(finite, 0, 1)
+        cause = _find_cause(
+            jnp.isfinite(examples.x0).all(),
+            jnp.isfinite(value),
+            jnp.isfinite(grad_norm),
+            jnp.isfinite(optax.tree.norm(updated.params)),
+            ~spikes.is_spike(state.recent, value, grad_norm, skip_spikes),
+        )
+        updated = dataclasses.replace(updated, recent=spikes.push(state.recent, value, grad_norm))
+        new_state = jax.tree.map(lambda new, old: jnp.where(cause == 0, new, old), updated, state)
+        skipped = state.skipped + jnp.where(cause == 0, 0, 1)
         new_state = dataclasses.replace(new_state, step=state.step + 1, skipped=skipped)
         if mesh is not None:
             # The new state has the sharding of the old one, so that the next call does not recompile.
             shardings = state_sharding(mesh, new_state)
             new_state = jax.lax.with_sharding_constraint(new_state, shardings)
-        metrics = {"loss": value, "grad_norm": grad_norm, "skipped": skipped}
+        metrics = {"loss": value, "grad_norm": grad_norm, "skipped": skipped, "cause": cause}
         if lr_schedule is not None:
             metrics["learning_rate"] = jnp.float32(lr_schedule(state.step - state.skipped))
         return new_state, metrics
@@ -95,6 +119,12 @@ def make_train_step(
         return jax.jit(train_step, donate_argnums=0)
     in_shardings = (None, batch_sharding(mesh), None)  # None: the sharding that the argument has
     return jax.jit(train_step, donate_argnums=0, in_shardings=in_shardings)
+
+
+def _find_cause(*sound: jax.Array) -> jax.Array:
+    """The index in `CAUSES` of the first that does not hold, int32; 0 if all hold."""
+    each = jnp.stack(sound)
+    return jnp.where(each.all(), 0, 1 + jnp.argmin(each)).astype(jnp.int32)
 
 
 def _compute_gradient(

@@ -1,7 +1,9 @@
 """One training session in a run's directory: from its newest sound checkpoint to the end or to a stop."""
 
+import contextlib
 import dataclasses
 import logging
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,18 @@ import numpy as np
 from diffusion_jax.config.components import ConfigError, construct
 from diffusion_jax.config.description import describe_run
 from diffusion_jax.config.experiment import Experiment, as_plain, build_dataset, check_sections
-from diffusion_jax.data.pipeline import Batches, in_order
+from diffusion_jax.data.pipeline import Batch, Batches, in_order
 from diffusion_jax.data.sources import Source
 from diffusion_jax.runtime import images
 from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
-from diffusion_jax.runtime.files import lock_workdir, make_workdir
 from diffusion_jax.runtime.mesh import check_batch_size, put_batch
+from diffusion_jax.runtime.processes import from_owner, is_owner, process_rows, synchronize
+from diffusion_jax.runtime.stopping import Stop
 from diffusion_jax.runtime.writers import MetricsWriter
 from diffusion_jax.training.evaluate import make_evaluate
 from diffusion_jax.training.loop import Actions, fit
+from diffusion_jax.training.metrics_log import TrainingError
+from diffusion_jax.training.plan import Due
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import TrainStep, make_train_step
 from diffusion_jax.workdir.layout import (
@@ -29,6 +34,8 @@ from diffusion_jax.workdir.layout import (
     check_not_imported,
     check_outside_data,
     checkpoint_items,
+    init_state,
+    own_workdir,
 )
 from diffusion_jax.workdir.load import build_run
 from diffusion_jax.workdir.resume import write_config
@@ -45,8 +52,15 @@ def train(
 ) -> bool:
     """Trains the experiment of `config` in `workdir`, from its newest sound checkpoint if there is one.
 
-    Returns whether the run is complete; False if `should_stop` ended it, with a checkpoint. Raises ConfigError,
-    DataError, CheckpointError or OSError, each with one line that says what to do.
+    Returns whether the run is complete; False if `should_stop`, which is called before each step, ended it, with a
+    checkpoint. SIGINT and SIGTERM save a checkpoint as well, and then raise KeyboardInterrupt and SystemExit; a
+    second signal ends the process at once. Signals are left alone outside the main thread, and where the caller has
+    handlers of its own.
+
+    With several processes (`dj.processes.initialize()`), all call this function with the same arguments, and the
+    directory must be one that all of them see.
+
+    Raises ConfigError, DataError, CheckpointError, TrainingError or OSError, each with one line that says what to do.
 
     >>> dj.train(config, "runs/digits")  # doctest: +SKIP
     True
@@ -55,6 +69,7 @@ def train(
     diffusion_jax.config.components.ConfigError: config.model: the section is missing
     """
     workdir, plain = Path(workdir), as_plain(config)
+    stop = Stop(should_stop)
     check_sections(plain)
     check_not_imported(workdir)
     dataset = build_dataset(plain)
@@ -62,11 +77,17 @@ def train(
     training, held_out = dataset.open()
     experiment = Experiment.from_config(plain, training.image_shape, training.num_classes)
     _check_batch_fits(experiment, training)
-    make_workdir(workdir)
-    with lock_workdir(workdir):
-        write_config(workdir, experiment, training)
+    with own_workdir(workdir):
+        if is_owner():
+            write_config(workdir, experiment, training)
+        synchronize("config.json")
         with Checkpoints(workdir / "checkpoints", experiment.plan.keep_checkpoints) as checkpoints:
-            return Session(workdir, experiment, training, held_out, checkpoints).run(should_stop)
+            complete = Session(workdir, experiment, training, held_out, checkpoints, stop).run()
+    if stop.reason == signal.SIGINT:
+        raise KeyboardInterrupt
+    if stop.reason == signal.SIGTERM:
+        raise SystemExit(128 + signal.SIGTERM)
+    return complete
 
 
 def _check_batch_fits(experiment: Experiment, training: Source) -> None:
@@ -88,22 +109,46 @@ class Session:
     training: Source
     held_out: Source
     checkpoints: Checkpoints
+    stop: Stop
 
-    def run(self, should_stop: Callable[[], bool]) -> bool:
+    def run(self) -> bool:
         """Trains to the end or to a stop; returns whether the run is complete."""
         plan = self.experiment.plan
         init_key, step_key, eval_key = jax.random.split(jax.random.key(plan.seed), 3)
         state, start = self._restore_or_init(init_key)
-        if start == plan.steps:
-            log.info("step %d: complete, nothing left to do", start)
-            return True
-        self._log_start(state, start)
-        with MetricsWriter(self.workdir, start) as writer:
-            actions = self._make_actions(writer, eval_key, should_stop)
-            batches = self._iterate_batches(start)
-            state, step = fit(state, self._make_train_step(), batches, step_key, plan, writer, actions, start)
-        self.checkpoints.report(wait=True)
+        with MetricsWriter(self.workdir, start, complete=start == plan.steps) as writer:
+            missing = self._find_missing(start, writer)
+            if start == plan.steps and not any(missing):
+                log.info("step %d: complete, nothing left to do", start)
+                return True
+            self._log_start(state, start)
+            actions = self._make_actions(writer, eval_key, missing)
+            with self.stop.listen():
+                step = self._fit(state, step_key, writer, actions, start)
+        if step < plan.steps:
+            log.info("stopped after step %d; run the same command to resume", step)
         return step == plan.steps
+
+    def _fit(self, state: TrainState, key: jax.Array, writer: MetricsWriter, actions: Actions, start: int) -> int:
+        """Trains and waits for the last checkpoint; returns its step."""
+        batches, plan = self._iterate_batches(start), self.experiment.plan
+        try:
+            _, step = fit(state, self._make_train_step(), batches, key, plan, writer, actions, start, self.stop)
+        except TrainingError as error:
+            newest = self.checkpoints.steps()[-1:]
+            saved = f"the newest checkpoint is step {newest[0]}" if newest else "there is no checkpoint"
+            raise TrainingError(f"{error}; {saved}") from error
+        self.checkpoints.report(wait=True)
+        if step not in [start, *self.checkpoints.steps()]:
+            raise CheckpointError(f"step {step} could not be saved, see above; run the same command to resume")
+        return step
+
+    def _find_missing(self, step: int, writer: MetricsWriter) -> Due:
+        """What was due after `step` steps, but came after the checkpoint of that step and was interrupted."""
+        due = self.experiment.plan.due(step) if step else Due()
+        evaluate = due.evaluate and not writer.has(step, "eval_loss")
+        sample = due.sample and not self._sample_path(step).exists()
+        return Due(False, *from_owner((evaluate, sample)))
 
     def _restore_or_init(self, key: jax.Array) -> tuple[TrainState, int]:
         """The state of the newest sound checkpoint, or a new one, and its step."""
@@ -112,10 +157,7 @@ class Session:
         if self.checkpoints.steps():
             step, items, _ = self.checkpoints.restore(checkpoint_items(abstract))
             return TrainState(**items["rest"], ema_params=items["ema_params"]), step
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        network = experiment.network
-        arguments = (network.model, experiment.tx, network.image_shape, shardings, experiment.loss)
-        return TrainState.create(key, *arguments), 0
+        return init_state(key, experiment, jax.tree.map(lambda leaf: leaf.sharding, abstract)), 0
 
     def _make_train_step(self) -> TrainStep:
         experiment, plan = self.experiment, self.experiment.plan
@@ -127,6 +169,7 @@ class Session:
             accumulate=plan.accumulate,
             mesh=experiment.mesh,
             lr_schedule=experiment.lr_schedule,
+            skip_spikes=plan.skip_spikes,
         )
 
     def _iterate_batches(self, start: int) -> Iterator[dict[str, jax.Array]]:
@@ -142,26 +185,34 @@ class Session:
         )
         return (put_batch(self.experiment.mesh, batch) for batch in batches.iterate(start))
 
-    def _make_actions(self, writer: MetricsWriter, eval_key: jax.Array, should_stop: Callable[[], bool]) -> Actions:
+    def _make_actions(self, writer: MetricsWriter, eval_key: jax.Array, missing: Due) -> Actions:
         experiment, plan = self.experiment, self.experiment.plan
         evaluate = make_evaluate(experiment.network.model, experiment.loss, experiment.mesh)
+
+        def held_out() -> Iterator[tuple[Batch, np.ndarray]]:
+            share = process_rows(plan.batch_size)
+            return self.stop.until_signal(in_order(self.held_out, plan.batch_size, plan.eval_examples, share))
+
         return Actions(
-            evaluate=lambda state: evaluate(
-                state.ema_params,
-                in_order(self.held_out, plan.batch_size, plan.eval_examples),
-                eval_key,
-            ),
+            evaluate=lambda state: evaluate(state.ema_params, held_out(), eval_key),
             save_samples=lambda state, step: self._save_samples(state, step, writer),
             save=self._save,
             watch=self._report_failed_save,
-            should_stop=should_stop,
+            missing=missing,
         )
 
     def _report_failed_save(self, wait: bool = False) -> None:
-        """Logs a background save that has failed. Training continues, because the next save may succeed."""
-        try:
+        with self._failed_save():
             self.checkpoints.report(wait)
+
+    @contextlib.contextmanager
+    def _failed_save(self) -> Iterator[None]:
+        """Logs a save that has failed. Training continues, because the next may succeed, unless the plan says stop."""
+        try:
+            yield
         except CheckpointError as error:
+            if self.experiment.plan.stop_if_save_fails:
+                raise
             log.error("%s; training continues and will save again", error)
 
     def _save(self, state: TrainState, step: int) -> None:
@@ -170,7 +221,8 @@ class Session:
         description = describe_run(
             self.experiment.config, data.fingerprint, data.image_shape, data.num_classes, data.class_names
         )
-        self.checkpoints.save(step, checkpoint_items(state), description)
+        with self._failed_save():
+            self.checkpoints.save(step, checkpoint_items(state), description)
 
     def _save_samples(self, state: TrainState, step: int, writer: MetricsWriter) -> None:
         """A grid of samples from the EMA weights, one row per class, from the same noise at every step."""
@@ -179,12 +231,18 @@ class Session:
         labels = np.repeat(np.arange(classes), 10) if classes else None
         run = build_run(experiment, state.ema_params, self.training.class_names, {}, step)
         x = run.sample(jax.random.key(experiment.plan.seed), 10 * classes if classes else 64, labels=labels)
+        if not is_owner():
+            return
         names = None if labels is None else [run.class_name(label) for label in labels]
         grid = images.grid(x, 10 if classes else 8, names)
-        (self.workdir / "samples").mkdir(exist_ok=True)
-        grid.save(self.workdir / "samples" / f"step_{step:07d}.png")
-        grid.save(self.workdir / "samples.png")
+        path = self._sample_path(step)
+        path.parent.mkdir(exist_ok=True)
+        images.save(grid, path)
+        images.save(grid, self.workdir / "samples.png")
         writer.write_image(step, "samples", np.asarray(grid))
+
+    def _sample_path(self, step: int) -> Path:
+        return self.workdir / "samples" / f"step_{step:07d}.png"
 
     def _log_start(self, state: TrainState, start: int) -> None:
         devices = self.experiment.mesh.devices.flatten()

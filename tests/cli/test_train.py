@@ -1,6 +1,7 @@
 """diffusion-jax train: errors in this process, signals in a process of its own."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def test_sigterm_saves_and_the_same_command_resumes(config, tmp_path, capsys, ca
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
-    assert err.strip().endswith("stopped; run the same command to resume")
+    assert re.search(r"stopped after step \d+; run the same command to resume$", err.strip())
     (step,) = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
 
     before = signal.getsignal(signal.SIGTERM)

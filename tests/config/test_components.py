@@ -7,7 +7,7 @@ import pytest
 from diffusion_jax.config.components import ConfigError, Namespace, build, build_section, check_names, convert
 from diffusion_jax.process import predictions, schedules
 from diffusion_jax.training import losses
-from diffusion_jax.training.loop import Plan
+from diffusion_jax.training.plan import Plan
 
 SCHEDULES = Namespace(schedules, schedules.Schedule)
 

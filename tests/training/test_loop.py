@@ -1,5 +1,10 @@
+import dataclasses
 import itertools
 import json
+import os
+import signal
+import threading
+import time
 
 import jax
 import numpy as np
@@ -8,8 +13,12 @@ import pytest
 import tiny
 
 import diffusion_jax as dj
+from diffusion_jax.runtime.stopping import Stop
 from diffusion_jax.runtime.writers import MetricsWriter
-from diffusion_jax.training.loop import Actions, Plan, fit
+from diffusion_jax.training.loop import Actions, fit
+from diffusion_jax.training.metrics_log import TrainingError
+from diffusion_jax.training.plan import Due, Plan
+from diffusion_jax.training.step import CAUSES
 
 
 class Value:
@@ -42,11 +51,15 @@ class Recorder:
     def __init__(self):
         self.events, self.reads, self.stop_at = [], [], None
         self.on_save = lambda: None
+        self.missing = Due()
+        self.skip, self.skipped = (), 0  # the steps whose batch is skipped
 
     def step(self, state, batch, key):
         step = batch + 1
         self.events.append(("step", step))
-        values = {"loss": 10.0 * step, "grad_norm": 1.0, "skipped": 0}
+        self.skipped += step in self.skip
+        cause = CAUSES.index("the loss is not finite") if step in self.skip else 0
+        values = {"loss": 10.0 * step, "grad_norm": 1.0, "skipped": self.skipped, "cause": cause}
         return state, {name: Value(x, step, self.reads) for name, x in values.items()}
 
     def actions(self) -> Actions:
@@ -62,14 +75,15 @@ class Recorder:
             evaluate=evaluate,
             save_samples=lambda state, step: self.events.append(("sample", step)),
             save=save,
-            should_stop=lambda: self.of("step")[-1:] == [self.stop_at],
+            missing=self.missing,
         )
 
     def fit(self, folder, start=0, **plan):
         plan = Plan(**({"steps": 10, "batch_size": 4} | plan))
+        stop = Stop(lambda: self.of("step")[-1:] == [self.stop_at])
         with MetricsWriter(folder, start) as writer:
-            batches = iter(range(start, 100))
-            _, step = fit(State(self), self.step, batches, None, plan, writer, self.actions(), start)
+            batches = itertools.count(start)
+            _, step = fit(State(self), self.step, batches, None, plan, writer, self.actions(), start, stop)
         return step
 
     def of(self, kind):
@@ -112,7 +126,7 @@ def test_a_checkpoint_finds_all_metrics_up_to_its_step_in_the_record(tmp_path):
     recorder, found = Recorder(), []
     recorder.on_save = lambda: found.append([x["step"] for x in lines(tmp_path)])
     recorder.fit(tmp_path, log_every=2, eval_every=0, sample_every=0, checkpoint_every=4)
-    assert found == [[2, 4], [2, 4, 6, 8], [2, 4, 6, 8, 10, 10]]  # at the end an evaluation too
+    assert found == [[2, 4], [2, 4, 6, 8], [2, 4, 6, 8, 10]]
 
 
 def test_the_record_is_in_order_and_marks_what_is_off_schedule(tmp_path):
@@ -184,33 +198,113 @@ def test_a_finished_run_does_nothing_more(tmp_path):
     assert recorder.events == []
 
 
-def test_skipped_batches_are_reported(tmp_path, caplog):
+def test_a_checkpoint_is_saved_before_anything_that_could_fail(tmp_path):
     recorder = Recorder()
-    original = recorder.step
+    recorder.fit(tmp_path, eval_every=5, sample_every=5, checkpoint_every=5)
+    for step in (5, 10):
+        assert [kind for kind, at in recorder.events if at == step] == ["step", "wait", "save", "eval", "sample"]
+
+
+def test_what_an_interrupted_run_left_undone_comes_first(tmp_path):
+    recorder = Recorder()
+    recorder.events.append(("step", 6))
+    recorder.missing = Due(evaluate=True, sample=True)
+    recorder.fit(tmp_path, start=6, eval_every=3, sample_every=3)
+    assert recorder.events[1:4] == [("eval", 6), ("sample", 6), ("step", 7)]
+    assert [x["step"] for x in lines(tmp_path)][:2] == [6, 9]
+    assert "final" not in lines(tmp_path)[0]
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "save_samples"])
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyError("x"), ZeroDivisionError()])
+def test_a_side_product_that_fails_is_one_warning(tmp_path, caplog, kind, error):
+    recorder = Recorder()
+
+    def fail(*_):
+        raise error
+
+    actions = recorder.actions
+    recorder.actions = lambda: dataclasses.replace(actions(), **{kind: fail})
+    assert recorder.fit(tmp_path, eval_every=4, sample_every=4, checkpoint_every=4) == 10
+    assert recorder.of("save") == [4, 8, 10]
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 3
+    assert all(type(error).__name__ in message for message in messages)
+    assert messages[0].startswith("step 4: ")
+
+
+# Skipped batches
+
+
+def test_skipped_batches_are_named_with_their_cause(tmp_path, caplog):
+    recorder = Recorder()
+    recorder.skip = (2, 5, 6)
+    recorder.fit(tmp_path, log_every=2)
+    messages = [record.message for record in caplog.records]
+    assert messages == [
+        "step 2: skipped 1 because the loss is not finite (batches 1); 1 so far",
+        "step 6: skipped 2 because the loss is not finite (batches 4, 5); 3 so far",
+    ]
+    assert all("cause" not in line for line in lines(tmp_path))
+
+
+@pytest.mark.parametrize("log_every", [0, 1, 3, 1000])
+@pytest.mark.parametrize("limit", [1, 4, 130])
+def test_too_many_skipped_in_a_row_stop_the_run(tmp_path, limit, log_every):
+    recorder = Recorder()
+    recorder.skip = range(20, 1000)
+    with pytest.raises(TrainingError, match=f"step {19 + limit}: {limit} batches in a row .* loss is not finite"):
+        recorder.fit(tmp_path, steps=1000, log_every=log_every, max_skipped=limit)
+    # Noticed within 200 steps even if nothing is logged.
+    assert recorder.of("step")[-1] <= 19 + limit + max(200, 2 * log_every)
+
+
+def test_skipped_batches_that_are_not_in_a_row_do_not_stop_it(tmp_path):
+    recorder = Recorder()
+    recorder.skip = [step for step in range(1, 101) if step % 4]
+    assert recorder.fit(tmp_path, steps=100, log_every=7, max_skipped=4) == 100
+
+
+def test_zero_is_no_limit(tmp_path):
+    recorder = Recorder()
+    recorder.skip = range(1, 500)
+    assert recorder.fit(tmp_path, steps=300, max_skipped=0) == 300
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("place", ["batch", "compile", "evaluate", "sample"])
+def test_a_signal_stops_at_once_wherever_the_loop_is(tmp_path, number, place):
+    """The work that the loop waits for takes a minute; it is left behind, and what was done is saved."""
+    recorder, released = Recorder(), threading.Event()
+
+    def interrupted(*_):
+        os.kill(os.getpid(), number)
+        released.wait(60)
+
+    def batches():
+        for k in range(100):
+            if place == "batch" and k == 3:
+                interrupted()
+            yield k
 
     def step(state, batch, key):
-        state, metrics = original(state, batch, key)
-        return state, metrics | {"skipped": Value(batch // 4, batch + 1, [])}
+        if place == "compile":
+            interrupted()
+        return recorder.step(state, batch, key)
 
-    recorder.step = step
-    recorder.fit(tmp_path, log_every=2)
-    messages = [r.message for r in caplog.records if "not finite" in r.message]
-    assert len(messages) == 2
-    assert messages[0].startswith("step 6: 1 batches")
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("steps", 0),
-        ("batch_size", 0),
-        ("log_every", -1),
-        ("keep_checkpoints", 0),
-        ("ema_decay", 1.0),
-        ("seed", -1),
-        ("accumulate", 3),
-    ],
-)
-def test_a_plan_refuses_what_is_out_of_range(field, value):
-    with pytest.raises(ValueError, match=f"{field} = {value}"):
-        Plan(**({"steps": 10, "batch_size": 4} | {field: value}))
+    actions = recorder.actions()
+    if place in ("evaluate", "sample"):
+        name = "evaluate" if place == "evaluate" else "save_samples"
+        actions = dataclasses.replace(actions, **{name: interrupted})
+    plan, stop = Plan(steps=10, batch_size=4, eval_every=3, sample_every=3, checkpoint_every=100), Stop()
+    start = time.monotonic()
+    with MetricsWriter(tmp_path) as writer, stop.listen():
+        _, done = fit(State(recorder), step, batches(), None, plan, writer, actions, 0, stop)
+    assert time.monotonic() - start < 10
+    assert stop.reason == number
+    assert done == (0 if place == "compile" else 3)
+    assert recorder.of("save") == ([] if place == "compile" else [3])
+    released.set()

@@ -1,0 +1,126 @@
+"""What the loop tells about the training: metrics, speed and skipped batches."""
+
+import collections
+import logging
+import time
+from typing import Any
+
+import jax
+import tqdm
+
+from diffusion_jax.runtime.errors import RunError
+from diffusion_jax.runtime.writers import MetricsWriter
+from diffusion_jax.training.plan import Plan
+from diffusion_jax.training.step import CAUSES, Metrics
+
+__all__ = ["MetricsLog", "TrainingError"]
+
+log = logging.getLogger(__name__)
+
+# If metrics are logged rarely or never, skipped batches are looked for this often.
+_LOOK_EVERY = 100
+
+
+class TrainingError(RunError):
+    """The training cannot go on: nothing is learned any more."""
+
+
+class MetricsLog:
+    """Writes metrics one log point late, so that reading them never blocks the device."""
+
+    def __init__(self, writer: MetricsWriter, plan: Plan, start: int):
+        self._writer, self._plan = writer, plan
+        self._pending: tuple[int, Metrics] | None = None
+        self._skips = _Skips(plan.max_skipped)
+        self._last_step, self._last_time = start, time.perf_counter()
+        self._bar = tqdm.tqdm(
+            total=plan.steps * plan.batch_size,
+            initial=start * plan.batch_size,
+            unit="img",
+            unit_scale=True,
+            desc=f"step {start}/{plan.steps}, compiling",
+            dynamic_ncols=True,
+            disable=jax.process_index() > 0,
+        )
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, error_type: type | None, *exc: object) -> None:
+        try:
+            if error_type is None:
+                self.flush()
+        finally:
+            self._bar.close()
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Takes the metrics of a step. At a log point, writes those of the previous one and starts copying these."""
+        self._skips.add(step, metrics)
+        if self._plan.is_due(step, self._plan.log_every):
+            self.flush()
+            jax.tree.map(lambda x: x.copy_to_host_async(), metrics)
+            self._pending = step, metrics
+
+    def flush(self) -> None:
+        """Writes the pending metrics, if any. Raises TrainingError if too many batches in a row were skipped."""
+        if self._pending is None:
+            return
+        (step, metrics), self._pending = self._pending, None
+        scalars = {name: x.item() for name, x in jax.device_get(metrics).items() if name != "cause"}
+        self._writer.write(step, scalars, final=not self._plan.is_on_schedule(step, self._plan.log_every))
+        self._update_progress(step, scalars)
+        self._skips.report(step)
+
+    def _update_progress(self, step: int, scalars: dict[str, Any]) -> None:
+        images, now = (step - self._last_step) * self._plan.batch_size, time.perf_counter()
+        self._writer.write_speed(step, images / (now - self._last_time))
+        self._last_step, self._last_time = step, now
+        self._bar.set_description(f"step {step}/{self._plan.steps}", refresh=False)
+        self._bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
+        self._bar.update(images)
+
+
+class _Skips:
+    """Which batches were skipped and why. Reads the causes of single steps only if there were any."""
+
+    def __init__(self, limit: int):
+        self._limit = limit
+        self._unread: collections.deque[tuple[int, Metrics]] = collections.deque()
+        self._total = self._in_row = 0
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        self._unread.append((step, metrics))
+        if len(self._unread) > 2 * _LOOK_EVERY:  # the older half has long been computed
+            self.report(self._unread[_LOOK_EVERY - 1][0])
+
+    def report(self, until: int) -> None:
+        """Warns of the batches up to step `until` that were skipped; raises TrainingError if they reach the limit."""
+        steps: list[tuple[int, Metrics]] = []
+        while self._unread and self._unread[0][0] <= until:
+            steps.append(self._unread.popleft())
+        if not steps:
+            return
+        before, self._total = self._total, int(jax.device_get(steps[-1][1]["skipped"]))
+        if self._total == before:
+            self._in_row = 0
+            return
+        causes = {step - 1: int(jax.device_get(metrics["cause"])) for step, metrics in steps}  # batch -> cause
+        if any(causes.values()):
+            log.warning("step %d: skipped %s; %d so far", until, _list_skipped(causes), self._total)
+        for batch, cause in causes.items():
+            self._in_row = self._in_row + 1 if cause else 0
+            if self._in_row == self._limit:
+                raise TrainingError(
+                    f"step {batch + 1}: {self._limit} batches in a row were skipped, the last because {CAUSES[cause]}; "
+                    "lower the learning rate, clip the gradient or look at the data"
+                )
+
+
+def _list_skipped(causes: dict[int, int]) -> str:
+    """Such as "2 because the loss is not finite (batches 17, 18)"."""
+    parts = []
+    for cause in sorted({*causes.values()} - {0}):
+        batches = [batch for batch, why in causes.items() if why == cause]
+        listed = ", ".join(map(str, batches[:10])) + ", ..." * (len(batches) > 10)
+        parts.append(f"{len(batches)} because {CAUSES[cause]} (batches {listed})")
+    return "; ".join(parts)

@@ -1,0 +1,74 @@
+"""What a training run does and when: the `train` section of a config."""
+
+import dataclasses
+from dataclasses import field
+from typing import NamedTuple
+
+from diffusion_jax.validation import Checked, integer, number
+
+__all__ = ["Due", "Plan"]
+
+
+class Due(NamedTuple):
+    """The actions that are due at one step, in the order in which they run."""
+
+    save: bool = False
+    evaluate: bool = False
+    sample: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan(Checked):
+    """The `train` section of a config.
+
+    Attributes:
+      steps: length of the run, in batches.
+      batch_size: global batch size, over all devices.
+      log_every, eval_every, sample_every, checkpoint_every: interval in steps; 0 for only at the end.
+      eval_examples: number of held-out examples per evaluation; 0 for all.
+      keep_checkpoints: number of newest checkpoints to keep.
+      ema_decay: decay of the averaged parameters, which the samples are generated with.
+      accumulate: number of micro-batches per batch, for batches that do not fit on the device at once.
+      max_skipped: number of batches skipped in a row after which the run stops with an error; 0 for no limit.
+      skip_spikes: skip a batch whose loss or gradient norm exceeds this multiple of its running median; 0 for never.
+      stop_if_save_fails: stop when a checkpoint cannot be written, instead of training on to the next one.
+      seed: seed of everything: parameters, order of the data, noise, dropout, samples.
+
+    >>> Plan(steps=1000, batch_size=64).checkpoint_every
+    1000
+    """
+
+    steps: int = field(metadata=integer(1))
+    batch_size: int = field(metadata=integer(1))
+    log_every: int = field(default=100, metadata=integer(0))
+    eval_every: int = field(default=1000, metadata=integer(0))
+    sample_every: int = field(default=1000, metadata=integer(0))
+    checkpoint_every: int = field(default=1000, metadata=integer(0))
+    eval_examples: int = field(default=2048, metadata=integer(0))
+    keep_checkpoints: int = field(default=3, metadata=integer(1))
+    ema_decay: float = field(default=0.999, metadata=number("[0, 1)"))
+    accumulate: int = field(default=1, metadata=integer(1))
+    max_skipped: int = field(default=100, metadata=integer(0))
+    skip_spikes: float = field(default=0.0, metadata=number("[0, inf)"))
+    stop_if_save_fails: bool = False
+    seed: int = field(default=0, metadata=integer(0, 2**32 - 1))
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate = {self.accumulate}: must divide batch_size = {self.batch_size}")
+        if 0 < self.skip_spikes <= 1:
+            raise ValueError(f"skip_spikes = {self.skip_spikes}: must be greater than 1, or 0 for never")
+
+    def due(self, step: int) -> "Due":
+        """The actions that are due after `step` steps."""
+        intervals = self.checkpoint_every, self.eval_every, self.sample_every
+        return Due(*(self.is_due(step, every) for every in intervals))
+
+    def is_due(self, step: int, every: int) -> bool:
+        """Whether an action with this interval is due after `step` steps; at the end every action is."""
+        return step == self.steps or self.is_on_schedule(step, every)
+
+    def is_on_schedule(self, step: int, every: int) -> bool:
+        """Whether the action would be due after `step` steps in a longer run too."""
+        return every > 0 and step % every == 0
