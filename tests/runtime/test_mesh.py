@@ -145,3 +145,10 @@ def test_a_batch_goes_over_all_devices_in_order(data, fsdp, devices):
         assert {shard.data.shape[0] for shard in array.addressable_shards} == {2}
         starts = [shard.index[0].start or 0 for shard in array.addressable_shards]
         assert sorted(starts) == list(range(0, 16, 2))  # each part once
+
+
+@pytest.mark.parametrize(("accumulate", "named"), [(1, False), (2, True), (4, True)])
+def test_accumulate_is_named_where_it_matters(accumulate, named, devices):
+    with pytest.raises(ValueError, match="batch_size = 15: must be divisible by the 8 devices") as error:
+        check_batch_size(make_mesh(MeshShape(), devices), 15, accumulate)
+    assert (f"times accumulate = {accumulate}" in str(error.value)) == named

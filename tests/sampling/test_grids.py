@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import diffusion_jax as dj
 from diffusion_jax.process import schedules
 from diffusion_jax.sampling.grids import (
     Explicit,
@@ -251,3 +252,17 @@ def test_the_last_time_must_lie_near_0(grid, last):
 def test_a_wrong_rho_is_refused():
     with pytest.raises(ValueError, match=r"rho = 0\.0"):
         Karras(rho=0.0)
+
+
+def test_two_times_of_finite_log_snr_are_enough_to_interpolate():
+    """Between them the log-SNR is a straight line."""
+    schedule = dj.schedules.Karras()  # finite at t = 1
+    times = Explicit((1.0, 0.5, 0.0), interpolate=True)(schedule, 5)
+    spacing = np.diff(np.asarray(schedule.log_snr(times[:-1]), np.float64))
+    np.testing.assert_allclose(spacing, spacing.mean(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_interpolate_must_be_a_bool(value):
+    with pytest.raises(ValueError, match="interpolate"):
+        Explicit((1.0, 0.0), interpolate=value)

@@ -1,6 +1,9 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 import tiny
 
 import diffusion_jax as dj
@@ -35,3 +38,16 @@ def test_a_loss_that_remembers_has_its_memory_in_the_state():
     assert state.memory.losses.shape == (4, 2)
     assert dj.TrainState.create(*arguments).memory == ()
     assert dj.TrainState.create(*arguments, loss=tiny.loss()).memory == ()
+
+
+def test_a_state_cannot_be_changed_in_place():
+    """A step returns a new state; who keeps the old one must be able to trust it."""
+    state = dj.TrainState.create(jax.random.key(0), tiny.Affine(), optax.adam(1.0), (4, 4, 1))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        state.params = {}
+
+
+def test_room_for_the_latest_losses_only_if_spikes_are_skipped():
+    arguments = (jax.random.key(0), tiny.Affine(), optax.adam(1.0), (4, 4, 1))
+    assert dj.TrainState.create(*arguments, skip_spikes=True).recent.shape == (2, 100)
+    assert dj.TrainState.create(*arguments).recent == ()

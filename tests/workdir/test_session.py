@@ -343,3 +343,17 @@ def test_classes_have_the_names_of_their_directories(tmp_path):
     for wrong in (-1, 2):
         with pytest.raises(ValueError, match=f"labels contain {wrong}: must be from 0 to 1"):
             run.class_name(wrong)
+
+
+def test_an_evaluation_takes_only_so_many_examples(tmp_path):
+    """At a learning rate that changes nothing, it is the loss of the first of them alone."""
+
+    def eval_loss(name, **train):
+        plain = config(steps=1, eval_every=1, **train)
+        plain["optimizer"] = {"name": "sgd", "lr_schedule": 1e-30}
+        dj.train(plain, tmp_path / name)
+        return next(x["eval_loss"] for x in read_metrics(tmp_path / name) if "eval_loss" in x)
+
+    losses = [eval_loss(str(n), eval_examples=n) for n in (16, 32, 180, 0)]
+    assert losses[2] == losses[3]  # all that there are
+    assert len(set(losses)) == 3

@@ -46,7 +46,7 @@ def interpolate(
     a, b = as_images(a), as_images(b)
     check_shape("b", b, a.shape)
     check_number("weights", weights)
-    weights = jnp.asarray(weights, jnp.float32)
+    weights = jnp.asarray(weights)
     if weights.ndim != 1 or not weights.size:
         raise ValueError(f"weights has shape {weights.shape}: must be a list of numbers, from 0 for a to 1 for b")
     settings: dict[str, Any] = {"steps": steps, "grid": grid}

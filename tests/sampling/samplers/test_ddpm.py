@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SCHEDULES, posterior_variance, quick_jit, scales, step_variance
+from oracles import SCHEDULES, Gaussian, exact_denoiser, posterior_variance, quick_jit, scales, step_variance
 
 import diffusion_jax as dj
 from diffusion_jax.process import forward
@@ -102,3 +102,16 @@ def test_the_variance_of_a_network_of_twice_the_channels_is_used():
     small, low, high = quick_jit(lambda f: (draw("small", f), draw("learned", f), draw("learned", -f)))(-1.0)
     np.testing.assert_allclose(low, small, rtol=1e-4, atol=1e-5)
     assert not np.allclose(high, small, atol=1e-2)
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_the_declared_order_is_that_of_the_error_of_the_standard_deviation(variance):
+    """Half as many steps, twice the error: measured on 200 000 pixels, whose own error is 0.0008."""
+    schedule, data = dj.schedules.Cosine(), Gaussian(mean=0.0, std=0.5)
+
+    def error(steps):
+        denoise = exact_denoiser(data, schedule)
+        x = dj.sample(jax.random.key(0), denoise, schedule, (2000, 10, 10, 1), sampler=DDPM(variance), steps=steps)
+        return abs(float(x.std()) - 0.5)
+
+    assert np.log2(error(25) / error(50)) == pytest.approx(DDPM(variance).order, abs=0.3)
