@@ -25,3 +25,10 @@ def initialize_from_flags(options: FlagValues) -> None:
     logging.basicConfig(level=logging.WARNING, format=f"process {index}: %(message)s", force=True)
     if not processes.is_owner():
         logging.getLogger("diffusion_jax").setLevel(logging.WARNING)
+
+
+def is_owner() -> bool:
+    """Whether this process writes files and reports: process 0."""
+    from diffusion_jax.runtime import processes  # imports JAX
+
+    return processes.is_owner()

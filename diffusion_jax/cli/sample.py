@@ -16,6 +16,8 @@
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ import numpy as np
 from absl.flags import FlagValues
 
 import diffusion_jax as dj
-from diffusion_jax.cli import flags
+from diffusion_jax.cli import flags, processes
 from diffusion_jax.cli.command import Command, Flag
 
 if TYPE_CHECKING:
@@ -62,47 +64,55 @@ def run(options: FlagValues) -> None:
     if options.scales is not None:
         settings["scales"] = flags.parse_numbers("scales", options.scales, float)
     guidance = parse_guidance(options)
+    processes.initialize_from_flags(options)
     loaded = flags.load_run(options)
     settings |= choose_guidance(options, loaded, guidance)
-    write_output(options, loaded, n, out, settings)
-    print(f"{n} images in {out}" if options.show == "grid" else f"{options.show} in {out}")
+    if processes.is_owner():
+        flags.make_parent(out)
+    write = generate(options, loaded, n, out.suffix.lower(), settings)
+    if processes.is_owner():
+        write(out)
+        print(f"{n} images in {out}" if options.show == "grid" else f"{options.show} in {out}")
 
 
-def write_output(options: FlagValues, loaded: "Run", n: int, out: Path, settings: dict[str, Any]) -> None:
-    """Generates what --show asks for and writes it to `out`."""
+def generate(
+    options: FlagValues, loaded: "Run", n: int, suffix: str, settings: dict[str, Any]
+) -> Callable[[Path], None]:
+    """Generates what --show asks for; returns the function that writes it to a file."""
     import jax
 
     key = jax.random.key(options.seed)
     if options.show == "forward":
         x0, labels = dj.figures.held_out_images(loaded, n, options.allow_code)
-        dj.images.save(dj.figures.forward(loaded, key, x0, labels=labels, **settings), out)
-    elif options.show == "guidance":
+        return functools.partial(dj.images.save, dj.figures.forward(loaded, key, x0, labels=labels, **settings))
+    if options.show == "guidance":
         classes = None if options.labels is None else choose_labels(options, loaded, len(options.labels))
         if classes is None and options.labels is not None:
             raise ValueError("--labels=none: guidance leads to a class; name some classes, or leave the flag out")
-        dj.images.save(dj.figures.guidance(loaded, key, labels=classes, progress=True, **settings), out)
-    else:
-        settings |= {"labels": choose_labels(options, loaded, n), "progress": True}
-        write_samples(options.show, loaded, key, n, out, settings)
+        figure = dj.figures.guidance(loaded, key, labels=classes, progress=True, **settings)
+        return functools.partial(dj.images.save, figure)
+    settings |= {"labels": choose_labels(options, loaded, n), "progress": processes.is_owner()}
+    return generate_samples(options.show, loaded, key, n, suffix, settings)
 
 
-def write_samples(show: str, loaded: "Run", key: "jax.Array", n: int, out: Path, settings: dict[str, Any]) -> None:
-    """Writes n samples of the run in the format of `show` and of the ending of `out`."""
-    labels, suffix = settings["labels"], out.suffix.lower()
+def generate_samples(
+    show: str, loaded: "Run", key: "jax.Array", n: int, suffix: str, settings: dict[str, Any]
+) -> Callable[[Path], None]:
+    """Generates n samples; returns the function that writes them in the format of `show` and `suffix`."""
+    labels = settings["labels"]
     names = None if labels is None else [loaded.class_name(label) for label in labels]
     if show == "strip":
-        dj.images.save(dj.figures.strip(loaded, key, n, **settings), out)
-    elif show == "interpolation":
-        dj.images.save(dj.figures.interpolation(loaded, key, n, **settings), out)
-    elif show == "animation":
-        dj.images.save_animation(dj.figures.trajectory(loaded, key, n, **settings).x, out, labels=names)
-    elif suffix == ".png":
-        dj.images.save_grid(loaded.sample(key, n, **settings), out, labels=names)
-    elif suffix == ".npz":
+        return functools.partial(dj.images.save, dj.figures.strip(loaded, key, n, **settings))
+    if show == "interpolation":
+        return functools.partial(dj.images.save, dj.figures.interpolation(loaded, key, n, **settings))
+    if show == "animation":
+        frames = dj.figures.trajectory(loaded, key, n, **settings).x
+        return functools.partial(dj.images.save_animation, frames, labels=names)
+    x = loaded.sample(key, n, **settings)
+    if suffix == ".npz":
         arrays = {} if labels is None else {"label": labels}
-        np.savez(out, image=dj.pixels.to_uint8(loaded.sample(key, n, **settings)), **arrays)
-    else:
-        dj.images.save_folder(loaded.sample(key, n, **settings), out, names)
+        return functools.partial(np.savez, image=dj.pixels.to_uint8(x), **arrays)
+    return functools.partial(dj.images.save_grid if suffix else dj.images.save_folder, x, labels=names)
 
 
 def check_flags(options: FlagValues, n: int) -> None:
@@ -169,6 +179,7 @@ COMMAND = Command(
         flags.SEED,
         Flag("batch_size", int, "Images generated at once; does not change the images."),
         flags.ALLOW_CODE,
+        *processes.FLAGS,
     ),
     run=run,
 )
