@@ -1,5 +1,8 @@
 """The smallest things that train: a config, and a network of three numbers."""
 
+import dataclasses
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 
@@ -113,3 +116,31 @@ class Numbered(Affine):
 
     def __init__(self, num_classes: int):
         self.num_classes = num_classes
+
+
+class _Failing:
+    """Rows that one process cannot read, from the 500th on."""
+
+    def __init__(self, rows, process: int):
+        self.rows, self.process = rows, process
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        if jax.process_index() == self.process and i > 500:
+            raise OSError("rows/500 cannot be read from this host")
+        return self.rows[i]
+
+
+@dataclasses.dataclass(frozen=True)
+class FailsIn0(dj.sources.Digits):
+    process: ClassVar[int] = 0
+
+    def open(self):
+        training, held_out = super().open()
+        return dataclasses.replace(training, rows=_Failing(training.rows, self.process)), held_out
+
+
+class FailsIn1(FailsIn0):
+    process = 1

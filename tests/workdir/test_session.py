@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from checkpoints import assert_same_run, read_checkpoint
 from PIL import Image
 
 import diffusion_jax as dj
@@ -23,26 +24,8 @@ from diffusion_jax.runtime.files import lock_workdir
 ROOT = Path(__file__).parents[2]
 
 
-def read_checkpoint(workdir: Path) -> tuple[int, dict]:
-    """Step and every leaf of the newest checkpoint."""
-    import orbax.checkpoint as ocp
-
-    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
-        step = manager.latest_step()
-        items = {name: ocp.args.StandardRestore() for name in ("ema_params", "rest")}
-        return step, dict(manager.restore(step, args=ocp.args.Composite(**items)))
-
-
 def read_metrics(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def assert_same_run(a: Path, b: Path) -> None:
-    """The same bits in parameters, average, optimizer and counts, and the same metrics."""
-    (step_a, items_a), (step_b, items_b) = read_checkpoint(a), read_checkpoint(b)
-    assert step_a == step_b
-    jax.tree.map(np.testing.assert_array_equal, items_a, items_b)
-    assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
 
 
 def stop_after(step: int):
