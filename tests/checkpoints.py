@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+
+from diffusion_jax.runtime.mesh import MeshShape, make_mesh, state_sharding
 
 
 def read_checkpoint(workdir: Path) -> tuple[int, dict]:
@@ -22,3 +25,25 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert step_a == step_b
     jax.tree.map(np.testing.assert_array_equal, items_a, items_b)
     assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+
+
+def placed(items, data, fsdp, devices):
+    mesh = make_mesh(MeshShape(data, fsdp), devices[: data * fsdp])
+    return jax.device_put(items, state_sharding(mesh, items))
+
+
+def large(step=0):
+    """Leaves that are split over devices along their different dimensions, and some that are not."""
+    rng = np.random.default_rng(step)
+
+    def draw(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    return {
+        "first": draw(128, 40),
+        "last": draw(3, 3, 16, 64),
+        "bf16": draw(8, 1024).astype(jnp.bfloat16),
+        "bytes": jnp.asarray(rng.integers(0, 256, 8192), jnp.uint8),
+        "whole": draw(13),
+        "count": jnp.int32(step),
+    }

@@ -7,21 +7,27 @@ Orbax writes in the background and lists a step once it is complete. This module
 - a JSON description beside the arrays.
 """
 
+import functools
 import hashlib
 import json
 import logging
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from diffusion_jax.runtime.errors import RunError, first_line
+from diffusion_jax.runtime.files import find_unreadable
+from diffusion_jax.runtime.fingerprint import describe_leaves, fingerprint_leaves
+from diffusion_jax.runtime.processes import is_owner, synchronize
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 # Under absl's app.run Orbax logs every thread; its errors are raised as CheckpointError anyway.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
@@ -29,6 +35,10 @@ logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathnam
 
 class CheckpointError(RunError):
     """A checkpoint cannot be written, or no checkpoint can be read."""
+
+
+class DamageError(CheckpointError):
+    """What was read is not what was saved."""
 
 
 class TargetError(CheckpointError):
@@ -69,7 +79,9 @@ class Checkpoints:
             self._manager.close()
 
     def steps(self) -> list[int]:
-        """The steps that are listed on disk, oldest first."""
+        """The steps that are listed on disk, oldest first. Raises OSError if the directory cannot be read."""
+        if self.directory.exists():
+            os.listdir(self.directory)  # Orbax takes a directory that cannot be read for an empty one
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
@@ -77,7 +89,7 @@ class Checkpoints:
         """Starts writing a checkpoint in the background; `description` must be serializable as JSON."""
         self.report(wait=True)
         leaves = {
-            name: {"shapes": _describe_leaves(item), "fingerprints": _fingerprint_leaves(item)}
+            name: {"shapes": describe_leaves(item), "fingerprints": fingerprint_leaves(item)}
             for name, item in items.items()
         }
         meta = _add_hash({"description": description, "leaves": leaves})
@@ -110,19 +122,16 @@ class Checkpoints:
 
         `items` maps the names to read to pytrees of ShapeDtypeStruct with shardings. Damaged checkpoints are
         logged, and unless read-only moved to `damaged/`, so that their steps can be written again. Raises
-        TargetError if `items` differ from the saved ones, CheckpointError if there is no sound checkpoint.
+        TargetError if `items` differ from the saved ones, CheckpointError if there is no sound checkpoint, or if one
+        could not be read for another reason than damage, such as a missing permission or a lack of memory.
         """
         damaged: dict[int, str] = {}
         for step, meta in self._read_meta(damaged):
-            try:
-                restored = self._restore_step(step, items, meta["leaves"])
-            except TargetError:
-                raise
-            except Exception as error:
-                _log_damage(damaged, step, error)
-                continue
-            self._set_aside(list(damaged))
-            return step, restored, meta["description"]
+            read = functools.partial(self._restore_step, step, items, meta["leaves"])
+            restored = self._unless_damaged(step, damaged, read)
+            if restored is not None:
+                self._set_aside(list(damaged))
+                return step, restored, meta["description"]
         raise CheckpointError(self._explain_failure(damaged))
 
     def describe(self) -> dict[str, Any]:
@@ -135,26 +144,51 @@ class Checkpoints:
     def _read_meta(self, damaged: dict[int, str]) -> Iterator[tuple[int, dict]]:
         """Yields (step, description and leaves), newest first; damaged steps are added to `damaged` instead."""
         for step in reversed(self.steps()):
+            meta = self._unless_damaged(step, damaged, functools.partial(self._restore_meta, step))
+            if meta is not None:
+                yield step, meta
+
+    def _restore_meta(self, step: int) -> dict[str, Any]:
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return _verify_hash(self._manager.restore(step, args=args)["meta"])
+
+    def _unless_damaged(self, step: int, damaged: dict[int, str], read: Callable[[], Result]) -> Result | None:
+        """Returns read(), or None if the checkpoint is damaged: its hash differs, or readable files have no sense.
+
+        Any other failure raises CheckpointError: a checkpoint that cannot be read now may be sound. A failure that
+        does not come again was none.
+        """
+        for _ in range(2):
             try:
-                args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-                meta = _verify_hash(self._manager.restore(step, args=args)["meta"])
+                return read()
+            except TargetError:
+                raise
+            except DamageError as error:
+                reason = str(error)
+                break
             except Exception as error:
-                _log_damage(damaged, step, error)
-                continue
-            yield step, meta
+                reason = first_line(error)
+                if obstacle := _find_obstacle(self.directory / str(step), error):
+                    raise CheckpointError(
+                        f"checkpoint {step} cannot be read ({obstacle}); nothing was changed; remove the cause and run "
+                        "the same command again"
+                    ) from error
+        damaged[step] = reason
+        log.warning("checkpoint %d is damaged and skipped: %s", step, reason)
+        return None
 
     def _restore_step(self, step: int, items: dict[str, Any], leaves: dict) -> dict[str, Any]:
         for name, target in items.items():
             if name not in leaves:
                 raise TargetError(f'checkpoint {step} has no item "{name}", only {sorted(leaves)}')
             try:
-                _check_equal("shape and dtype", name, leaves[name]["shapes"], _describe_leaves(target))
-            except CheckpointError as error:
+                _check_equal("shape and dtype", name, leaves[name]["shapes"], describe_leaves(target))
+            except DamageError as error:
                 raise TargetError(f"checkpoint {step} does not fit: {error}") from error
         args = {name: ocp.args.StandardRestore(target) for name, target in items.items()}
         restored = dict(self._manager.restore(step, args=ocp.args.Composite(**args)))
         for name, item in restored.items():
-            _check_equal("fingerprint", name, leaves[name]["fingerprints"], _fingerprint_leaves(item))
+            _check_equal("fingerprint", name, leaves[name]["fingerprints"], fingerprint_leaves(item))
         return restored
 
     def _explain_failure(self, damaged: dict[int, str]) -> str:
@@ -167,6 +201,12 @@ class Checkpoints:
         """Moves damaged steps to `damaged/`, out of the listing; nothing is deleted."""
         if not steps or self._read_only:
             return
+        if is_owner():
+            self._move_aside(steps)
+        synchronize("damaged checkpoints are set aside")
+        self._manager.reload()
+
+    def _move_aside(self, steps: list[int]) -> None:
         aside = self.directory / "damaged"
         aside.mkdir(exist_ok=True)
         for step in steps:
@@ -174,15 +214,20 @@ class Checkpoints:
             while target.exists():
                 target = target.with_name(target.name + "_")
             shutil.move(self.directory / str(step), target)
-        self._manager.reload()
 
     def _empty_trash(self) -> None:
-        shutil.rmtree(self.directory / ".trash", ignore_errors=True)
+        if is_owner():
+            shutil.rmtree(self.directory / ".trash", ignore_errors=True)
 
 
-def _log_damage(damaged: dict[int, str], step: int, error: Exception) -> None:
-    damaged[step] = first_line(error)
-    log.warning("checkpoint %d is damaged and skipped: %s", step, damaged[step])
+def _find_obstacle(directory: Path, error: Exception) -> str | None:
+    """What kept a checkpoint from being read although it may be sound; None if nothing did."""
+    text = first_line(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Too many open files" in text:
+        return text
+    if jax.process_count() > 1:
+        return text  # the others may have read it, and wait
+    return find_unreadable(directory)
 
 
 def _save_failure(step: int, error: object) -> str:
@@ -197,50 +242,11 @@ def _add_hash(content: dict[str, Any]) -> dict[str, Any]:
 
 def _verify_hash(meta: dict[str, Any]) -> dict[str, Any]:
     if hashlib.sha256(meta["content"].encode()).hexdigest() != meta["sha256"]:
-        raise CheckpointError("its description does not match its hash")
+        raise DamageError("its description does not match its hash")
     return json.loads(meta["content"])
-
-
-def _describe_leaves(tree: Any) -> dict[str, str]:
-    """Path of each leaf -> shape and dtype, such as "(3, 3, 1, 32) float32"."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): f"{tuple(x.shape)} {x.dtype}" for path, x in leaves}
-
-
-def _fingerprint_leaves(tree: Any) -> dict[str, int]:
-    """Path of each leaf -> hash of its bits, independent of its sharding."""
-    # In groups, because XLA's emulated devices block each other at 32 programs in flight.
-    leaves, hashes = jax.tree.leaves(tree), []
-    for first in range(0, len(leaves), 16):
-        hashes += jax.device_get([_fingerprint(leaf) for leaf in leaves[first : first + 16]])
-    return {path: int(value) for path, value in zip(_describe_leaves(tree), hashes, strict=True)}
-
-
-@jax.jit
-def _fingerprint(x: jax.Array) -> jax.Array:
-    """The uint32 sum of a hash of (position, bits) per element; a sum does not depend on order or sharding."""
-    words = _as_words(x)
-    position, stride = jnp.uint32(0), 1
-    for axis in reversed(range(words.ndim)):  # flattening instead would gather the shards
-        position += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * jnp.uint32(stride)
-        stride = stride * words.shape[axis] % 2**32
-    # Xor with a multiple of the golden ratio, then MurmurHash3's finalizer (Appleby, public domain).
-    h = words ^ (position * jnp.uint32(0x9E3779B9))
-    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
-    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
-    return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)
-
-
-def _as_words(x: jax.Array) -> jax.Array:
-    """The bits of x as uint32."""
-    if x.dtype == jnp.bool_:
-        x = x.astype(jnp.uint8)
-    bits = jnp.dtype(x.dtype).itemsize * 8
-    unsigned = jnp.dtype(f"uint{min(bits, 32)}")
-    return jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
 
 
 def _check_equal(what: str, name: str, saved: dict[str, Any], found: dict[str, Any]) -> None:
     for path in sorted(saved.keys() | found.keys()):
         if saved.get(path) != found.get(path):
-            raise CheckpointError(f"{what} of {name}{path} is {found.get(path)}, was saved as {saved.get(path)}")
+            raise DamageError(f"{what} of {name}{path} is {found.get(path)}, was saved as {saved.get(path)}")

@@ -34,6 +34,21 @@ def make_workdir(workdir: Path) -> None:
         raise OSError(f"workdir {workdir} cannot be written ({error}); use another directory") from error
 
 
+def find_unreadable(directory: Path) -> str | None:
+    """Reads every file below `directory`; returns the error of the first that cannot be read, with its path."""
+    for path in sorted(directory.rglob("*")):
+        try:
+            if path.is_dir():
+                os.listdir(path)
+                continue
+            with path.open("rb") as file:
+                while file.read(2**24):
+                    pass
+        except OSError as error:
+            return str(error)
+    return None
+
+
 @contextlib.contextmanager
 def lock_workdir(workdir: Path) -> Iterator[None]:
     """Holds the lock of a run's directory. The system releases it when the process ends, however it ends.

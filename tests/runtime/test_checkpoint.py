@@ -3,19 +3,19 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import optax
 import pytest
+from checkpoints import large, placed
 
-from diffusion_jax.runtime import checkpoint
 from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
-from diffusion_jax.runtime.mesh import MeshShape, make_mesh, state_sharding
 
 # When Orbax meets damaged files it leaves coroutines that warn when they are collected.
 pytestmark = pytest.mark.filterwarnings(
@@ -242,7 +242,7 @@ def survives(folder, caplog):
         assert caplog.records == []
         return False
     assert step == 2
-    (record,) = [r for r in caplog.records if r.name == checkpoint.__name__]
+    (record,) = [r for r in caplog.records if r.name == Checkpoints.__module__]
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("checkpoint 3 is damaged and skipped: ")
     assert "\n" not in record.getMessage()
@@ -510,98 +510,6 @@ def test_a_step_is_not_overwritten(copy):
     assert_same_bits(restore(folder)[1], small(3))
 
 
-# --- fingerprints ----------------------------------------------------------------------------
-
-
-def fingerprint(x):
-    return int(checkpoint._fingerprint(x))
-
-
-FLIPPED = {
-    "float32": np.array([[1.5, -2.0, 0.0], [np.nan, 1e-40, 3.0]], np.float32),
-    "int32": np.arange(6, dtype=np.int32),
-    "uint8": np.arange(12, dtype=np.uint8).reshape(3, 2, 2),
-    "bfloat16": np.arange(6).astype(ml_dtypes.bfloat16),
-    "scalar": np.array(0.1, np.float32),
-    "zeros": np.zeros((2, 3), np.float32),
-}
-
-
-@pytest.mark.parametrize("name", FLIPPED)
-def test_any_flipped_bit_changes_the_fingerprint(name):
-    x = FLIPPED[name]
-    seen = {fingerprint(jnp.asarray(x))}
-    for bit in range(x.nbytes * 8):
-        data = bytearray(x.tobytes())
-        data[bit // 8] ^= 1 << bit % 8
-        seen.add(fingerprint(jnp.asarray(np.frombuffer(data, x.dtype).reshape(x.shape))))
-    assert len(seen) == 1 + x.nbytes * 8
-
-
-def test_any_flipped_bool_changes_the_fingerprint():
-    x = np.array([True, False, False, True])
-    flipped = [np.where(np.arange(4) == i, ~x, x) for i in range(4)]
-    assert len({fingerprint(jnp.asarray(y)) for y in [x, *flipped]}) == 5
-
-
-def test_swapping_any_two_elements_changes_the_fingerprint():
-    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    seen = {fingerprint(jnp.asarray(x))}
-    for i in range(24):
-        for j in range(i):
-            y = x.flatten()
-            y[[i, j]] = y[[j, i]]
-            seen.add(fingerprint(jnp.asarray(y.reshape(x.shape))))
-    assert len(seen) == 1 + 24 * 23 // 2
-
-
-def test_the_position_of_a_value_among_zeros_changes_the_fingerprint():
-    """A sum of the bits alone would not depend on the position."""
-    rows = [jnp.zeros(50).at[i].set(1.0) for i in range(50)]
-    assert len({fingerprint(row) for row in rows}) == 50
-
-
-def test_swapping_leaves_swaps_the_fingerprints():
-    a, b = jnp.arange(6.0), jnp.arange(6.0) + 1
-    there, back = (
-        checkpoint._fingerprint_leaves({"a": a, "b": b}),
-        checkpoint._fingerprint_leaves({"a": b, "b": a}),
-    )
-    assert there.keys() == back.keys()
-    assert there != back
-    assert sorted(there.values()) == sorted(back.values())
-
-
-def placed(items, data, fsdp, devices):
-    mesh = make_mesh(MeshShape(data, fsdp), devices[: data * fsdp])
-    return jax.device_put(items, state_sharding(mesh, items))
-
-
-def large(step=0):
-    """Leaves that are split over devices along their different dimensions, and some that are not."""
-    rng = np.random.default_rng(step)
-
-    def draw(*shape):
-        return jnp.asarray(rng.normal(size=shape), jnp.float32)
-
-    return {
-        "first": draw(128, 40),
-        "last": draw(3, 3, 16, 64),
-        "bf16": draw(8, 1024).astype(jnp.bfloat16),
-        "bytes": jnp.asarray(rng.integers(0, 256, 8192), jnp.uint8),
-        "whole": draw(13),
-        "count": jnp.int32(step),
-    }
-
-
-@pytest.mark.parametrize(("data", "fsdp"), [(8, 1), (1, 8), (2, 4)])
-def test_the_fingerprint_does_not_depend_on_the_sharding(data, fsdp, devices):
-    spread = placed(large(), data, fsdp, devices)
-    if fsdp > 1:
-        assert len({str(s.index) for s in spread["last"].addressable_shards}) == fsdp
-    assert checkpoint._fingerprint_leaves(spread) == checkpoint._fingerprint_leaves(large())
-
-
 @pytest.mark.parametrize(("there", "back"), [((2, 4), (1, 1)), ((1, 1), (1, 8)), ((1, 8), (8, 1)), ((8, 1), (2, 4))])
 def test_other_devices_can_read_the_checkpoint(tmp_path, devices, there, back):
     items = {"state": placed(large(), *there, devices)}
@@ -615,18 +523,78 @@ def test_other_devices_can_read_the_checkpoint(tmp_path, devices, there, back):
     assert jax.tree.map(lambda x: x.sharding, restored) == wanted
 
 
-PINNED = {
-    "float32": (np.linspace(-3, 3, 24, dtype=np.float32).reshape(2, 3, 4), 2382609320),
-    "int32": (np.arange(-5, 5, dtype=np.int32), 4158623577),
-    "uint8": (np.arange(12, dtype=np.uint8).reshape(3, 4), 1248913921),
-    "bool": (np.array([True, False, True]), 4141144917),
-    "bfloat16": (np.arange(6).astype(ml_dtypes.bfloat16), 2209940965),
-    "scalar": (np.float32(0.1), 635621129),
-}
+# --- what cannot be read is not damaged ------------------------------------------------------
+
+UNREADABLE = """
+import os, resource, sys
+from pathlib import Path
+import jax, numpy as np
+from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
+folder, how = Path(sys.argv[1]), sys.argv[2]
+target = {"ema_params": {"w": jax.ShapeDtypeStruct((40, 50), np.float32, sharding=jax.sharding.SingleDeviceSharding(
+    jax.devices()[0]))}}
+with Checkpoints(folder) as checkpoints:
+    checkpoints.restore(target)  # compiles and opens what is needed once
+    if how == "descriptors":
+        used = len(os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    else:
+        os.setuid(65534)  # root can read everything
+    try:
+        checkpoints.restore(target)
+    except (CheckpointError, OSError) as error:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        print(error)
+        sys.exit(3)
+"""
 
 
-@pytest.mark.parametrize("name", PINNED)
-def test_fingerprints_do_not_change_between_versions(name):
-    """Otherwise older checkpoints would look damaged."""
-    x, expected = PINNED[name]
-    assert fingerprint(jnp.asarray(x)) == expected
+def run_unreadable(folder, how):
+    return subprocess.run(
+        [sys.executable, "-c", UNREADABLE, folder, how],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"XLA_FLAGS": ""},
+    )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read a file")
+@pytest.mark.parametrize("what", ["ema_params", "meta"])
+def test_a_file_without_permission_stops_with_its_name_and_moves_nothing(copy, what):
+    folder = copy()
+    for directory in (*folder.parents, folder, *folder.rglob("*/")):
+        if directory.stat().st_mode & 0o005 != 0o005:
+            directory.chmod(0o755)
+    largest = max((folder / "3" / what).rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
+    before = content(folder)
+    largest.chmod(0o000)
+    done = run_unreadable(folder, "permission")
+    assert done.returncode == 3, done.stderr
+    assert "checkpoint 3 cannot be read" in done.stdout
+    assert str(largest) in done.stdout
+    largest.chmod(0o644)
+    assert content(folder) == before
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who may not read a directory")
+def test_a_directory_without_permission_is_not_an_empty_one(copy):
+    """Training would start again from nothing beside the checkpoints."""
+    folder = copy()
+    for directory in (*folder.parents, folder):
+        directory.chmod(0o755)
+    code = UNREADABLE.replace("os.setuid(65534)  # root can read everything", "os.chmod(folder, 0); os.setuid(65534)")
+    done = subprocess.run([sys.executable, "-c", code, folder, ""], capture_output=True, text=True, timeout=120)
+    folder.chmod(0o755)
+    assert done.returncode == 3, done.stderr
+    assert f"Permission denied: '{folder}'" in done.stdout
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")
+def test_without_descriptors_it_stops_and_moves_nothing(copy):
+    folder = copy()
+    before = content(folder)
+    done = run_unreadable(folder, "descriptors")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "Too many open files" in done.stdout
+    assert content(folder) == before
