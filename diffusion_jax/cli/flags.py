@@ -88,7 +88,9 @@ def parse_out(out: str, endings: Sequence[str]) -> Path:
     >>> parse_out("runs/mine.png", (".png", "")).suffix
     '.png'
     """
-    path = Path(out)
+    from diffusion_jax.validation import local_path  # imports JAX
+
+    path = local_path("--out", out)
     if path.suffix.lower() not in endings:
         files = " or ".join(ending for ending in endings if ending)
         directory = ", or nothing for a directory" * ("" in endings)

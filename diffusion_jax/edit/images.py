@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import numpy as np
 
 from diffusion_jax.data.sources.decode import Decoder, ImageError
 from diffusion_jax.process.pixels import to_float
+from diffusion_jax.validation import local_path
 
 _MAX_PIXELS = 64_000_000
 
@@ -60,7 +60,7 @@ def training_look(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _decode_file(decoder: Decoder, path: str) -> np.ndarray:
     try:
-        return decoder(Path(path))
+        return decoder(local_path("image", path))
     except IsADirectoryError:
         raise ValueError(f"{path} is a directory; name image files") from None
     except ImageError as error:

@@ -10,6 +10,7 @@ from diffusion_jax.config.description import describe_run
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.files import lock_workdir, make_workdir, replace_text
+from diffusion_jax.validation import local_path
 
 
 def write_run(
@@ -26,7 +27,7 @@ def write_run(
     """
     num_classes = config["model"].get("num_classes", 0)
     experiment = Experiment.from_config(config, image_shape, num_classes)
-    workdir = Path(workdir)
+    workdir = local_path("workdir", workdir)
     if workdir.is_dir() and any(workdir.iterdir()):
         raise ConfigError(f"workdir {workdir} holds files already; use a new directory")
     make_workdir(workdir)

@@ -14,6 +14,7 @@ import numpy as np
 from diffusion_jax.interop.error import SAVE_AGAIN, InteropError, quote
 from diffusion_jax.interop.torch_pickle import read_pickle
 from diffusion_jax.interop.torch_tensor import Storage
+from diffusion_jax.validation import local_path
 
 
 def read_torch_file(path: str | Path) -> Any:
@@ -22,7 +23,7 @@ def read_torch_file(path: str | Path) -> Any:
     Raises InteropError, with one line, if the file contains anything else, is damaged or has another format;
     OSError if it cannot be opened.
     """
-    path = Path(path)
+    path = local_path("path", path)
     with path.open("rb") as file:
         start = file.read(2)
         try:

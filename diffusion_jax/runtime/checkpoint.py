@@ -8,8 +8,6 @@ Orbax writes in the background and lists a step once it is complete. This module
 """
 
 import functools
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -18,11 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
-from diffusion_jax.runtime.errors import RunError, first_line
+from diffusion_jax.runtime.errors import CheckpointError, DamageError, TargetError, first_line
 from diffusion_jax.runtime.files import find_unreadable
-from diffusion_jax.runtime.fingerprint import describe_leaves, fingerprint_leaves
+from diffusion_jax.runtime.fingerprint import add_hash, describe_leaves, fingerprint_leaves, verify_hash
 from diffusion_jax.runtime.processes import is_owner, synchronize
 
 log = logging.getLogger(__name__)
@@ -31,18 +30,6 @@ Result = TypeVar("Result")
 
 # Under absl's app.run Orbax logs every thread; its errors are raised as CheckpointError anyway.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-
-
-class CheckpointError(RunError):
-    """A checkpoint cannot be written, or no checkpoint can be read."""
-
-
-class DamageError(CheckpointError):
-    """What was read is not what was saved."""
-
-
-class TargetError(CheckpointError):
-    """A checkpoint holds other items, shapes or dtypes than requested; it is not damaged."""
 
 
 class Checkpoints:
@@ -85,6 +72,22 @@ class Checkpoints:
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
+    def probe(self) -> None:
+        """Writes something small with the real writer, and removes it. Raises CheckpointError if that fails.
+
+        A path that the writer cannot use should end the run before the training, not after it.
+        """
+        place = self.directory.with_name(".probe")  # inside, Orbax's clean-up of killed saves may remove it
+        try:
+            with ocp.StandardCheckpointer() as writer:
+                writer.save(place, {"probe": np.zeros(1)}, force=True)
+        except Exception as error:
+            raise CheckpointError(
+                f"checkpoints cannot be written to {self.directory} ({first_line(error)}); use another directory"
+            ) from error
+        if is_owner():
+            shutil.rmtree(place, ignore_errors=True)
+
     def save(self, step: int, items: dict[str, Any], description: dict[str, Any]) -> None:
         """Starts writing a checkpoint in the background; `description` must be serializable as JSON."""
         self.report(wait=True)
@@ -92,7 +95,7 @@ class Checkpoints:
             name: {"shapes": describe_leaves(item), "fingerprints": fingerprint_leaves(item)}
             for name, item in items.items()
         }
-        meta = _add_hash({"description": description, "leaves": leaves})
+        meta = add_hash({"description": description, "leaves": leaves})
         args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         try:
             self._manager.save(step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **args), force=True)
@@ -150,7 +153,7 @@ class Checkpoints:
 
     def _restore_meta(self, step: int) -> dict[str, Any]:
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return _verify_hash(self._manager.restore(step, args=args)["meta"])
+        return verify_hash(self._manager.restore(step, args=args)["meta"])
 
     def _unless_damaged(self, step: int, damaged: dict[int, str], read: Callable[[], Result]) -> Result | None:
         """Returns read(), or None if the checkpoint is damaged: its hash differs, or readable files have no sense.
@@ -232,18 +235,6 @@ def _find_obstacle(directory: Path, error: Exception) -> str | None:
 
 def _save_failure(step: int, error: object) -> str:
     return f"saving checkpoint {step} failed: {first_line(error)}"
-
-
-def _add_hash(content: dict[str, Any]) -> dict[str, Any]:
-    """The content as JSON and its hash, because JSON with a flipped bit often still parses."""
-    text = json.dumps(content, sort_keys=True)
-    return {"content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _verify_hash(meta: dict[str, Any]) -> dict[str, Any]:
-    if hashlib.sha256(meta["content"].encode()).hexdigest() != meta["sha256"]:
-        raise DamageError("its description does not match its hash")
-    return json.loads(meta["content"])
 
 
 def _check_equal(what: str, name: str, saved: dict[str, Any], found: dict[str, Any]) -> None:

@@ -1,9 +1,13 @@
-"""Names, shapes and fingerprints of the arrays of a pytree: hashes of their bits, whatever their sharding."""
+"""What tells a sound checkpoint from a damaged one: shapes and hashes of its arrays, whatever their sharding."""
 
+import hashlib
+import json
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from diffusion_jax.runtime.errors import DamageError
 
 
 def describe_leaves(tree: Any) -> dict[str, str]:
@@ -43,3 +47,15 @@ def _as_words(x: jax.Array) -> jax.Array:
     bits = jnp.dtype(x.dtype).itemsize * 8
     unsigned = jnp.dtype(f"uint{min(bits, 32)}")
     return jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+
+
+def add_hash(content: dict[str, Any]) -> dict[str, Any]:
+    """The content as JSON and its hash, because JSON with a flipped bit often still parses."""
+    text = json.dumps(content, sort_keys=True)
+    return {"content": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def verify_hash(meta: dict[str, Any]) -> dict[str, Any]:
+    if hashlib.sha256(meta["content"].encode()).hexdigest() != meta["sha256"]:
+        raise DamageError("its description does not match its hash")
+    return json.loads(meta["content"])

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from diffusion_jax.process.pixels import to_uint8
-from diffusion_jax.validation import check_integer
+from diffusion_jax.validation import check_integer, local_path
 
 __all__ = ["grid", "save", "save_animation", "save_folder", "save_grid", "strip", "table"]
 
@@ -94,7 +94,7 @@ def save(image: Image.Image, path: str | Path) -> None:
     >>> path.exists()
     True
     """
-    path = Path(path)
+    path = local_path("path", path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new{path.suffix}")
     try:
@@ -147,7 +147,8 @@ def save_animation(
         grids = [_reduce_colors(image, gray=frames.shape[-1] == 1) for image in grids]
     first, *rest = grids
     durations = [milliseconds] * len(rest) + [hold]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    path = local_path("path", path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, lossless=True)
 
 
@@ -162,7 +163,7 @@ def save_folder(x: ArrayLike, folder: str | Path, labels: Captions = None) -> No
     >>> sorted(path.name for path in folder.iterdir())
     ['000000_cat.png', '000001_dog.png']
     """
-    x, folder = _as_pixels(x, "N"), Path(folder)
+    x, folder = _as_pixels(x, "N"), local_path("folder", folder)
     texts = _as_texts(labels, "labels", len(x), "image")
     folder.mkdir(parents=True, exist_ok=True)
     for i, (pixels, text) in enumerate(zip(x, texts, strict=True)):

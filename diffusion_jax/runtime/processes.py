@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from diffusion_jax.validation import check_integer
 
-__all__ = ["from_owner", "initialize", "is_owner", "largest", "process_rows", "synchronize"]
+__all__ = ["initialize", "is_owner"]
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,11 @@ def _on_tpu() -> bool:
 
 
 def is_owner() -> bool:
-    """Whether this process owns the run's directory: process 0."""
+    """Whether this process owns the run's directory: process 0.
+
+    >>> is_owner()
+    True
+    """
     return jax.process_index() == 0
 
 

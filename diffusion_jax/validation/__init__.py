@@ -30,9 +30,11 @@ from diffusion_jax.validation.fields import (
     instance,
     integer,
     integers,
+    location,
     number,
     text,
 )
+from diffusion_jax.validation.paths import local_path
 
 __all__ = [
     "STATIC",
@@ -51,6 +53,8 @@ __all__ = [
     "instance",
     "integer",
     "integers",
+    "local_path",
+    "location",
     "number",
     "text",
 ]

@@ -11,6 +11,7 @@ from diffusion_jax.validation.arguments import (
     describe,
     join_options,
 )
+from diffusion_jax.validation.paths import local_path
 
 # Marks a field that is part of the pytree's structure: jit compiles once for each of its values.
 STATIC: dict[str, Any] = {"static": True}
@@ -86,6 +87,23 @@ def text(example: str) -> dict[str, Any]:
         if not isinstance(value, str) or not value:
             raise ValueError(f'{name} = {describe(value)}: must be a string that is not empty, such as "{example}"')
         return value
+
+    return {"check": check}
+
+
+def location(example: str = "") -> dict[str, Any]:
+    """Field metadata: a path such as `example`, with `~` expanded; without an example, "" stands for the default.
+
+    >>> location("images")["check"]("path", "s3://bucket/images")
+    Traceback (most recent call last):
+    ...
+    ValueError: path = s3://bucket/images: must be a path of this machine; mount the bucket and name its directory
+    """
+    check_text = text(example)["check"] if example else lambda name, value: check_instance(name, value, str, '""')
+
+    def check(name: str, value: Any) -> str:
+        check_text(name, value)
+        return str(local_path(name, value)) if value else ""
 
     return {"check": check}
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.run import Run
-from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
+from diffusion_jax.runtime.checkpoint import Checkpoints
+from diffusion_jax.runtime.errors import CheckpointError
+from diffusion_jax.validation import local_path
 from diffusion_jax.workdir.layout import abstract_state
 
 __all__ = ["build_run", "load"]
@@ -21,9 +23,9 @@ def load(workdir: str | Path, *, allow_code: bool = False) -> Run:
     >>> run = dj.load("runs/digits")  # doctest: +SKIP
     >>> dj.load("nowhere")
     Traceback (most recent call last):
-    diffusion_jax.runtime.checkpoint.CheckpointError: no checkpoint in nowhere; train first, or use another directory
+    diffusion_jax.runtime.errors.CheckpointError: no checkpoint in nowhere; train first, or use another directory
     """
-    directory = Path(workdir) / "checkpoints"
+    directory = local_path("workdir", workdir) / "checkpoints"
     if not directory.is_dir():
         raise CheckpointError(f"no checkpoint in {workdir}; train first, or use another directory")
     with Checkpoints(directory, read_only=True) as checkpoints:

@@ -1,6 +1,7 @@
 """Which experiment a directory holds, and which fields a resumed run may change."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,26 @@ from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.defaults import with_defaults
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.data.sources import Source
+from diffusion_jax.runtime.checkpoint import Checkpoints
+from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import replace_text
 
-__all__ = ["check_same_experiment", "flatten", "write_config"]
+__all__ = ["MAY_CHANGE", "check_same_experiment", "flatten", "write_config"]
 
-# Fields that a resumed run may change: they decide how long it runs and what it reports, not what a step computes.
-_MAY_CHANGE = (
+log = logging.getLogger(__name__)
+
+# Fields that a resumed run may change: how long it runs, what it reports, how a step is spread over time and devices.
+MAY_CHANGE = (
     "train.steps",
     "train.log_every",
     "train.eval_every",
     "train.sample_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.max_skipped",
+    "train.stop_if_save_fails",
+    # Except for rounding and the dropout masks, a step computes the same, so a smaller device needs no new run.
+    "train.accumulate",
     "data.data_dir",
     # The place of the images; whether they are the same is checked with the data's fingerprint.
     "data.path",
@@ -49,7 +58,7 @@ def check_same_experiment(path: Path, current: dict[str, Any]) -> None:
     """Raises ConfigError if a field that a resumed run must keep differs between `current` and the file `path`."""
     before, now = flatten(_read_config(path)), flatten(_label(current))
     for field in sorted(before.keys() | now.keys(), key=lambda name: (not name.endswith(".name"), name)):
-        may_change = any(f"{field}.".startswith(f"config.{name}.") for name in _MAY_CHANGE)
+        may_change = any(f"{field}.".startswith(f"config.{name}.") for name in MAY_CHANGE)
         if before.get(field) != now.get(field) and not may_change:
             raise ConfigError(
                 f"{field} = {now.get(field)!r}: {path.parent} holds a run with "
@@ -58,14 +67,13 @@ def check_same_experiment(path: Path, current: dict[str, Any]) -> None:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    """The config and the fingerprint of the data of a run with checkpoints, which hold them as well."""
     try:
         return _label(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"workdir {path.parent} holds checkpoints but no config.json; put it back, or use another directory"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); use another directory") from error
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:  # lost, or cut off by a full disk
+        log.warning("%s cannot be read (%s); it is rebuilt from the newest checkpoint", path, first_line(error))
+    with Checkpoints(path.parent / "checkpoints", read_only=True) as checkpoints:
+        return _label(checkpoints.describe())
 
 
 def _label(content: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from diffusion_jax.config.experiment import Experiment, as_plain, build_dataset,
 from diffusion_jax.data.pipeline import Batch, Batches, in_order
 from diffusion_jax.data.sources import Source
 from diffusion_jax.runtime import images
-from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
+from diffusion_jax.runtime.checkpoint import Checkpoints
+from diffusion_jax.runtime.errors import CheckpointError
 from diffusion_jax.runtime.mesh import check_batch_size, put_batch
 from diffusion_jax.runtime.processes import from_owner, is_owner, process_rows, synchronize
 from diffusion_jax.runtime.stopping import Stop
@@ -29,6 +30,7 @@ from diffusion_jax.training.metrics_log import TrainingError
 from diffusion_jax.training.plan import Due
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import TrainStep, make_train_step
+from diffusion_jax.validation import local_path
 from diffusion_jax.workdir.layout import (
     abstract_state,
     check_not_imported,
@@ -68,7 +70,7 @@ def train(
     Traceback (most recent call last):
     diffusion_jax.config.components.ConfigError: config.model: the section is missing
     """
-    workdir, plain = Path(workdir), as_plain(config)
+    workdir, plain = local_path("workdir", workdir), as_plain(config)
     stop = Stop(should_stop)
     check_sections(plain)
     check_not_imported(workdir)
@@ -157,6 +159,7 @@ class Session:
         if self.checkpoints.steps():
             step, items, _ = self.checkpoints.restore(checkpoint_items(abstract))
             return TrainState(**items["rest"], ema_params=items["ema_params"]), step
+        self.checkpoints.probe()
         return init_state(key, experiment, jax.tree.map(lambda leaf: leaf.sharding, abstract)), 0
 
     def _make_train_step(self) -> TrainStep:

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from diffusion_jax.cli.errors import exit_code
-from diffusion_jax.runtime.checkpoint import CheckpointError
+from diffusion_jax.runtime.errors import CheckpointError
 
 
 def raising(error):

@@ -15,7 +15,8 @@ import optax
 import pytest
 from checkpoints import large, placed
 
-from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
+from diffusion_jax.runtime.checkpoint import Checkpoints
+from diffusion_jax.runtime.errors import CheckpointError
 
 # When Orbax meets damaged files it leaves coroutines that warn when they are collected.
 pytestmark = pytest.mark.filterwarnings(
@@ -529,7 +530,8 @@ UNREADABLE = """
 import os, resource, sys
 from pathlib import Path
 import jax, numpy as np
-from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
+from diffusion_jax.runtime.checkpoint import Checkpoints
+from diffusion_jax.runtime.errors import CheckpointError
 folder, how = Path(sys.argv[1]), sys.argv[2]
 target = {"ema_params": {"w": jax.ShapeDtypeStruct((40, 50), np.float32, sharding=jax.sharding.SingleDeviceSharding(
     jax.devices()[0]))}}

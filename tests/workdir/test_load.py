@@ -9,7 +9,8 @@ import tiny
 
 import diffusion_jax as dj
 from diffusion_jax.config.components import ConfigError
-from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
+from diffusion_jax.runtime.checkpoint import Checkpoints
+from diffusion_jax.runtime.errors import CheckpointError
 
 
 def test_a_loaded_run_is_the_one_that_was_trained(straight):

@@ -7,6 +7,7 @@ import tiny
 
 from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.defaults import with_defaults
+from diffusion_jax.runtime.errors import CheckpointError
 from diffusion_jax.workdir.resume import check_same_experiment, flatten
 
 DATA = {
@@ -27,6 +28,9 @@ MAY_CHANGE = {
     "train.sample_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.max_skipped",
+    "train.stop_if_save_fails",
+    "train.accumulate",
     "data.data_dir",
     "data.path",
     "data.csv",
@@ -84,9 +88,10 @@ def test_other_data_are_refused(check):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"config": {}}', '{"data": "x"}', '{"config": 3, "data": "x"}'])
-def test_a_file_that_is_not_a_config_is_refused_in_one_line(text, tmp_path):
+def test_without_a_checkpoint_a_config_that_cannot_be_read_is_refused_in_one_line(text, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read .*use another directory") as error:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match="no checkpoint in") as error:
         check_same_experiment(path, {"config": CONFIG, "data": "x"})
     assert "\n" not in str(error.value)

@@ -18,7 +18,8 @@ from PIL import Image
 
 import diffusion_jax as dj
 from diffusion_jax.config.components import ConfigError
-from diffusion_jax.runtime.checkpoint import CheckpointError, Checkpoints
+from diffusion_jax.runtime.checkpoint import Checkpoints
+from diffusion_jax.runtime.errors import CheckpointError
 from diffusion_jax.runtime.files import lock_workdir
 
 ROOT = Path(__file__).parents[2]
@@ -282,11 +283,53 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("text", [None, "", '{"config": {"data"', "[]", "\xff"])
+def test_a_config_that_is_lost_or_cut_is_rebuilt_from_the_checkpoint(text, straight, tmp_path, caplog):
+    shutil.copytree(straight, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    before = path.read_bytes()
+    path.unlink()
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match="config.train.seed = 3"):  # it is compared all the same
+        dj.train(config(seed=3), tmp_path / "run")
+    assert dj.train(config(), tmp_path / "run")
+    assert path.read_bytes() == before
+    assert "rebuilt from the newest checkpoint" in caplog.text
+
+
 def test_checkpoints_without_their_config_are_not_trained_over(tmp_path):
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"no config\.json"):
+    with pytest.raises(CheckpointError, match="no sound checkpoint"):
         dj.train(config(), tmp_path)
     assert (tmp_path / "checkpoints" / "10").exists()
+
+
+@pytest.mark.parametrize("name", ["run\udcff", "a\udce9/b"])
+def test_a_path_that_the_checkpoint_writer_cannot_use_is_refused_before_training(name, tmp_path):
+    """A byte that is not UTF-8."""
+    with pytest.raises(CheckpointError, match="checkpoints cannot be written to"):
+        dj.train(config(), tmp_path / name)
+    assert not (tmp_path / name / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket/run", "file:///tmp/run", "http://host/run"])
+def test_an_address_is_not_a_directory(address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for use in (lambda: dj.train(config(), address), lambda: dj.load(address)):
+        with pytest.raises(ValueError, match=f"workdir = {address}: must be a path of this machine"):
+            use()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_home_directory_is_found(straight, monkeypatch):
+    monkeypatch.setenv("HOME", str(straight.parent))
+    assert dj.load(f"~/{straight.name}", allow_code=True).step == 60
+
+
+def test_micro_batches_may_change_on_resume(tmp_path):
+    assert not dj.train(config(), tmp_path, should_stop=stop_after(10))
+    assert dj.train(config(steps=20, accumulate=2), tmp_path)
 
 
 # Images in directories

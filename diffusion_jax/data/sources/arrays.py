@@ -17,7 +17,7 @@ from diffusion_jax.data.sources.base import (
     check_classes,
     from_arrays,
 )
-from diffusion_jax.validation import integer, text
+from diffusion_jax.validation import integer, location
 
 __all__ = ["IDX", "NPZ", "Digits"]
 
@@ -57,12 +57,12 @@ class NPZ(Dataset):
     (16, 4)
     """
 
-    path: str
+    path: str = dataclasses.field(metadata=location("digits.npz"))
     holdout: int = dataclasses.field(default=10, metadata=integer(2))
 
     def open(self) -> tuple[Source, Source]:
         try:
-            with np.load(Path(self.path).expanduser(), allow_pickle=False) as file:
+            with np.load(self.path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         except Exception as error:  # numpy and zipfile do not document what they raise for damaged files
             raise DataError(f'path = "{self.path}": cannot be read as .npz ({error!r})') from error
@@ -95,11 +95,11 @@ class IDX(Dataset):
     (16, 4, (4, 4, 1), 4)
     """
 
-    path: str = dataclasses.field(metadata=text("mnist"))
+    path: str = dataclasses.field(metadata=location("mnist"))
     holdout: int = dataclasses.field(default=10, metadata=integer(2))
 
     def open(self) -> tuple[Source, Source]:
-        directory = Path(self.path).expanduser()
+        directory = Path(self.path)
         images, labels = _read_pair(directory, "train")
         if not any(_find_file(directory, "t10k", kind) for kind in _DIMENSIONS):
             return from_arrays(images, labels, holdout=self.holdout)

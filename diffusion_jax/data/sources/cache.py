@@ -18,6 +18,7 @@ import numpy as np
 from diffusion_jax.data.sources.base import DataError
 from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import replace_text
+from diffusion_jax.validation import local_path
 
 __all__ = ["Build", "Cache", "cache_directory", "open_or_build"]
 
@@ -61,11 +62,8 @@ class Cache:
 
 def cache_directory(cache_dir: str) -> Path:
     """Returns the directory of the caches below `cache_dir`; "" means $XDG_CACHE_HOME or ~/.cache."""
-    try:
-        home = os.environ.get("XDG_CACHE_HOME", "")
-        base = Path(cache_dir or (home if os.path.isabs(home) else "~/.cache")).expanduser()
-    except RuntimeError:
-        raise DataError(f'cache_dir = "{cache_dir}": there is no home directory; use another directory') from None
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    base = local_path("cache_dir", cache_dir or (home if os.path.isabs(home) else "~/.cache"))
     return base.resolve() / "diffusion_jax"
 
 

@@ -19,7 +19,7 @@ from diffusion_jax.data.sources.base import DataError, Dataset, Source, check_cl
 from diffusion_jax.data.sources.decode import VERSION, Decoder, ImageError
 from diffusion_jax.data.sources.labels import Table, classes_from_directories
 from diffusion_jax.data.sources.scan import make_stamp, scan
-from diffusion_jax.validation import choice, integer, text
+from diffusion_jax.validation import choice, integer, location
 
 __all__ = ["Folder"]
 
@@ -63,20 +63,20 @@ class Folder(Dataset):
     (18, 2, (8, 8, 3), 2)
     """
 
-    path: str = dataclasses.field(metadata=text("images"))
+    path: str = dataclasses.field(metadata=location("images"))
     size: int | tuple[int, int] = 64
     channels: int = 3
     crop: str = "center"
     background: str = "white"
     classes: str = dataclasses.field(default="none", metadata=choice("none", "folder", "csv"))
-    csv: str = ""
+    csv: str = dataclasses.field(default="", metadata=location())
     csv_file: str = "file"
     csv_class: str = "class"
     csv_separator: str = ""
     holdout: int = dataclasses.field(default=10, metadata=integer(2))
     max_skipped: int = dataclasses.field(default=0, metadata=integer(0))
     max_pixels: int = 64_000_000
-    cache_dir: str = ""
+    cache_dir: str = dataclasses.field(default="", metadata=location())
 
     def __post_init__(self):
         super().__post_init__()
@@ -174,7 +174,7 @@ class _CachedRows:
 
 
 def _absolute_path(path: str) -> Path:
-    return Path(os.path.expanduser(path)).resolve()
+    return Path(path).resolve()
 
 
 def _make_builder(decoder: Decoder, root: Path, names: list[str]) -> cache.Build:

@@ -11,7 +11,7 @@ import numpy as np
 
 from diffusion_jax.data.sources.base import DataError, Dataset, Rows, Source
 from diffusion_jax.runtime.errors import first_line
-from diffusion_jax.validation import text
+from diffusion_jax.validation import location, text
 
 __all__ = ["TFDS"]
 
@@ -36,7 +36,7 @@ class TFDS(Dataset):
     """
 
     dataset: str = dataclasses.field(metadata=text("cifar10"))
-    data_dir: str = ""
+    data_dir: str = dataclasses.field(default="", metadata=location())
     train_split: str = "train"
     heldout_split: str = "test"
 
