@@ -8,14 +8,31 @@ from pathlib import Path
 import filelock
 
 
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yields a name next to `path` to write to, and renames that file to `path` at the end of the block.
+
+    After a kill, `path` is the old file or the new one. If the block fails, the new file is removed. An OSError that
+    does not name its file, such as that of a full disk, then names `path`.
+    """
+    new = path.with_name(f".{path.name}.new{path.suffix}")
+    try:
+        yield new
+        new.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def replace_text(path: Path, text: str) -> None:
-    """Writes a new file next to `path` and renames it: after a kill, `path` holds the old text or the new one."""
-    new = path.with_name(path.name + ".new")
-    with new.open("w") as file:
+    """Replaces the file `path` by one with this text; see `replace_file`."""
+    with replace_file(path) as new, new.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    new.replace(path)
 
 
 def make_writable(directory: Path) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from diffusion_jax.process.pixels import to_uint8
+from diffusion_jax.runtime.files import replace_file
 from diffusion_jax.validation import check_integer, local_path
 
 __all__ = ["grid", "save", "save_animation", "save_folder", "save_grid", "strip", "table"]
@@ -96,12 +97,8 @@ def save(image: Image.Image, path: str | Path) -> None:
     """
     path = local_path("path", path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new{path.suffix}")
-    try:
+    with replace_file(path) as new:
         image.save(new)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def save_grid(x: ArrayLike, path: str | Path, columns: int | None = None, labels: Captions = None) -> None:
@@ -149,7 +146,8 @@ def save_animation(
     durations = [milliseconds] * len(rest) + [hold]
     path = local_path("path", path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, lossless=True)
+    with replace_file(path) as new:
+        first.save(new, save_all=True, append_images=rest, duration=durations, loop=0, lossless=True)
 
 
 def save_folder(x: ArrayLike, folder: str | Path, labels: Captions = None) -> None:

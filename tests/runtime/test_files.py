@@ -176,3 +176,30 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
         filelock.FileLock(tmp_path / "soft", blocking=False),
     ):
         pass
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from diffusion_jax.runtime import files, images
+path, how = Path(sys.argv[1]), sys.argv[2]
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    if how == "text":
+        files.replace_text(path, "x" * 1000)
+    else:
+        images.save_grid(np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)), path)
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("how", "name"), [("text", "config.json"), ("image", "samples.png")])
+def test_a_full_disk_leaves_the_old_file_and_is_told_with_its_name(tmp_path, how, name):
+    path = tmp_path / name
+    path.write_text("old")
+    done = subprocess.run([sys.executable, "-c", FULL, path, how], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"[Errno 27] File too large: '{path}'\n", done.stderr
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

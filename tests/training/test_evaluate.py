@@ -1,4 +1,7 @@
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -121,3 +124,59 @@ def test_the_bound_of_a_hybrid_loss_is_reported_beside_its_squared_error(devices
     batch, _ = next(iter(in_order(source, 10)))
     means = expected(jax.random.fold_in(jax.random.key(KEY), 0), batch)
     assert [found["eval_loss"], found["eval_vlb"]] == pytest.approx([float(x) for x in means], rel=1e-5)
+
+
+# What is not finite
+
+
+class FailsAt(PerLevel):
+    """Not finite at times above `limit`."""
+
+    def __init__(self, limit: float):
+        self.limit = limit
+
+    def apply(self, params, x, time, labels=None, **kwargs):
+        error = time[:, None, None, None]
+        return jnp.where(error > self.limit, jnp.nan, error) * jnp.ones(x.shape)
+
+
+def evaluate_floats(model, images, batch_size, devices):
+    rows = [{"image": image} for image in images]
+    source = dj.sources.from_arrays(np.zeros((4, 4, 4, 1), np.uint8), holdout=2)[0]
+    source = dataclasses.replace(source, rows=rows)
+    loss = dj.losses.DiffusionLoss(dj.schedules.Cosine(1000), ZeroTarget())
+    run = make_evaluate(model, loss, make_mesh(MeshShape(4, 1), devices[:4]))
+    return run(np.float32(0), in_order(source, batch_size), jax.random.key(KEY))
+
+
+class SeesImages(PerLevel):
+    """An error that is 1 for images that are finite."""
+
+    def apply(self, params, x, time, labels=None, **kwargs):
+        return np.ones(x.shape, np.float32) + 0 * x
+
+
+@pytest.mark.parametrize("broken", [[], [0], [3, 17], range(32)])
+def test_a_held_out_image_that_is_not_finite_does_not_count(broken, devices, caplog):
+    images = np.zeros((32, 4, 4, 1), np.float32)
+    images[list(broken), 1, 2] = np.nan
+    found = evaluate_floats(SeesImages(), images, 16, devices)
+    assert found.get("eval_non_finite", 0) == len(broken)
+    assert ("not finite" in caplog.text) == bool(broken)
+    if len(broken) < 32:
+        losses = [value for name, value in found.items() if "loss" in name]
+        assert losses == pytest.approx([1.0] * len(losses))
+    else:
+        assert np.isnan(found["eval_loss"])
+
+
+def test_a_network_that_fails_at_one_noise_level_shows_it_there_alone(devices):
+    """Above time 0.9 the log-SNR of this schedule is below -3.7; the bins above have their values all the same."""
+    images = np.zeros((64, 4, 4, 1), np.float32)
+    sound = evaluate_floats(FailsAt(2.0), images, 32, devices)
+    found = evaluate_floats(FailsAt(0.9), images, 32, devices)
+    assert found["eval_non_finite"] > 0
+    for name in ("eval_loss/log_snr_0_4", "eval_loss/log_snr_4_8"):
+        assert found[name] == sound[name]
+    assert "eval_loss/log_snr_-inf_-8" not in found
+    assert np.isfinite(found["eval_loss"])

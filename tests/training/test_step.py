@@ -354,3 +354,72 @@ def test_micro_batches_are_taken_from_all_over_the_batch():
     np.testing.assert_array_equal(step_module._join_batch(parts), np.arange(12))
     # Each of 4 devices holds a run of three examples and gives one to each part.
     assert all(sorted(row // 3) == [0, 1, 2, 3] for row in np.asarray(parts))
+
+
+# Why a batch is skipped
+
+
+class Root(tiny.Affine):
+    """A finite loss whose gradient is not: the root of 0."""
+
+    def apply(self, params, x, time, labels=None, train=False, rngs=None):
+        return jnp.sqrt(params["w"] * 0) * jnp.ones_like(x)
+
+
+class Infinite(tiny.Affine):
+    def apply(self, params, x, time, labels=None, train=False, rngs=None):
+        return x * params["w"] / 0
+
+
+@pytest.mark.parametrize(
+    ("model", "tx", "batch", "cause"),
+    [
+        (tiny.Affine(), optax.sgd(0.1), tiny.batch(), ""),
+        (tiny.Affine(), optax.sgd(0.1), broken_batch(), "the images are not finite"),
+        (Infinite(), optax.sgd(0.1), tiny.batch(), "the loss is not finite"),
+        (Root(), optax.sgd(0.1), tiny.batch(), "the gradient is not finite"),
+        (tiny.Affine(), optax.sgd(float("nan")), tiny.batch(), "the updated parameters are not finite"),
+    ],
+)
+def test_the_cause_of_a_skipped_batch_is_told(model, tx, batch, cause):
+    _, metrics = dj.make_train_step(model, tx, tiny.loss())(create_state(model, tx), batch, jax.random.key(1))
+    assert step_module.CAUSES[int(metrics["cause"])] == cause
+    assert int(metrics["skipped"]) == bool(cause)
+
+
+def spiky(factor: float, spike: float):
+    """Trains on 30 batches alike, then on one whose images are `spike` times as large, then on one more."""
+    model, tx = tiny.Affine(), optax.sgd(1e-6)
+    loss = dj.losses.DiffusionLoss(dj.schedules.Cosine(100), dj.predictions.V())
+    train_step = dj.make_train_step(model, tx, loss, skip_spikes=factor)
+    state = dj.TrainState.create(jax.random.key(0), model, tx, (4, 4, 1), skip_spikes=bool(factor))
+    causes = []
+    for k in range(32):
+        batch = tiny.batch(64, seed=k)
+        batch["image"] *= spike if k == 30 else 1.0
+        state, metrics = train_step(state, batch, jax.random.key(1))
+        causes.append(int(metrics["cause"]))
+    return causes, state
+
+
+@pytest.mark.parametrize(("factor", "spike", "skipped"), [(3.0, 20.0, True), (3.0, 1.0, False), (1e6, 20.0, False)])
+def test_a_spike_is_skipped_above_a_multiple_of_the_median(factor, spike, skipped):
+    causes, state = spiky(factor, spike)
+    expected = [0] * 30 + [step_module.CAUSES.index("the loss or the gradient norm is far above its median")] + [0]
+    assert causes == (expected if skipped else [0] * 32)
+    assert np.isfinite(state.recent).sum() == 2 * (31 if skipped else 32)  # a spike does not count for the median
+
+
+def test_without_the_option_nothing_is_remembered():
+    causes, state = spiky(0.0, 20.0)
+    assert causes == [0] * 32
+    assert state.recent == ()
+
+
+@pytest.mark.parametrize(("option", "created"), [(3.0, False), (0.0, True)])
+def test_a_state_that_does_not_fit_the_option_is_refused(option, created):
+    model, tx = tiny.Affine(), optax.sgd(0.1)
+    state = dj.TrainState.create(jax.random.key(0), model, tx, (4, 4, 1), skip_spikes=created)
+    train_step = dj.make_train_step(model, tx, tiny.loss(), skip_spikes=option)
+    with pytest.raises(ValueError, match=f"skip_spikes = {option}: use TrainState.create"):
+        train_step(state, tiny.batch(), jax.random.key(1))
