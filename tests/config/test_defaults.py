@@ -24,7 +24,7 @@ def test_what_is_stated_stays():
 @pytest.mark.parametrize(
     ("section", "field", "default"),
     [
-        ("train", "accumulate", 1),
+        ("train", "skip_spikes", 0.0),
         ("train", "ema_decay", 0.999),
         ("model", "time_scale", 1000.0),
         ("schedule", "offset", 0.008),
