@@ -4,6 +4,7 @@ import logging
 
 from absl.flags import FlagValues
 
+import diffusion_jax as dj
 from diffusion_jax.cli.command import Flag
 
 FLAGS = (
@@ -15,20 +16,11 @@ FLAGS = (
 
 def initialize_from_flags(options: FlagValues) -> None:
     """Joins the other processes, if there are any. All but process 0 then only log warnings."""
-    from diffusion_jax.runtime import processes  # imports JAX
-
-    if not processes.initialize(options.coordinator_address, options.num_processes, options.process_id):
+    if not dj.processes.initialize(options.coordinator_address, options.num_processes, options.process_id):
         return
     import jax
 
     index = jax.process_index()
     logging.basicConfig(level=logging.WARNING, format=f"process {index}: %(message)s", force=True)
-    if not processes.is_owner():
+    if not dj.processes.is_owner():
         logging.getLogger("diffusion_jax").setLevel(logging.WARNING)
-
-
-def is_owner() -> bool:
-    """Whether this process writes files and reports: process 0."""
-    from diffusion_jax.runtime import processes  # imports JAX
-
-    return processes.is_owner()

@@ -67,15 +67,15 @@ def run(options: FlagValues) -> None:
     processes.initialize_from_flags(options)
     loaded = flags.load_run(options)
     settings |= choose_guidance(options, loaded, guidance)
-    if processes.is_owner():
+    if dj.processes.is_owner():
         flags.make_parent(out)
-    write = generate(options, loaded, n, out.suffix.lower(), settings)
-    if processes.is_owner():
+    write = generate_output(options, loaded, n, out.suffix.lower(), settings)
+    if dj.processes.is_owner():
         write(out)
         print(f"{n} images in {out}" if options.show == "grid" else f"{options.show} in {out}")
 
 
-def generate(
+def generate_output(
     options: FlagValues, loaded: "Run", n: int, suffix: str, settings: dict[str, Any]
 ) -> Callable[[Path], None]:
     """Generates what --show asks for; returns the function that writes it to a file."""
@@ -91,7 +91,7 @@ def generate(
             raise ValueError("--labels=none: guidance leads to a class; name some classes, or leave the flag out")
         figure = dj.figures.guidance(loaded, key, labels=classes, progress=True, **settings)
         return functools.partial(dj.images.save, figure)
-    settings |= {"labels": choose_labels(options, loaded, n), "progress": processes.is_owner()}
+    settings |= {"labels": choose_labels(options, loaded, n), "progress": dj.processes.is_owner()}
     return generate_samples(options.show, loaded, key, n, suffix, settings)
 
 

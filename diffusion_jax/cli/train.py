@@ -19,7 +19,7 @@ def run(options: FlagValues, config: ConfigDict) -> None:
     processes.initialize_from_flags(options)
     check_devices()
     dj.train(config, options.workdir)
-    if processes.is_owner():
+    if dj.processes.is_owner():
         print(f"done; samples are in {options.workdir}/samples.png")
 
 

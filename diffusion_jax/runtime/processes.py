@@ -22,9 +22,14 @@ __all__ = ["initialize", "is_owner"]
 
 log = logging.getLogger(__name__)
 
+
 # A process that is gone is noticed after this many seconds; JAX's defaults are 100 and 300.
 _HEARTBEAT_SECONDS = 10
 _SHUTDOWN_SECONDS = 5
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def initialize(

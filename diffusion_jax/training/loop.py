@@ -66,7 +66,7 @@ def fit(
         while step < plan.steps and not stop():
             with stop.interrupt():
                 batch = next(batches)
-            state, metrics = _call(train_step, state, batch, key, stop if step == start else None)
+            state, metrics = _take_step(train_step, state, batch, key, stop if step == start else None)
             step += 1
             metrics_log.add(step, metrics)
             if plan.is_due(step, plan.log_every):
@@ -86,7 +86,7 @@ def fit(
     return state, step
 
 
-def _call(train_step: TrainStep, state: TrainState, batch: Batch, key: jax.Array, stop: Stop | None) -> Any:
+def _take_step(train_step: TrainStep, state: TrainState, batch: Batch, key: jax.Array, stop: Stop | None) -> Any:
     """One training step; with `stop`, a signal does not wait for its compilation."""
     return train_step(state, batch, key) if stop is None else stop.wait_for(lambda: train_step(state, batch, key))
 

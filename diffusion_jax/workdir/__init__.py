@@ -8,7 +8,7 @@ samples/         a grid of images each time that samples are due; samples.png is
 """
 
 from diffusion_jax.workdir.load import load
-from diffusion_jax.workdir.session import train
+from diffusion_jax.workdir.training import train
 
 __all__ = ["load", "train"]
 

@@ -3,25 +3,21 @@
 import contextlib
 import dataclasses
 import logging
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
-from diffusion_jax.config.components import ConfigError, construct
 from diffusion_jax.config.description import describe_run
-from diffusion_jax.config.experiment import Experiment, as_plain, build_dataset, check_sections
+from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.data.pipeline import Batch, Batches, in_order
 from diffusion_jax.data.sources import Source
 from diffusion_jax.runtime import images
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.errors import CheckpointError
-from diffusion_jax.runtime.mesh import check_batch_size, put_batch
-from diffusion_jax.runtime.processes import from_owner, is_owner, process_rows, synchronize
+from diffusion_jax.runtime.mesh import put_batch
+from diffusion_jax.runtime.processes import from_owner, is_owner, process_rows
 from diffusion_jax.runtime.stopping import Stop
 from diffusion_jax.runtime.writers import MetricsWriter
 from diffusion_jax.training.evaluate import make_evaluate
@@ -30,76 +26,16 @@ from diffusion_jax.training.metrics_log import TrainingError
 from diffusion_jax.training.plan import Due
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import TrainStep, make_train_step
-from diffusion_jax.validation import local_path
 from diffusion_jax.workdir.layout import (
     abstract_state,
-    check_not_imported,
-    check_outside_data,
     checkpoint_items,
     init_state,
-    own_workdir,
 )
 from diffusion_jax.workdir.load import build_run
-from diffusion_jax.workdir.resume import write_config
 
-__all__ = ["Session", "train"]
+__all__ = ["Session"]
 
 log = logging.getLogger(__name__)
-
-
-def train(
-    config: ml_collections.ConfigDict | Mapping[str, Any],
-    workdir: str | Path,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> bool:
-    """Trains the experiment of `config` in `workdir`, from its newest sound checkpoint if there is one.
-
-    Returns whether the run is complete; False if `should_stop`, which is called before each step, ended it, with a
-    checkpoint. SIGINT and SIGTERM save a checkpoint as well, and then raise KeyboardInterrupt and SystemExit; a
-    second signal ends the process at once. Signals are left alone outside the main thread, and where the caller has
-    handlers of its own.
-
-    With several processes (`dj.processes.initialize()`), all call this function with the same arguments, and the
-    directory must be one that all of them see.
-
-    Raises ConfigError, DataError, CheckpointError, TrainingError or OSError, each with one line that says what to do.
-
-    >>> dj.train(config, "runs/digits")  # doctest: +SKIP
-    True
-    >>> dj.train({"data": {"name": "Digits"}}, "runs/digits")
-    Traceback (most recent call last):
-    diffusion_jax.config.components.ConfigError: config.model: the section is missing
-    """
-    workdir, plain = local_path("workdir", workdir), as_plain(config)
-    stop = Stop(should_stop)
-    check_sections(plain)
-    check_not_imported(workdir)
-    dataset = build_dataset(plain)
-    check_outside_data(workdir, dataset)
-    training, held_out = dataset.open()
-    experiment = Experiment.from_config(plain, training.image_shape, training.num_classes)
-    _check_batch_fits(experiment, training)
-    with own_workdir(workdir):
-        if is_owner():
-            write_config(workdir, experiment, training)
-        synchronize("config.json")
-        with Checkpoints(workdir / "checkpoints", experiment.plan.keep_checkpoints) as checkpoints:
-            complete = Session(workdir, experiment, training, held_out, checkpoints, stop).run()
-    if stop.reason == signal.SIGINT:
-        raise KeyboardInterrupt
-    if stop.reason == signal.SIGTERM:
-        raise SystemExit(128 + signal.SIGTERM)
-    return complete
-
-
-def _check_batch_fits(experiment: Experiment, training: Source) -> None:
-    plan, mesh = experiment.plan, experiment.mesh
-    construct(check_batch_size, "train", mesh=mesh, batch_size=plan.batch_size, accumulate=plan.accumulate)
-    if plan.batch_size > len(training):
-        raise ConfigError(
-            f"config.train.batch_size = {plan.batch_size}: the data have only {len(training)} training images; "
-            f"use at most {len(training)}"
-        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,77 @@
+"""Trains the experiment of a config in a directory."""
+
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from diffusion_jax.config.components import ConfigError, construct
+from diffusion_jax.config.experiment import Experiment, as_plain, build_dataset, check_sections
+from diffusion_jax.data.sources import Source
+from diffusion_jax.runtime.checkpoint import Checkpoints
+from diffusion_jax.runtime.mesh import check_batch_size
+from diffusion_jax.runtime.processes import is_owner, synchronize
+from diffusion_jax.runtime.stopping import Stop
+from diffusion_jax.validation import local_path
+from diffusion_jax.workdir.layout import check_not_imported, check_outside_data, own_workdir
+from diffusion_jax.workdir.resume import write_config
+from diffusion_jax.workdir.session import Session
+
+__all__ = ["train"]
+
+
+def train(
+    config: ml_collections.ConfigDict | Mapping[str, Any],
+    workdir: str | Path,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Trains the experiment of `config` in `workdir`, from its newest sound checkpoint if there is one.
+
+    Returns whether the run is complete; False if `should_stop`, which is called before each step, ended it, with a
+    checkpoint. SIGINT and SIGTERM save a checkpoint as well, and then raise KeyboardInterrupt and SystemExit; a
+    second signal ends the process at once. Signals are left alone outside the main thread, and where the caller has
+    handlers of its own.
+
+    With several processes (`dj.processes.initialize()`), all call this function with the same arguments, and the
+    directory must be one that all of them see.
+
+    Raises ConfigError, DataError, CheckpointError, TrainingError or OSError, each with one line that says what to do.
+
+    >>> dj.train(config, "runs/digits")  # doctest: +SKIP
+    True
+    >>> dj.train({"data": {"name": "Digits"}}, "runs/digits")
+    Traceback (most recent call last):
+    diffusion_jax.config.components.ConfigError: config.model: the section is missing
+    """
+    workdir, plain = local_path("workdir", workdir), as_plain(config)
+    stop = Stop(should_stop)
+    check_sections(plain)
+    check_not_imported(workdir)
+    dataset = build_dataset(plain)
+    check_outside_data(workdir, dataset)
+    training, held_out = dataset.open()
+    experiment = Experiment.from_config(plain, training.image_shape, training.num_classes)
+    _check_batch_fits(experiment, training)
+    with own_workdir(workdir):
+        if is_owner():
+            write_config(workdir, experiment, training)
+        synchronize("config.json")
+        with Checkpoints(workdir / "checkpoints", experiment.plan.keep_checkpoints) as checkpoints:
+            complete = Session(workdir, experiment, training, held_out, checkpoints, stop).run()
+    if stop.reason == signal.SIGINT:
+        raise KeyboardInterrupt
+    if stop.reason == signal.SIGTERM:
+        raise SystemExit(128 + signal.SIGTERM)
+    return complete
+
+
+def _check_batch_fits(experiment: Experiment, training: Source) -> None:
+    plan, mesh = experiment.plan, experiment.mesh
+    construct(check_batch_size, "train", mesh=mesh, batch_size=plan.batch_size, accumulate=plan.accumulate)
+    if plan.batch_size > len(training):
+        raise ConfigError(
+            f"config.train.batch_size = {plan.batch_size}: the data have only {len(training)} training images; "
+            f"use at most {len(training)}"
+        )
