@@ -93,6 +93,8 @@ def _connect(bind: str | None, **arguments) -> None:
         bind = None  # JAX reads it
     # CPUs that stand in for accelerators: programs in flight beside each other would wait for each other's collectives.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    # JAX's own handler of SIGTERM would swallow a signal that comes before the training listens to signals.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         **arguments,
         coordinator_bind_address=bind,

@@ -27,5 +27,14 @@ def drill(scratch: Path, short: bool, seed: int) -> Iterator[Outcome]:
             problem = f"took {took[0]:.1f} s"
         problem = problem or finish(scratch, run, processes=2) or compare(expected, run)
         yield Outcome(f"{number.name} to process {process}", problem, took[0])
+    run = scratch / "lost_at_the_start"
+    with Cluster(scratch / "logs" / "lost_at_the_start", command(scratch, run), 2) as it:
+        it.wait_for_file(run / "config.json")
+        with timed() as took:
+            it.signal(1, signal.SIGTERM)
+            codes = it.wait(60)
+    problem = (f"exit codes {codes}" if 0 in codes else "") or ("" if took[0] < LIMIT else f"took {took[0]:.1f} s")
+    problem = problem or finish(scratch, run, processes=2) or compare(expected, run)
+    yield Outcome("SIGTERM before the training", problem, took[0])
     yield Outcome("one process goes on", finish(scratch, expected, "--config.train.steps=70"))
     yield Outcome("and two again", finish(scratch, expected, "--config.train.steps=80", processes=2))
