@@ -18,6 +18,7 @@ import numpy as np
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
 from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import replace_text
@@ -62,19 +63,20 @@ class MetricsWriter:
             return
         values = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
         self._record.write({"step": step, **values} | ({"final": True} if final else {}))
-        for name, value in scalars.items():
-            self._add(step, summary.scalar, name, value)
+        self._add(
+            step, lambda: Summary(value=[each for item in scalars.items() for each in summary.scalar(*item).value])
+        )
 
     def write_speed(self, step: int, images_per_second: float) -> None:
-        self._add(step, summary.scalar, "images_per_second", images_per_second)
+        self._add(step, lambda: summary.scalar("images_per_second", images_per_second))
 
     def write_image(self, step: int, name: str, image: np.ndarray) -> None:
         """Writes an image, uint8 [H, W, 3], to TensorBoard."""
-        self._add(step, summary.image, name, image, dataformats="HWC")
+        self._add(step, lambda: summary.image(name, image, dataformats="HWC"))
 
-    def _add(self, step: int, make: Callable, *args: Any, **kwargs: Any) -> None:
+    def _add(self, step: int, summarize: Callable[[], Any]) -> None:
         if self._writes:
-            self._events.write(lambda: Event(wall_time=time.time(), step=step, summary=make(*args, **kwargs)))
+            self._events.write(lambda: Event(wall_time=time.time(), step=step, summary=summarize()))
 
 
 class _Record:
@@ -169,4 +171,5 @@ class _Events:
         self._due = time.monotonic() + _RETRY_SECONDS
         with contextlib.suppress(Exception):
             if writer is not None:
-                writer.close()
+                # EventsWriter.close() flushes first, fails again, and leaves the file to complain when it is collected.
+                writer._py_recordio_writer.close()
