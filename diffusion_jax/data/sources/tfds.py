@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import io
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.data.sources.base import DataError, Dataset, Source, check_row
+from diffusion_jax.data.sources.features import check_features
 from diffusion_jax.data.sources.shards import digest_shards, shard_error
 from diffusion_jax.runtime.errors import first_line
-from diffusion_jax.validation import location, text
+from diffusion_jax.validation import describe, location, text
 
 __all__ = ["TFDS"]
+
+# Not "namespace:name", which makes TFDS import and download from elsewhere.
+_NAME = re.compile(r"\w+(/[\w.+-]+)?(:\d+(\.(\d+|\*)){2}|:experimental_latest)?", re.ASCII)
 
 _PARTS = 'train_split="train[:90%]", heldout_split="train[90%:]"'
 
@@ -46,6 +51,10 @@ class TFDS(Dataset):
 
     def __post_init__(self):
         super().__post_init__()
+        if not _NAME.fullmatch(self.dataset):
+            raise ValueError(
+                f"dataset = {describe(self.dataset)}: must be name, name/config or name:1.0.0; use such a name"
+            )
         if self.train_split == self.heldout_split:
             raise ValueError(f'heldout_split = "{self.heldout_split}": must differ from train_split; use {_PARTS}')
 
@@ -67,6 +76,7 @@ class TFDS(Dataset):
 
         directory = {"data_dir": self.data_dir} if self.data_dir else {}
         name = self.dataset.split(":")[0].split("/")[0]
+        check_features(Path(self.data_dir or tfds.core.constants.DATA_DIR, name))
         try:
             builder = tfds.builder(self.dataset, **directory)
         except tfds.core.DatasetNotFoundError:

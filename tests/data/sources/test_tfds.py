@@ -141,6 +141,44 @@ def test_a_dataset_needs_a_name():
         TFDS("")
 
 
+# Doors
+
+
+@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name"])
+def test_a_description_cannot_import_a_module(tmp_path, monkeypatch, key):
+    """TFDS imports the module of a feature's class, whatever it is."""
+    rows = prepared.examples(4, (4, 4, 1), 0)
+    prepared.prepare(tmp_path, "own", "1.0.0", (4, 4, 1), {"train": rows[:2], "test": rows[2:]})
+    assert len(TFDS("own", str(tmp_path)).open()[0]) == 2
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "hostile_feature.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    path = tmp_path / "own" / "1.0.0" / "features.json"
+    own = '"pythonClassName": "tensorflow_datasets.core.features.image_feature.Image"'
+    assert own in path.read_text()
+    path.write_text(path.read_text().replace(own, f'"{key}": "hostile_feature.Image"'))
+    with pytest.raises(DataError, match=f"^{path}: names the class 'hostile_feature.Image', and its module") as error:
+        TFDS("own", str(tmp_path)).open()
+    one_line(error)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["huggingface:mnist", "kaggle:me/mnist", "../mnist", "/etc", "mnist/a=1", "mnist:3", "m\nn"]
+)
+def test_names_that_lead_elsewhere_are_refused(name):
+    with pytest.raises(ValueError, match=r"must be name, name/config or name:1\.0\.0") as error:
+        TFDS(name)
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    "name", ["imagenet_resized/64x64", "wikipedia/20230601.en:1.0.0", "mnist:3.*.*", "mnist:experimental_latest"]
+)
+def test_names_of_configs_and_versions_pass(name):
+    assert TFDS(name).dataset == name
+
+
 # Splits that share examples
 
 
