@@ -7,6 +7,7 @@ import grain
 import numpy as np
 
 from diffusion_jax.data.sources import Source
+from diffusion_jax.data.sources.base import check_row
 from diffusion_jax.validation import Checked, integer
 
 __all__ = ["Batch", "Batches", "in_order"]
@@ -63,7 +64,7 @@ class Batches(Checked):
         return iter(self._dataset()[start:].to_iter_dataset(options))
 
     def _dataset(self) -> grain.MapDataset:
-        dataset = grain.MapDataset.source(self.source.rows).seed(self.seed)
+        dataset = grain.MapDataset.source(_CheckedRows(self.source)).seed(self.seed)
         # A finite number: an infinite dataset has no length and cannot be sliced.
         dataset = dataset.shuffle().repeat(_EPOCHS)
         if self.flip:
@@ -71,6 +72,20 @@ class Batches(Checked):
         # Each process takes a contiguous part of each batch: with [process::processes] on single examples
         # the order within the global batch would depend on the number of processes.
         return dataset.batch(self.batch_size // self.processes)[self.process :: self.processes]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _CheckedRows:
+    """The examples of a source. The device would narrow what is not uint8 or int32 without a word."""
+
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        source = self.source
+        return check_row(source.rows[index], f"example {index}", source.image_shape, source.num_classes)
 
 
 def _flip(row: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -89,10 +104,10 @@ def in_order(
     >>> [int(valid.sum()) for batch, valid in in_order(held_out, batch_size=100)]
     [100, 80]
     """
-    n = min(len(source), limit or len(source))
+    n, examples = min(len(source), limit or len(source)), _CheckedRows(source)
     for first in range(0, n, batch_size):
         indices = np.arange(first, first + batch_size)[share]
         valid = indices < n
         indices = np.where(valid, indices, 0)
-        rows = [source.rows[int(i)] for i in indices]
+        rows = [examples[int(i)] for i in indices]
         yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}, valid

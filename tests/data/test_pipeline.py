@@ -2,9 +2,10 @@ import itertools
 
 import numpy as np
 import pytest
+from prepared import one_line
 
 from diffusion_jax.data.pipeline import Batches, in_order
-from diffusion_jax.data.sources import Source
+from diffusion_jax.data.sources import DataError, Source
 
 N = 23
 
@@ -170,6 +171,38 @@ def test_wrong_settings_are_refused(settings, says):
 def test_an_empty_source_is_refused():
     with pytest.raises(ValueError, match="empty"):
         Batches(numbered(0), 4)
+
+
+SOUND = {"image": np.zeros((4, 3, 1), np.uint8), "label": np.int32(3)}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"label": np.uint64(2**40)}, "label = 1099511627776: must be an integer from 0 to num_classes - 1, 6"),
+        ({"label": 7}, "label = 7: must be an integer"),
+        ({"label": np.int64(-1)}, "label = -1: must be an integer"),
+        ({"label": 2.0}, "label = 2.0: must be an integer"),
+        ({"label": True}, "label = True: must be an integer"),
+        ({"label": np.array([3])}, r"label = an array int64\[1\]: must be an integer"),
+        ({"image": np.full((4, 3, 1), 300)}, r"image = an array int64\[4, 3, 1\]: must be uint8\[4, 3, 1\]"),
+        ({"image": np.zeros((4, 3, 1))}, r"image = an array float64\[4, 3, 1\]: must be uint8"),
+        ({"image": np.zeros((3, 4, 1), np.uint8)}, r"image = an array uint8\[3, 4, 1\]: must be uint8\[4, 3, 1\]"),
+    ],
+)
+def test_an_example_that_would_lose_its_values_is_refused_in_one_line(change, says):
+    """In training and in evaluation; a user's own source may return anything."""
+    source = Source([SOUND, SOUND | change], (4, 3, 1), 7, (), "mine")
+    for read in (lambda: next(Batches(source, 2).iterate()), lambda: list(in_order(source, 2))):
+        with pytest.raises(DataError, match=f"^example 1: {says}") as error:
+            read()
+        one_line(error)
+
+
+def test_labels_of_other_integer_types_become_int32():
+    source = Source([SOUND | {"label": label} for label in (6, np.uint8(6), np.int64(6))], (4, 3, 1), 7, (), "mine")
+    labels = Batches(source, 3)[0]["label"]
+    assert (labels.dtype, labels.tolist()) == (np.int32, [6, 6, 6])
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 23, 64])

@@ -6,6 +6,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
@@ -14,9 +15,12 @@ from diffusion_jax.data.sources.base import (
     Dataset,
     Source,
     array_source,
+    as_labels,
     check_classes,
     from_arrays,
+    warn_of_gaps,
 )
+from diffusion_jax.data.sources.inflate import check_inflated, check_zip
 from diffusion_jax.validation import integer, location
 
 __all__ = ["IDX", "NPZ", "Digits"]
@@ -62,15 +66,22 @@ class NPZ(Dataset):
 
     def open(self) -> tuple[Source, Source]:
         try:
+            check_zip(Path(self.path))
             with np.load(self.path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+                names = file.files
+                arrays = {name: file[name] for name in ("image", "label") if name in names}
+        except DataError:
+            raise
         except Exception as error:  # numpy and zipfile do not document what they raise for damaged files
             raise DataError(f'path = "{self.path}": cannot be read as .npz ({error!r})') from error
-        if "image" not in arrays or not arrays.keys() <= {"image", "label"}:
+        if "image" not in arrays or len(arrays) < len(names):
             raise DataError(
-                f'path = "{self.path}": must have the array "image" and optionally "label"; it has {sorted(arrays)}'
+                f'path = "{self.path}": must have the array "image" and optionally "label"; it has {sorted(names)}'
             )
-        return from_arrays(arrays["image"], arrays.get("label"), holdout=self.holdout)
+        try:
+            return from_arrays(arrays["image"], arrays.get("label"), holdout=self.holdout)
+        except DataError as error:
+            raise DataError(f'path = "{self.path}": {error}') from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +120,11 @@ class IDX(Dataset):
             raise DataError(f'path = "{self.path}": images of train and t10k are {shapes[0]}, {shapes[1]}; must match')
         check_classes(labels, labels)
         num_classes = int(max(labels.max(), test_labels.max())) + 1
-        return array_source(images, labels, num_classes), array_source(test_images, test_labels, num_classes)
+        warn_of_gaps(labels, num_classes)
+        parts = array_source(images, labels, num_classes), array_source(test_images, test_labels, num_classes)
+        if parts[0].fingerprint == parts[1].fingerprint:
+            raise DataError(f'path = "{self.path}": train and t10k are the same images; replace one of them')
+        return parts
 
 
 # Content of a file -> its number of dimensions.
@@ -135,20 +150,35 @@ def _read_pair(directory: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     images, labels = arrays
     if len(images) != len(labels) or not len(images):
         raise DataError(f'path = "{directory}": {part} has {len(images)} images and {len(labels)} labels; must match')
-    return images[..., None], labels.astype(np.int32)
+    return images[..., None], as_labels(labels, len(labels))
 
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Reads an idx file: 0, 0, 8 (unsigned byte), the number of dimensions, their sizes, the bytes."""
     try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+        with _open_idx(path) as file:
+            head = file.read(4 + 4 * dimensions)
+            if len(head) < 4 + 4 * dimensions or head[:4] != bytes((0, 0, 8, dimensions)):
+                raise DataError(f"{path}: must be an idx file of unsigned bytes with {dimensions} dimensions")
+            shape = struct.unpack(f">{dimensions}I", head[4:])
+            data = _read_bytes(file, path, math.prod(shape))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    head = 4 + 4 * dimensions
-    if len(data) < head or data[:4] != bytes((0, 0, 8, dimensions)):
-        raise DataError(f"{path}: must be an idx file of unsigned bytes with {dimensions} dimensions")
-    shape = struct.unpack(f">{dimensions}I", data[4:head])
-    if len(data) - head != math.prod(shape):
-        raise DataError(f"{path}: must have {math.prod(shape)} bytes for {shape}, got {len(data) - head}")
-    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+    if len(data) != math.prod(shape):
+        raise DataError(f"{path}: must have {math.prod(shape)} bytes for {shape}, got {len(data)}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _open_idx(path: Path) -> IO[bytes]:
+    """Opens a file that may be compressed, whatever its name."""
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(path)) if compressed else path.open("rb")
+
+
+def _read_bytes(file: IO[bytes], path: Path, size: int) -> bytes:
+    """The rest of a file; of a compressed one no more than is needed to see that it has more than `size` bytes."""
+    if not isinstance(file, gzip.GzipFile):
+        return file.read()
+    check_inflated(path, size, "if you trust the file, decompress it with gunzip")
+    return file.read(size + 1)

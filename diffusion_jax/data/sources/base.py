@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,10 @@ import numpy as np
 from diffusion_jax.validation import Checked, describe, instance
 
 __all__ = ["DataError", "Dataset", "Rows", "Source", "from_arrays"]
+
+log = logging.getLogger(__name__)
+
+_MAX_CLASSES = 2**31 - 1  # labels are int32
 
 
 class DataError(ValueError):
@@ -44,6 +49,7 @@ class Source:
       num_classes: number of classes; 0 if there are no labels.
       class_names: names of the classes; () if they have none.
       fingerprint: changes with the data, so that a run is not resumed on other data.
+      earlier_fingerprints: what earlier versions of the library computed for the same data.
 
     >>> training, held_out = dj.sources.Digits().open()
     >>> len(training), training.image_shape, training.num_classes
@@ -57,9 +63,19 @@ class Source:
     num_classes: int
     class_names: tuple[str, ...]
     fingerprint: str
+    earlier_fingerprints: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def has_fingerprint(self, stored: str | None) -> bool:
+        """Whether a run that stored this fingerprint was trained on these examples.
+
+        >>> training, held_out = dj.sources.Digits().open()
+        >>> training.has_fingerprint(training.fingerprint), training.has_fingerprint(held_out.fingerprint)
+        (True, False)
+        """
+        return stored in (self.fingerprint, *self.earlier_fingerprints)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +144,10 @@ def from_arrays(
         raise DataError(f"images = {describe(images)}: must be uint8 [N, H, W, C]")
     out = split_holdout(len(images), holdout)
     if labels is not None:
-        labels = _as_labels(labels, len(images), num_classes)
+        labels = as_labels(labels, len(images), num_classes)
         check_classes(labels, labels[~out])
         num_classes = num_classes or int(labels.max()) + 1
+        warn_of_gaps(labels[~out], num_classes)
     training, held_out = (
         array_source(images[part], None if labels is None else labels[part], num_classes or 0) for part in (~out, out)
     )
@@ -160,18 +177,59 @@ def check_classes(labels: np.ndarray, training_labels: np.ndarray, names: Sequen
     """Raises DataError if there is a single class, or if a class has no training images."""
     present = np.unique(labels)
     missing = np.setdiff1d(present, training_labels)
-    name_of = names or range(present[-1] + 1)
+    name_of = names or range(int(present[-1]) + 1)
     if len(present) < 2:
         raise DataError(f'class "{name_of[present[0]]}": must not be the only class; add another, or use no classes')
     if len(missing):
         raise DataError(f'class "{name_of[missing[0]]}": all its images are held out; change holdout, or add images')
 
 
-def _as_labels(labels: Any, n: int, num_classes: int | None) -> np.ndarray:
+def warn_of_gaps(labels: np.ndarray, num_classes: int) -> None:
+    """Logs the classes from 0 to `num_classes` - 1 that have no images, because labels are often numbered with gaps."""
+    present = np.unique(labels)
+    absent = num_classes - len(present)
+    if absent:
+        # The first gap is where the sorted labels stop being 0, 1, 2, ...
+        first = next((i for i, label in enumerate(present) if i != label), len(present))
+        log.warning(
+            "labels: %d of the %d classes have no training images, the first is %d; number the classes without gaps",
+            *(absent, num_classes, first),
+        )
+
+
+def as_labels(labels: Any, n: int, num_classes: int | None = None) -> np.ndarray:
+    """Returns `labels` as int32 [n]. Raises DataError unless they are n integers from 0 to `num_classes` - 1."""
     labels = np.asarray(labels)
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"labels = {describe(labels)}: must be {n} integers, one per image")
-    outside = labels[(labels < 0) | (labels >= (num_classes or np.inf))]
+    limit = num_classes or _MAX_CLASSES
+    outside = labels[(labels < 0) | (labels >= limit)]
     if outside.size:
-        raise DataError(f"labels contain {outside[0]}: must be from 0 to num_classes - 1")
+        name = "num_classes" if num_classes else "2**31"
+        raise DataError(f"labels contain {outside[0]}: must be from 0 to {name} - 1")
     return labels.astype(np.int32)
+
+
+def check_row(
+    row: Mapping[str, Any], where: str, image_shape: tuple[int, ...], num_classes: int
+) -> dict[str, np.ndarray]:
+    """Returns "image" and, if it is there, "label" of an example, as uint8 and int32 that lost no value.
+
+    Raises DataError, which starts with `where`, unless the image is uint8 of `image_shape` and the label an integer
+    from 0 to `num_classes` - 1.
+
+    >>> check_row({"image": np.zeros((8, 8, 1), np.uint8), "label": 2**40}, "example 7", (8, 8, 1), 10)
+    Traceback (most recent call last):
+    ...
+    diffusion_jax.data.sources.base.DataError: example 7: label = 1099511627776: must be an integer from 0 to ...
+    """
+    image = np.asarray(row["image"])
+    if image.dtype != np.uint8 or image.shape != image_shape:
+        raise DataError(f"{where}: image = {describe(image)}: must be uint8{list(image_shape)}")
+    if "label" not in row:
+        return {"image": image}
+    label = np.asarray(row["label"])
+    if label.ndim or label.dtype.kind not in "iu" or not 0 <= label < num_classes:
+        found = describe(label if label.ndim else label.item())
+        raise DataError(f"{where}: label = {found}: must be an integer from 0 to num_classes - 1, {num_classes - 1}")
+    return {"image": image, "label": label.astype(np.int32)}

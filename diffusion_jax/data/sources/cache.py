@@ -1,6 +1,5 @@
 """Decoded images on disk: an .npy file with a checksum for each image, and a JSON file that describes it."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -49,15 +48,22 @@ class Cache:
         return self.about["count"]
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Returns image `index`, uint8 [H, W, C]. Raises DataError if it is damaged or cannot be read."""
+        """Returns image `index`, uint8 [H, W, C]. Raises DataError if it is cut short, damaged or cannot be read."""
         size = self._dtype.itemsize
         offset = self._offset + range(len(self))[index] * size
-        with contextlib.suppress(OSError):
+        try:
             data = os.pread(self._descriptor, size, offset)
-            image, crc32 = np.frombuffer(data.ljust(size), self._dtype)[0]
-            if len(data) == size and zlib.crc32(image) == crc32:
-                return image
-        raise DataError(f"cache {self.path} is damaged (image {index}); delete it and start again")
+        except OSError as error:
+            raise self._error(index, f"cannot be read, {error.strerror}") from error
+        if len(data) < size:
+            raise self._error(index, "was cut short while it was in use")
+        image, crc32 = np.frombuffer(data, self._dtype)[0]
+        if zlib.crc32(image) != crc32:
+            raise self._error(index, "is damaged")
+        return image
+
+    def _error(self, index: int, problem: str) -> DataError:
+        return DataError(f"cache {self.path} {problem} (image {index}); delete it and start again")
 
 
 def cache_directory(cache_dir: str) -> Path:

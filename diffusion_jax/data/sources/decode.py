@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
+from diffusion_jax.data.sources.budget import Budget
 from diffusion_jax.validation import Checked, choice, integer, integers
 
 __all__ = ["VERSION", "Decoder", "ImageError"]
@@ -16,6 +17,9 @@ VERSION = 1  # of the decoded pixels: any change of them must increase it, so th
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 _MAX_PIXELS = 89_478_485  # Pillow warns of a decompression bomb above this
+
+# All threads decode within this: a photo of 12 megapixels takes 0.1 GB, the largest transparent image 2 GB.
+MEMORY = Budget(2**31)
 
 
 class ImageError(ValueError):
@@ -70,7 +74,8 @@ class Decoder(Checked):
         try:
             with Image.open(path, formats=_FORMATS) as image:
                 self._check_header(image)
-                return self._pixels(image)
+                with MEMORY.hold(_decoded_bytes(image)):
+                    return self._pixels(image)
         except (ImageError, MemoryError):
             raise
         except UnidentifiedImageError:
@@ -107,3 +112,9 @@ class Decoder(Checked):
         scale = min(width / self.size[1], height / self.size[0])
         left, top = (width - scale * self.size[1]) / 2, (height - scale * self.size[0]) / 2
         return left, top, width - left, height - top
+
+
+def _decoded_bytes(image: Image.Image) -> int:
+    """The memory that decoding takes, from the header: measured, with all the copies on the way to the pixels."""
+    per_pixel = 24 if image.format == "WEBP" or image.has_transparency_data else 8
+    return per_pixel * image.width * image.height

@@ -4,16 +4,25 @@ import dataclasses
 import difflib
 import hashlib
 import io
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffusion_jax.data.sources.base import DataError, Dataset, Rows, Source
+from diffusion_jax.data.sources.base import DataError, Dataset, Source, check_row
+from diffusion_jax.data.sources.features import check_features
+from diffusion_jax.data.sources.shards import digest_shards, shard_error
 from diffusion_jax.runtime.errors import first_line
-from diffusion_jax.validation import location, text
+from diffusion_jax.validation import describe, location, text
 
 __all__ = ["TFDS"]
+
+# Not "namespace:name", which makes TFDS import and download from elsewhere.
+_NAME = re.compile(r"\w+(/[\w.+-]+)?(:\d+(\.(\d+|\*)){2}|:experimental_latest)?", re.ASCII)
 
 _PARTS = 'train_split="train[:90%]", heldout_split="train[90%:]"'
 
@@ -42,6 +51,10 @@ class TFDS(Dataset):
 
     def __post_init__(self):
         super().__post_init__()
+        if not _NAME.fullmatch(self.dataset):
+            raise ValueError(
+                f"dataset = {describe(self.dataset)}: must be name, name/config or name:1.0.0; use such a name"
+            )
         if self.train_split == self.heldout_split:
             raise ValueError(f'heldout_split = "{self.heldout_split}": must differ from train_split; use {_PARTS}')
 
@@ -50,13 +63,11 @@ class TFDS(Dataset):
         features = dict(builder.info.features)
         if problem := _problem(features):
             raise DataError(f'dataset = "{self.dataset}": {problem}; use another dataset')
-        label, shape = features.get("label"), features["image"].shape
-        num_classes = label.num_classes if label is not None else 0
-        names = tuple(label.names) if label is not None and label.names else ()
-        training, held_out = (
-            Source(self._rows(builder, split), shape, num_classes, names, _split_fingerprint(builder, split))
-            for split in (self.train_split, self.heldout_split)
-        )
+        splits = [self._read_split(builder, name) for name in (self.train_split, self.heldout_split)]
+        self._check_apart(splits[0], splits[1])
+        digests = digest_shards({Path(s.filename): s.examples_in_shard for split in splits for s in split.shards})
+        _check_different(splits[0], splits[1], digests)
+        training, held_out = (split.make_source(features, digests) for split in splits)
         return training, held_out
 
     def _builder(self) -> Any:
@@ -65,6 +76,7 @@ class TFDS(Dataset):
 
         directory = {"data_dir": self.data_dir} if self.data_dir else {}
         name = self.dataset.split(":")[0].split("/")[0]
+        check_features(Path(self.data_dir or tfds.core.constants.DATA_DIR, name))
         try:
             builder = tfds.builder(self.dataset, **directory)
         except tfds.core.DatasetNotFoundError:
@@ -72,6 +84,9 @@ class TFDS(Dataset):
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise DataError(f'dataset = "{self.dataset}": must be a dataset of TFDS{hint}') from None
         except Exception as error:  # some builders need TensorFlow, or a network, for as little as their name
+            prepared = sorted(Path(self.data_dir or tfds.core.constants.DATA_DIR, name).rglob("dataset_info.json"))
+            if prepared:
+                raise shard_error(prepared[-1].parent, f"cannot be read ({first_line(error)})") from error
             raise self._not_prepared(name, tfds.core.constants.DATA_DIR) from error
         if not builder.data_path.exists() or not builder.info.splits:
             raise self._not_prepared(name, builder.data_dir)
@@ -84,16 +99,26 @@ class TFDS(Dataset):
             f"`tfds build {name} --file_format=array_record{directory}` on a machine with network access"
         )
 
-    def _rows(self, builder: Any, split: str) -> Rows:
+    def _read_split(self, builder: Any, name: str) -> "_Split":
         try:
-            return _TFDSRows(builder.as_data_source(split=split))
+            examples = builder.as_data_source(split=name)
+            return _Split(examples, builder.info.splits[name].file_instructions, _recorded(builder, name))
         except (KeyError, ValueError, NotImplementedError) as error:
             known = sorted(builder.info.splits)
-            remedy = f"; to hold out a part, use {_PARTS}" if split == self.heldout_split else ""
+            remedy = f"; to hold out a part, use {_PARTS}" if name == self.heldout_split else ""
             raise DataError(
-                f'split "{split}" of dataset "{self.dataset}" cannot be read ({first_line(error)}); '
+                f'split "{name}" of dataset "{self.dataset}" cannot be read ({first_line(error)}); '
                 f"it has the splits {known}, which must be in array_record form{remedy}"
             ) from error
+
+    def _check_apart(self, training: "_Split", held_out: "_Split") -> None:
+        """Raises DataError if the splits share examples: the held-out loss would mean nothing."""
+        shared = sum(_count_shared(a, b) for a in training.shards for b in held_out.shards)
+        if shared:
+            raise DataError(
+                f'heldout_split = "{self.heldout_split}": must share no examples with train_split = '
+                f'"{self.train_split}", shares {shared}; use {_PARTS}'
+            )
 
 
 def _problem(features: dict[str, Any]) -> str:
@@ -110,26 +135,78 @@ def _problem(features: dict[str, Any]) -> str:
     return ""
 
 
+def _check_different(training: "_Split", held_out: "_Split", digests: Mapping[Path, str]) -> None:
+    """Raises DataError if a file of the held-out split is a copy of a file of the training split."""
+    found = {digests[Path(shard.filename)]: shard.filename for shard in training.shards}
+    for file in (shard.filename for shard in held_out.shards):
+        other = found.get(digests[Path(file)], file)
+        if other != file:
+            raise shard_error(file, f"has the same examples as {other}")
+
+
+def _count_shared(a: Any, b: Any) -> int:
+    """The number of examples that two parts of shards have in common."""
+    if a.filename != b.filename:
+        return 0
+    return max(0, min(a.skip + a.take, b.skip + b.take) - max(a.skip, b.skip))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    """A prepared split.
+
+    Attributes:
+      examples: random access to all features of the examples.
+      shards: the parts of files that they lie in, one after the other.
+      recorded: identifies what TFDS has recorded about the split; the fingerprint of earlier versions.
+    """
+
+    examples: Any
+    shards: Sequence[Any]
+    recorded: str
+
+    def make_source(self, features: Mapping[str, Any], digests: Mapping[Path, str]) -> Source:
+        label, shape = features.get("label"), features["image"].shape
+        num_classes = label.num_classes if label is not None else 0
+        names = tuple(label.names) if label is not None and label.names else ()
+        rows = _TFDSRows(self, shape, num_classes)
+        parts = [self.recorded, *(f"{digests[Path(s.filename)]} {s.skip} {s.take}" for s in self.shards)]
+        return Source(rows, shape, num_classes, names, _hash(parts), earlier_fingerprints=(self.recorded,))
+
+    def find_shard(self, index: int) -> str:
+        """The file of an example."""
+        ends = itertools.accumulate(shard.take for shard in self.shards)
+        return next(shard.filename for shard, end in zip(self.shards, ends, strict=True) if index < end)
+
+
 @dataclasses.dataclass(frozen=True)
 class _TFDSRows:
-    """A TFDS data source, reduced to "image" and "label"."""
+    """The examples of a split, reduced to "image" and "label"."""
 
-    source: Any
+    split: _Split
+    image_shape: tuple[int, int, int]
+    num_classes: int
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.split.examples)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        example = self.source[index]
-        row = {"image": np.asarray(example["image"], np.uint8)}
-        if "label" in example:
-            row["label"] = np.asarray(example["label"], np.int32)
-        return row
+        try:
+            example = self.split.examples[index]
+        except Exception as error:  # what readers and decoders raise for damaged files is not documented
+            problem = f"example {index} cannot be read ({first_line(error)})"
+            raise shard_error(self.split.find_shard(index), problem) from error
+        where = f"{self.split.find_shard(index)}: example {index}"
+        return check_row(example, where, self.image_shape, self.num_classes)
 
 
-def _split_fingerprint(builder: Any, split: str) -> str:
+def _recorded(builder: Any, split: str) -> str:
     """Identifies a prepared split by the name, version, counts and sizes that TFDS recorded."""
     parts = [builder.info.full_name, split]
     for name, info in sorted(builder.info.splits.items()):
         parts += [name, str(info.num_examples), str(info.num_bytes)]
+    return _hash(parts)
+
+
+def _hash(parts: Sequence[str]) -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]

@@ -103,6 +103,14 @@ def a_single_array(path):
         np.save(file, IMAGES)
 
 
+def large_labels(path):
+    np.savez(path, image=IMAGES, label=LABELS.astype(np.uint64) << 40)
+
+
+def labels_as_floats(path):
+    np.savez(path, image=IMAGES, label=LABELS / 1)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -115,6 +123,8 @@ def a_single_array(path):
         (truncated, "cannot be read as .npz"),
         (flipped_bit, "cannot be read as .npz"),
         (a_single_array, "cannot be read as .npz"),
+        (large_labels, "labels contain 1099511627776: must be from 0"),
+        (labels_as_floats, "labels = an array float64.20.: must be 20 integers"),
     ],
 )
 def test_a_wrong_npz_is_refused_by_name_in_one_line(tmp_path, make, says):
@@ -263,6 +273,7 @@ def test_a_damaged_idx_file_is_named_in_one_line(tmp_path, damage, says):
             {"train": TRAIN, "t10k": (TEST[0][:, :4], TEST[1])},
             r"images of train and t10k are \(5, 4, 1\), \(4, 4, 1\); must match",
         ),
+        ({"train": TRAIN, "t10k": TRAIN}, "train and t10k are the same images"),
         ({"train": (TRAIN[0][:5], TRAIN[1][:5])}, "holdout = 10: must be >= 2 and at most 5, the number of images"),
     ],
 )

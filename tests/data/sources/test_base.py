@@ -48,6 +48,10 @@ IMAGES, LABELS = arrays()
         (IMAGES, LABELS[:, None], {}, r"\[20, 1\]: must be 20 integers"),
         (IMAGES, LABELS.astype(np.float32), {}, "labels = an array float32"),
         (IMAGES, LABELS - 1, {}, "contain -1: must be from 0"),
+        (IMAGES, LABELS.astype(bool), {}, "labels = an array bool"),
+        (IMAGES, LABELS.astype(np.uint64) << 40, {}, r"contain 1099511627776: must be from 0 to 2\*\*31 - 1"),
+        (IMAGES, LABELS.astype(np.uint64) << 40, {"num_classes": 5}, "contain 1099511627776: must be from 0 to num"),
+        (IMAGES, LABELS + 2**31 - 3, {}, r"contain 2147483647: must be from 0 to 2\*\*31 - 1"),
         (IMAGES, LABELS, {"num_classes": 4}, "contain 4: must be from 0 to num_classes - 1"),
         (IMAGES, LABELS, {"holdout": 1}, "holdout = 1: must be >= 2"),
         (IMAGES, LABELS, {"holdout": 0}, "holdout = 0"),
@@ -112,6 +116,21 @@ def test_the_fingerprint_depends_on_the_data_alone():
     again, _ = from_arrays(IMAGES.copy(), LABELS.astype(np.int16).tolist())
     assert first.fingerprint == again.fingerprint
     assert first.fingerprint != held_out.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_classes", "says"),
+    [
+        (2 * LABELS, None, "labels: 4 of the 9 classes have no training images, the first is 1; "),
+        (LABELS, 7, "labels: 2 of the 7 classes have no training images, the first is 5; "),
+        (LABELS + 1, None, "labels: 1 of the 6 classes have no training images, the first is 0; "),
+        (LABELS, 5, None),
+    ],
+)
+def test_labels_with_gaps_are_told_in_one_line(caplog, labels, num_classes, says):
+    assert from_arrays(IMAGES, labels, num_classes=num_classes)[0].num_classes == num_classes or labels.max() + 1
+    lines = [record.getMessage() for record in caplog.records]
+    assert (len(lines) == 1 and lines[0].startswith(says)) if says else not lines
 
 
 # Classes

@@ -1,12 +1,15 @@
+import contextlib
 import itertools
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffusion_jax.data.sources import decode
+from diffusion_jax.data.sources.budget import Budget
 from diffusion_jax.data.sources.decode import Decoder, ImageError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -301,6 +304,35 @@ def test_a_decompression_bomb_is_refused(tmp_path, size):
     (tmp_path / "x.png").write_bytes(header(*size))
     with pytest.raises(ImageError, match="more than max_pixels|exceeds limit"):
         decoder(max_pixels=80_000_000)(tmp_path / "x.png")
+
+
+class Watched(Budget):
+    """Remembers what was asked for, and the most that was held at a time."""
+
+    def __init__(self, limit):
+        super().__init__(limit)
+        self.sizes, self.peak = [], 0
+
+    @contextlib.contextmanager
+    def hold(self, size):
+        with super().hold(size):
+            self.sizes.append(size)
+            self.peak = max(self.peak, self.used)
+            yield
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "per_pixel"),
+    [("RGB", "x.png", 8), ("L", "x.jpg", 8), ("RGBA", "x.png", 24), ("RGB", "x.webp", 24)],
+)
+def test_images_are_decoded_at_once_within_a_budget(saved, monkeypatch, mode, name, per_pixel):
+    """A budget for two of these images; eight threads would decode eight."""
+    path, budget = saved(Image.new(mode, (500, 400)), name), Watched(2 * per_pixel * 200_000)
+    monkeypatch.setattr(decode, "MEMORY", budget)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decoder(max_pixels=200_000), [path] * 24))
+    assert budget.sizes == [per_pixel * 200_000] * 24
+    assert budget.peak <= budget.limit
 
 
 @pytest.mark.parametrize(
