@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from diffusion_jax.runtime.files import replace_text
 __all__ = ["MAY_CHANGE", "check_same_experiment", "flatten", "write_config"]
 
 log = logging.getLogger(__name__)
+
+_DATA = "data fingerprint"
 
 # Fields that a resumed run may change: how long it runs, what it reports, how a step is spread over time and devices.
 MAY_CHANGE = (
@@ -45,7 +48,7 @@ def write_config(workdir: Path, experiment: Experiment, training: Source) -> Non
     path = workdir / "config.json"
     saved = [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
     if saved:
-        check_same_experiment(path, current)
+        check_same_experiment(path, current, training.has_fingerprint)
     if max(saved, default=0) > experiment.plan.steps:
         raise ConfigError(
             f"config.train.steps = {experiment.plan.steps}: {workdir} is at step {max(saved)} already; "
@@ -54,9 +57,16 @@ def write_config(workdir: Path, experiment: Experiment, training: Source) -> Non
     replace_text(path, json.dumps(current, indent=2) + "\n")
 
 
-def check_same_experiment(path: Path, current: dict[str, Any]) -> None:
-    """Raises ConfigError if a field that a resumed run must keep differs between `current` and the file `path`."""
+def check_same_experiment(
+    path: Path, current: dict[str, Any], is_same_data: Callable[[Any], bool] = lambda fingerprint: False
+) -> None:
+    """Raises ConfigError if a field that a resumed run must keep differs between `current` and the file `path`.
+
+    `is_same_data` tells whether another fingerprint is that of the same data, from an earlier version.
+    """
     before, now = flatten(_read_config(path)), flatten(_label(current))
+    if is_same_data(before[_DATA]):
+        now[_DATA] = before[_DATA]
     for field in sorted(before.keys() | now.keys(), key=lambda name: (not name.endswith(".name"), name)):
         may_change = any(f"{field}.".startswith(f"config.{name}.") for name in MAY_CHANGE)
         if before.get(field) != now.get(field) and not may_change:
@@ -77,7 +87,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _label(content: dict[str, Any]) -> dict[str, Any]:
-    return {"config": with_defaults(content["config"]), "data fingerprint": content["data"]}
+    return {"config": with_defaults(content["config"]), _DATA: content["data"]}
 
 
 def flatten(tree: Any, path: str = "") -> dict[str, Any]:

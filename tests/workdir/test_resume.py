@@ -87,6 +87,15 @@ def test_other_data_are_refused(check):
         check(CONFIG, data="y")
 
 
+def test_the_fingerprint_of_an_earlier_version_is_that_of_the_same_data(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"config": CONFIG, "data": "as it was computed before"}))
+    current = {"config": CONFIG, "data": "x"}
+    check_same_experiment(path, current, lambda fingerprint: fingerprint == "as it was computed before")
+    with pytest.raises(ConfigError, match="^data fingerprint = 'x'"):
+        check_same_experiment(path, current, lambda fingerprint: False)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"config": {}}', '{"data": "x"}', '{"config": 3, "data": "x"}'])
 def test_without_a_checkpoint_a_config_that_cannot_be_read_is_refused_in_one_line(text, tmp_path):
     path = tmp_path / "config.json"
