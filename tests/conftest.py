@@ -19,12 +19,39 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import pytest
 from compiling import optimizations
 
 jax.config.update("jax_debug_key_reuse", True)  # a key used twice is an error
+
+
+# The files that take longest, longest first. They start first, so that no process waits for one of them at the end.
+LONG_FILES = (
+    "test_processes.py",
+    "workdir/test_session.py",
+    "verify/test_samplers.py",
+    "run/test_run.py",
+    "sampling/test_loop.py",
+    "test_docs.py",
+    "training/test_step.py",
+    "models/test_unet.py",
+    "verify/test_certificate.py",
+    "test_compatibility.py",
+    "models/test_convnext_unet.py",
+    "runtime/test_checkpoint.py",
+    "test_docstrings.py",
+    "sampling/likelihood/test_likelihood.py",
+    "cli/test_train.py",
+    "cli/test_sample.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))  # stable: the others keep their order
 
 
 @pytest.fixture(scope="session")
