@@ -76,7 +76,7 @@ class Batches(Checked):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class _CheckedRows:
-    """The examples of a source. The device would narrow what is not uint8 or int32 without a word."""
+    """The examples of a source, checked: the device would narrow other types without a word."""
 
     source: Source
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised, Prediction, split_variance
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.validation import concrete, describe
 
 __all__ = ["Denoise", "clipped", "denoiser", "replace_x0"]
 
@@ -44,7 +46,7 @@ def denoiser(
 
     Returns denoise(x_t, t), with t a scalar or [B]; denoise(x_t, t, x0_hat=...) passes x0_hat, shaped like x_t, on to
     `apply`. Raises ValueError if prediction and schedule cannot be combined (eps-prediction with zero terminal
-    SNR), or if the output has another shape.
+    SNR), if labels are not integers of 32 bits, or if the output has another shape.
 
     >>> def apply(params, x, time, labels):
     ...     return params * x
@@ -53,7 +55,7 @@ def denoiser(
     [0.5, 0.5, 0.5]
     """
     prediction.check(schedule)
-    labels = None if labels is None else jnp.asarray(labels, jnp.int32)
+    labels = None if labels is None else _as_labels(labels)
 
     def denoise(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
         # A scalar t stays a scalar here: computed once, alpha and sigma round the same for every batch size.
@@ -67,6 +69,19 @@ def denoiser(
         return dataclasses.replace(denoised, variance_fraction=fraction)
 
     return clipped(denoise, schedule) if clip else denoise
+
+
+def _as_labels(labels: ArrayLike) -> jax.Array:
+    """Labels as int32. Raises ValueError for labels that would become others: floats, or 2**40, which became 0."""
+    found = concrete("labels", labels)
+    dtype = getattr(labels, "dtype", None) if found is None else found.dtype
+    if dtype is not None and not np.issubdtype(dtype, np.integer):
+        raise ValueError(f"labels = {describe(labels)}: must be integers, one class per image")
+    if found is not None and found.size and not -(2**31) <= int(found.min()) <= int(found.max()) < 2**31:
+        raise ValueError(
+            f"labels contain {max(int(found.min()), int(found.max()), key=abs)}: must be integers of 32 bits"
+        )
+    return jnp.asarray(labels, jnp.int32)
 
 
 def replace_x0(denoised: Denoised, x0: jax.Array, schedule: Schedule, t: ArrayLike) -> Denoised:

@@ -199,6 +199,12 @@ def test_an_example_that_would_lose_its_values_is_refused_in_one_line(change, sa
         one_line(error)
 
 
+def test_float_images_are_used_as_they_are():
+    image = np.float32([[[-1.0]] * 3, [[0.3]] * 3, [[np.nan]] * 3, [[1.0]] * 3])
+    source = Source([{"image": image}], (4, 3, 1), 0, (), "mine")
+    np.testing.assert_array_equal(Batches(source, 1)[0]["image"], image[None], strict=True)
+
+
 def test_labels_of_other_integer_types_become_int32():
     source = Source([SOUND | {"label": label} for label in (6, np.uint8(6), np.int64(6))], (4, 3, 1), 7, (), "mine")
     labels = Batches(source, 3)[0]["label"]

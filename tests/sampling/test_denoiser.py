@@ -1,5 +1,6 @@
 """`dj.denoiser`: every prediction leads to the same exact answer, at the times that were trained."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -147,6 +148,25 @@ def test_a_single_time_reaches_the_network_once_per_image():
     _, time, labels = _network_arguments(SCHEDULES["linear"], X0(), _images(), 0.5)
     assert time.shape == (5,)
     assert labels is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (np.array([0, 2**40], np.uint64), "labels contain 1099511627776: must be integers of 32 bits"),
+        ([0, -(2**31) - 1], "labels contain -2147483649: must be"),
+        ([0, 2.5], r"labels = \[0, 2.5\]: must be integers, one class per image"),
+        ([False, True], r"labels = \[False, True\]: must be integers"),
+    ],
+)
+def test_labels_that_would_become_others_are_refused(labels, says):
+    with pytest.raises(ValueError, match=says):
+        dj.denoiser(_zero, None, SCHEDULES["linear"], X0(), labels)
+
+
+def test_traced_floats_are_no_labels():
+    with pytest.raises(ValueError, match="must be integers"):
+        jax.jit(lambda labels: dj.denoiser(_zero, None, SCHEDULES["linear"], X0(), labels)(_images(), 0.5))(jnp.ones(2))
 
 
 def test_labels_reach_the_network_as_int32():

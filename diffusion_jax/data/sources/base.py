@@ -15,6 +15,7 @@ __all__ = ["DataError", "Dataset", "Rows", "Source", "from_arrays"]
 log = logging.getLogger(__name__)
 
 _MAX_CLASSES = 2**31 - 1  # labels are int32
+_PIXELS = (np.dtype(np.uint8), np.dtype(np.float32))  # the device would narrow others, or take 0..255 for -1..1
 
 
 class DataError(ValueError):
@@ -213,10 +214,10 @@ def as_labels(labels: Any, n: int, num_classes: int | None = None) -> np.ndarray
 def check_row(
     row: Mapping[str, Any], where: str, image_shape: tuple[int, ...], num_classes: int
 ) -> dict[str, np.ndarray]:
-    """Returns "image" and, if it is there, "label" of an example, as uint8 and int32 that lost no value.
+    """Returns "image" and, if it is there, "label" of an example; the label as int32. No value is lost.
 
-    Raises DataError, which starts with `where`, unless the image is uint8 of `image_shape` and the label an integer
-    from 0 to `num_classes` - 1.
+    Raises DataError, which starts with `where`, unless the image is uint8 of `image_shape`, or float32, which is used
+    as it is, and the label an integer from 0 to `num_classes` - 1.
 
     >>> check_row({"image": np.zeros((8, 8, 1), np.uint8), "label": 2**40}, "example 7", (8, 8, 1), 10)
     Traceback (most recent call last):
@@ -224,8 +225,8 @@ def check_row(
     diffusion_jax.data.sources.base.DataError: example 7: label = 1099511627776: must be an integer from 0 to ...
     """
     image = np.asarray(row["image"])
-    if image.dtype != np.uint8 or image.shape != image_shape:
-        raise DataError(f"{where}: image = {describe(image)}: must be uint8{list(image_shape)}")
+    if image.dtype not in _PIXELS or image.shape != image_shape:
+        raise DataError(f"{where}: image = {describe(image)}: must be uint8{list(image_shape)}, or float32 in [-1, 1]")
     if "label" not in row:
         return {"image": image}
     label = np.asarray(row["label"])
