@@ -19,13 +19,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def environment(processes: int) -> dict[str, str]:
+    """The environment of one of so many processes: its share of the devices, and the package of this checkout."""
+    flags = f"--xla_force_host_platform_device_count={DEVICES // processes}"
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(TESTS.parent)}
+
+
 class Cluster:
     """`processes` times `diffusion-jax COMMAND`; a single one gets no flags for the others. Logs go to `logs`."""
 
     def __init__(self, logs: Path, command: Sequence[str], processes: int):
         logs.mkdir(parents=True, exist_ok=True)
-        flags = f"--xla_force_host_platform_device_count={DEVICES // processes}"
-        environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(TESTS.parent)}
         address = f"127.0.0.1:{free_port()}"
         self.logs, self.children = [logs / f"process_{i}.log" for i in range(processes)], []
         for i, log in enumerate(self.logs):
@@ -37,7 +41,7 @@ class Cluster:
                         [sys.executable, "-m", "diffusion_jax", *arguments],
                         stdout=output,
                         stderr=output,
-                        env=environment,
+                        env=environment(processes),
                         cwd=TESTS,
                     )
                 )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster import environment
 from small_run import Outcome, command, compare, finish, run_python, straight, timed
 
 LIMITED = """
@@ -33,7 +34,7 @@ def drill(scratch: Path, short: bool, seed: int) -> Iterator[Outcome]:
 def run_limited(words: list[str], size: int) -> tuple[int, str, float]:
     """(exit code, output, seconds) of a command whose files may have `size` bytes at most; -1: any size."""
     with timed() as seconds:
-        done = run_python(LIMITED, size, "-m", "diffusion_jax", *words, timeout=120)
+        done = run_python(LIMITED, size, "-m", "diffusion_jax", *words, timeout=120, env=environment(1))
     return done.returncode, done.stderr, seconds[0]
 
 
