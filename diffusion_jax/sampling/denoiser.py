@@ -55,7 +55,7 @@ def denoiser(
     [0.5, 0.5, 0.5]
     """
     prediction.check(schedule)
-    labels = None if labels is None else _as_labels(labels)
+    labels = None if labels is None else _as_class_indices(labels)
 
     def denoise(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
         # A scalar t stays a scalar here: computed once, alpha and sigma round the same for every batch size.
@@ -71,7 +71,7 @@ def denoiser(
     return clipped(denoise, schedule) if clip else denoise
 
 
-def _as_labels(labels: ArrayLike) -> jax.Array:
+def _as_class_indices(labels: ArrayLike) -> jax.Array:
     """Labels as int32. Raises ValueError for labels that would become others: floats, or 2**40, which became 0."""
     found = concrete("labels", labels)
     dtype = getattr(labels, "dtype", None) if found is None else found.dtype
