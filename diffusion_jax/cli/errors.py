@@ -30,8 +30,6 @@ def exit_code(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
-    except SystemExit as end:  # stopped by SIGTERM, with a checkpoint
-        return int(end.code or 0)
     except Exception as error:
         if _is_expected(error):
             print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)

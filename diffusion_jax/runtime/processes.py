@@ -4,10 +4,12 @@ Every process runs the same program. Process 0 owns the run's directory: it alon
 the metrics and the images. Checkpoints are written by all.
 """
 
+import functools
 import logging
 import os
 import socket
 import zlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -169,7 +171,13 @@ def from_owner(values: tuple[bool, ...]) -> tuple[bool, ...]:
 
 def largest(value: int) -> jax.Array:
     """The largest `value` of all processes, as an array that may still be being computed. All must call it together."""
-    mesh = Mesh(np.array(jax.devices()), ("all",))
+    split, compute = _prepare_largest()
     local = np.full(jax.local_device_count(), value, np.int32)
-    values = jax.make_array_from_process_local_data(NamedSharding(mesh, P("all")), local)
-    return jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))(values)
+    return compute(jax.make_array_from_process_local_data(split, local))
+
+
+@functools.cache
+def _prepare_largest() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
+    """One number per device, and the program for their largest: made once, because every training step asks."""
+    mesh = Mesh(np.array(jax.devices()), ("all",))
+    return NamedSharding(mesh, P("all")), jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))

@@ -174,9 +174,7 @@ class Session:
             return
         names = None if labels is None else [run.class_name(label) for label in labels]
         grid = images.grid(x, 10 if classes else 8, names)
-        path = self._sample_path(step)
-        path.parent.mkdir(exist_ok=True)
-        images.save(grid, path)
+        images.save(grid, self._sample_path(step))
         images.save(grid, self.workdir / "samples.png")
         writer.write_image(step, "samples", np.asarray(grid))
 
