@@ -24,7 +24,6 @@ __all__ = ["initialize", "is_owner"]
 
 log = logging.getLogger(__name__)
 
-
 # A process that is gone is noticed after this many seconds; JAX's defaults are 100 and 300.
 _HEARTBEAT_SECONDS = 10
 _SHUTDOWN_SECONDS = 5
@@ -132,7 +131,7 @@ def _own_address(port: str) -> str | None:
 
 
 def _on_tpu() -> bool:
-    """Whether this is a Cloud TPU VM: libtpu is installed, and JAX is not told to use other devices."""
+    """Whether this is a Cloud TPU VM: the devices are there, and JAX is not told to use others."""
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if (platforms and "tpu" not in platforms) or "TPU_SKIP_MDS_QUERY" in os.environ:
         return False

@@ -43,6 +43,7 @@ class Stop:
         self._answers: collections.deque[jax.Array] = collections.deque()
         self._signal = 0
         self._raises = False
+        self._caught: list[signal.Signals] = []
 
     def __call__(self) -> bool:
         self.reason = self.reason or self._ask()
@@ -65,6 +66,7 @@ class Stop:
         caught = [number for number, handler in default.items() if signal.getsignal(number) is handler]
         if threading.current_thread() is not threading.main_thread():
             caught = []
+        self._caught = caught
         for number in caught:
             signal.signal(number, self._note)
         try:
@@ -75,7 +77,7 @@ class Stop:
 
     def _note(self, number: int, _: object) -> None:
         self._signal = number
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in self._caught:
             signal.signal(each, signal.SIG_DFL)
         if self._raises:
             self._leave()
