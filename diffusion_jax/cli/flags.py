@@ -88,13 +88,13 @@ def parse_out(out: str, endings: Sequence[str]) -> Path:
     >>> parse_out("runs/mine.png", (".png", "")).suffix
     '.png'
     """
-    from diffusion_jax.validation import local_path  # imports JAX
-
-    path = local_path("--out", out)
-    if path.suffix.lower() not in endings:
+    if Path(out).suffix.lower() not in endings:
         files = " or ".join(ending for ending in endings if ending)
         directory = ", or nothing for a directory" * ("" in endings)
-        raise ValueError(f"--out={path}: the ending must be {files}{directory}")
+        raise ValueError(f"--out={out}: the ending must be {files}{directory}")
+    from diffusion_jax.validation import local_path  # imports JAX, for which a wrong ending need not wait
+
+    path = local_path("--out", out)
     if path == Path() or (path.suffix and path.is_dir()):
         raise ValueError(f"--out={path}: is a directory; name a file or a new directory")
     if not path.suffix and path.is_dir() and any(path.iterdir()):
