@@ -1,6 +1,7 @@
 """What the argument checks refuse and accept, and the words of their messages."""
 
 import dataclasses
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +11,26 @@ import pytest
 from diffusion_jax.validation import (
     Checked,
     as_number,
+    below,
+    check_below,
+    check_divides,
     check_floats,
     check_instance,
     check_integer,
+    check_integers,
     check_number,
     check_shape,
+    checked,
     choice,
     describe,
+    divides,
+    floats,
     instance,
     integer,
     number,
+    numbers,
+    optional,
+    renamed,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -220,3 +231,108 @@ def test_traced_values_pass_and_values_at_hand_are_checked_under_jit_too():
     known = jnp.array([2.0])
     with pytest.raises(ValueError, match=r"w = 2.0: must be in \[0, 1\]"):
         jax.jit(lambda: check_number("w", known, "[0, 1]"))()
+
+
+@checked(steps=integer(1), rate=number("(0, 1]"), size=optional(integer(1)), x=floats("B", 2))
+def _halve(steps, /, rate=0.5, *, size=None, x=None):
+    """Halves."""
+    return steps, rate, size, x
+
+
+def test_declared_arguments_are_checked_and_converted():
+    assert _halve(2) == (2, 0.5, None, None)
+    assert _halve(np.int32(2), 1, size=None)[1:] == (1.0, None, None)
+    assert isinstance(_halve(1, 1)[1], float)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((0,), {}, "^steps = 0: must be an integer >= 1$"),
+        ((1, 0.0), {}, "^rate = 0.0: must be in \\(0, 1]$"),
+        ((1,), {"rate": 2}, "^rate = 2.0: must be in \\(0, 1]$"),
+        ((1,), {"size": 0}, "^size = 0: must be an integer >= 1$"),
+        ((1,), {"x": np.zeros((3, 3))}, r"^x has shape \(3, 3\): must be \[B, 2\]$"),
+        ((1,), {"x": np.zeros((3, 2), int)}, "^x has dtype int64: must be floats"),
+    ],
+)
+def test_bad_declared_arguments_are_refused(args, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        _halve(*args, **kwargs)
+
+
+def test_the_declaration_leaves_signature_and_docstring():
+    assert str(inspect.signature(_halve)) == "(steps, /, rate=0.5, *, size=None, x=None)"
+    assert (_halve.__name__, _halve.__doc__) == ("_halve", "Halves.")
+    with pytest.raises(TypeError, match=r"_halve\(\) missing 1 required positional argument: 'steps'"):
+        _halve()
+
+
+def test_a_declaration_of_an_argument_that_does_not_exist_is_a_bug():
+    with pytest.raises(AssertionError, match="_halve has no argument"):
+        checked(step=integer(1))(_halve)
+
+
+@pytest.mark.parametrize("whole", [12, (12, 24), np.array([12, 24])])
+def test_a_divisor_passes(whole):
+    check_divides("groups", 4, "channels", whole)
+
+
+@pytest.mark.parametrize(("whole", "found"), [(10, "10"), ((12, 10), r"\(12, 10\)")])
+def test_what_does_not_divide_is_refused(whole, found):
+    with pytest.raises(ValueError, match=f"^groups = 4: must divide channels = {found}$"):
+        check_divides("groups", 4, "channels", whole)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([3, 12], "^n contain 12: must be from 0 to 9$"),
+        (np.array([-1]), "^n contain -1: must be from 0 to 9$"),
+        (np.array([2**63], np.uint64), "^n contain 9223372036854775808: must be from 0 to 9$"),
+        ([0.0], r"^n = \[0.0\]: must be integers$"),
+        ([True], r"^n = \[True\]: must be integers$"),
+        (["a"], r"^n = \['a'\]: must be integers$"),
+    ],
+)
+def test_other_arrays_of_integers_are_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        check_integers("n", value, 0, 9)
+
+
+def test_traced_integers_pass_and_traced_floats_do_not():
+    jax.eval_shape(lambda n: check_integers("n", n, 0, 9), jnp.array([12]))
+    with pytest.raises(ValueError, match="must be integers"):
+        jax.eval_shape(lambda n: check_integers("n", [n, n], 0, 9), jnp.float32(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Levels(Checked):
+    low: float = dataclasses.field(metadata=number("[0, inf)") | below("high"))
+    high: float = dataclasses.field(default=1.0, metadata=number("[0, inf)"))
+    groups: int = dataclasses.field(default=1, metadata=integer(1) | divides("width"))
+    width: int = dataclasses.field(default=6, metadata=integer(1))
+    size: float = dataclasses.field(default=0.0, metadata=renamed("image_size", numbers("[0, inf)")))
+
+
+def test_related_fields_pass():
+    assert _Levels(0, groups=3) == _Levels(0.0, groups=3, size=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"low": 1}, "^low = 1.0: must be below high = 1.0$"),
+        ({"low": 2, "high": NAN}, "^high = nan: must be >= 0 and finite$"),  # each field before the relations
+        ({"low": 0, "groups": 4}, "^groups = 4: must divide width = 6$"),
+        ({"low": 0, "groups": 0}, "^groups = 0: must be an integer >= 1$"),
+        ({"low": 0, "size": [1.0, -1.0]}, "^image_size = -1.0: must be >= 0 and finite$"),
+    ],
+)
+def test_related_fields_that_do_not_fit_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        _Levels(**fields)
+
+
+def test_traced_limits_pass():
+    jax.eval_shape(lambda low: check_below("low", low, "high", 1.0), jnp.float32(2))

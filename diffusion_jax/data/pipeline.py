@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion_jax.data.sources import Source
 from diffusion_jax.data.sources.base import check_row
-from diffusion_jax.validation import Checked, integer
+from diffusion_jax.validation import Checked, below, divides, integer
 
 __all__ = ["Batch", "Batches", "in_order"]
 
@@ -42,15 +42,11 @@ class Batches(Checked):
     batch_size: int = dataclasses.field(metadata=integer(1))
     seed: int = 0
     flip: bool = False
-    process: int = dataclasses.field(default=0, metadata=integer(0))
-    processes: int = dataclasses.field(default=1, metadata=integer(1))
+    process: int = dataclasses.field(default=0, metadata=integer(0) | below("processes"))
+    processes: int = dataclasses.field(default=1, metadata=integer(1) | divides("batch_size"))
 
     def __post_init__(self):
         super().__post_init__()
-        if self.process >= self.processes:
-            raise ValueError(f"process = {self.process}: must be less than processes = {self.processes}")
-        if self.batch_size % self.processes:
-            raise ValueError(f"batch_size = {self.batch_size}: must be a multiple of processes = {self.processes}")
         if len(self.source) < 1:
             raise ValueError("source is empty: must have at least one example")
 

@@ -110,13 +110,10 @@ def even() -> dict[str, Any]:
 
 def check_halving(levels: int, attention: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
     """Raises ValueError unless images (H, W, C) can be halved for each level and `attention` is among the sides."""
-    factor = 2 ** (levels - 1)
-    if image_shape[0] % factor or image_shape[1] % factor:
-        raise ValueError(
-            f"{levels} levels: images must be divisible by {factor}, got {image_shape[0]}x{image_shape[1]}; "
-            "use fewer levels or another size"
-        )
-    check_attention(attention, [min(image_shape[:2]) // 2**level for level in range(levels)])
+    factor, (height, width, _) = 2 ** (levels - 1), image_shape
+    if height % factor or width % factor:
+        raise ValueError(f"{levels} levels: images must be divisible by {factor}, got {height}x{width}; use fewer")
+    check_attention(attention, [min(height, width) // 2**level for level in range(levels)])
 
 
 def check_attention(attention: tuple[int, ...], sides: list[int]) -> None:

@@ -153,11 +153,9 @@ class ConvNeXtUNet(ImageNetwork):
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         super().check(image_shape)
-        if len(self.strides) != len(self.channels) - 1 or min(self.strides, default=2) < 2:
-            raise ValueError(
-                f"strides = {self.strides}: must be {len(self.channels) - 1} integers >= 2, one below each level "
-                "but the last"
-            )
+        below = len(self.channels) - 1
+        if len(self.strides) != below or min(self.strides, default=2) < 2:
+            raise ValueError(f"strides = {self.strides}: must be {below} integers >= 2, one per level but the last")
         check_attention(self.attention, self.sides(min(image_shape[:2])))
 
     def sides(self, side: int) -> list[int]:

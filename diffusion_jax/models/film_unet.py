@@ -22,7 +22,7 @@ from diffusion_jax.models.layers import (
     torch_conv3x3,
     torch_dense,
 )
-from diffusion_jax.validation import integer, integers
+from diffusion_jax.validation import divides, integer, integers
 
 __all__ = ["FiLMBlock", "FiLMUNet"]
 
@@ -76,15 +76,13 @@ class FiLMUNet(ImageNetwork):
     multipliers: tuple[int, ...] = dataclasses.field(default=(1, 2, 4, 8), metadata=integers(1))
     attention: tuple[int, ...] = (16, 8)
     blocks: int = dataclasses.field(default=1, metadata=integer(1))
-    groups: int = dataclasses.field(default=4, metadata=integer(1))
+    groups: int = dataclasses.field(default=4, metadata=integer(1) | divides("width"))
     heads: int = dataclasses.field(default=4, metadata=integer(1))
     head_channels: int = dataclasses.field(default=32, metadata=integer(1))
     time_offset: float = -1.0
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         super().check(image_shape)
-        if self.width % self.groups:
-            raise ValueError(f"groups = {self.groups}: must divide width = {self.width}")
         check_halving(len(self.multipliers), self.attention, image_shape)
 
     def compute(self, x: jax.Array, time: jax.Array, labels: jax.Array, out_channels: int, train: bool) -> jax.Array:

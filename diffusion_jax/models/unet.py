@@ -22,7 +22,7 @@ from diffusion_jax.models.layers import (
     sinusoid,
     space_to_depth,
 )
-from diffusion_jax.validation import choice, integer, integers, number
+from diffusion_jax.validation import check_divides, check_integer, choice, divides, integer, integers, number
 
 __all__ = ["ResBlock", "UNet"]
 
@@ -90,7 +90,7 @@ class UNet(ImageNetwork):
     head_channels: int = dataclasses.field(default=0, metadata=integer(0))
     scale_shift: bool = False
     dropout: float = dataclasses.field(default=0.0, metadata=number("[0, 1)"))
-    groups: int = dataclasses.field(default=32, metadata=integer(1))
+    groups: int = dataclasses.field(default=32, metadata=integer(1) | divides("channels"))
     patch: int = dataclasses.field(default=1, metadata=integer(1))
     downsample_padding: int = dataclasses.field(default=1, metadata=choice(0, 1))
 
@@ -99,16 +99,10 @@ class UNet(ImageNetwork):
         height, width, channels = image_shape
         if self.channels[0] % 2:
             raise ValueError(f"channels = {self.channels}: the first must be even")
-        if height % self.patch or width % self.patch:
-            raise ValueError(f"patch = {self.patch}: must divide the images of {height} x {width}")
-        if any(width % self.groups for width in self.channels):
-            raise ValueError(f"groups = {self.groups}: must divide every width of {self.channels}")
-        divisor = self.head_channels or self.heads
-        if not divisor or any(width % divisor for width in self.channels):
-            raise ValueError(
-                f"heads = {self.heads}, head_channels = {self.head_channels}: must divide every width "
-                f"of {self.channels}"
-            )
+        check_divides("patch", self.patch, "height, width", (height, width))
+        name = "head_channels" if self.head_channels else "heads"
+        check_integer(name, getattr(self, name))
+        check_divides(name, getattr(self, name), "channels", self.channels)
         patched = (height // self.patch, width // self.patch, channels * self.patch**2)
         check_halving(len(self.channels), self.attention, patched)
 

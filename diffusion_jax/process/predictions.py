@@ -123,11 +123,9 @@ class Eps(Prediction):
         """Raises ValueError for a schedule whose terminal SNR is zero, where eps does not determine x0."""
         with jax.ensure_compile_time_eval():
             alpha, sigma = float(schedule.alpha(1.0)), float(schedule.sigma(1.0))
+        name = type(schedule).__name__
         if alpha * _MAX_EPS_GAIN < sigma:
-            raise ValueError(
-                f"prediction Eps cannot be used with {type(schedule).__name__}: alpha(1) = {alpha:.3g}, so eps does "
-                "not determine x0 at t = 1; use V, X0 or Velocity"
-            )
+            raise ValueError(f"Eps cannot be used with {name}: alpha(1) = {alpha:.3g} hides x0; use V, X0 or Velocity")
 
     def denoised(self, output, x_t, alpha, sigma) -> Denoised:
         return Denoised((x_t - sigma * output) / alpha, output)

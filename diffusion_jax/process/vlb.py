@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from diffusion_jax.process import forward
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.validation import checked, choice
 
 __all__ = ["discretised_log_likelihood", "normal_kl", "prior", "term"]
 
@@ -37,6 +38,7 @@ def prior(schedule: Schedule, x0: jax.Array) -> jax.Array:
     return _bits(jnp.exp(schedule.log_snr(1.0)) / 2 * x0**2)
 
 
+@checked(variance=choice("small", "large", "learned"))
 def term(
     schedule: Schedule,
     x0: jax.Array,
@@ -113,8 +115,6 @@ def _range_fraction(denoised: Denoised, variance: str) -> jax.Array:
     """The fraction of the learned range, shaped like the images."""
     if variance in _FRACTIONS:
         return jnp.full_like(denoised.x0, _FRACTIONS[variance])
-    if variance != "learned":
-        raise ValueError(f'variance = "{variance}": must be "small", "large" or "learned"')
     if denoised.variance_fraction is None:
         raise ValueError('variance = "learned": the network must learn its variance; use "small" or "large"')
     return denoised.variance_fraction

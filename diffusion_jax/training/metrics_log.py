@@ -17,6 +17,8 @@ __all__ = ["MetricsLog", "TrainingError"]
 
 log = logging.getLogger(__name__)
 
+_REMEDY = "lower the learning rate, clip the gradient or look at the data"
+
 # If metrics are logged rarely or never, skipped batches are looked for this often.
 _LOOK_EVERY = 100
 
@@ -110,10 +112,8 @@ class _Skips:
         for batch, cause in causes.items():
             self._in_row = self._in_row + 1 if cause else 0
             if self._in_row == self._limit:
-                raise TrainingError(
-                    f"step {batch + 1}: {self._limit} batches in a row were skipped, the last because {CAUSES[cause]}; "
-                    "lower the learning rate, clip the gradient or look at the data"
-                )
+                why = f"the last because {CAUSES[cause]}; {_REMEDY}"
+                raise TrainingError(f"step {batch + 1}: {self._limit} batches in a row were skipped, {why}")
 
 
 def _list_skipped(causes: dict[int, int]) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import field
 from typing import NamedTuple
 
-from diffusion_jax.validation import Checked, integer, number
+from diffusion_jax.validation import Checked, divides, integer, number
 
 __all__ = ["Due", "Plan"]
 
@@ -47,7 +47,7 @@ class Plan(Checked):
     eval_examples: int = field(default=2048, metadata=integer(0))
     keep_checkpoints: int = field(default=3, metadata=integer(1))
     ema_decay: float = field(default=0.999, metadata=number("[0, 1)"))
-    accumulate: int = field(default=1, metadata=integer(1))
+    accumulate: int = field(default=1, metadata=integer(1) | divides("batch_size"))
     max_skipped: int = field(default=100, metadata=integer(0))
     skip_spikes: float = field(default=0.0, metadata=number("[0, inf)"))
     stop_if_save_fails: bool = False
@@ -55,8 +55,6 @@ class Plan(Checked):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"accumulate = {self.accumulate}: must divide batch_size = {self.batch_size}")
         if 0 < self.skip_spikes <= 1:
             raise ValueError(f"skip_spikes = {self.skip_spikes}: must be greater than 1, or 0 for never")
 

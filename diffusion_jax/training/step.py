@@ -13,7 +13,7 @@ from diffusion_jax.runtime.mesh import batch_sharding, state_sharding
 from diffusion_jax.training import ema, spikes
 from diffusion_jax.training.losses import Examples, Loss
 from diffusion_jax.training.state import Model, TrainState
-from diffusion_jax.validation import check_integer, check_number
+from diffusion_jax.validation import check_divides, checked, integer, number
 
 __all__ = ["CAUSES", "Batch", "Metrics", "TrainStep", "make_train_step"]
 
@@ -31,6 +31,7 @@ CAUSES = (
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 
+@checked(ema_decay=number("[0, 1)"), accumulate=integer(1), skip_spikes=number("[0, inf)"))
 def make_train_step(
     model: Model,
     tx: optax.GradientTransformation,
@@ -78,16 +79,11 @@ def make_train_step(
     >>> state.step.item(), sorted(metrics)
     (1, ['cause', 'grad_norm', 'loss', 'skipped'])
     """
-    check_number("ema_decay", ema_decay, "[0, 1)")
-    check_integer("accumulate", accumulate)
-    check_number("skip_spikes", skip_spikes, "[0, inf)")
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         _check_memory(loss, state)
         if bool(skip_spikes) != isinstance(state.recent, jax.Array):
-            raise ValueError(
-                f"skip_spikes = {skip_spikes}: use TrainState.create(..., skip_spikes={bool(skip_spikes)})"
-            )
+            raise ValueError(f"skip_spikes = {skip_spikes}: use TrainState.create(skip_spikes={bool(skip_spikes)})")
         key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
         examples = loss.draw(key, batch, state.memory)
         value, losses, grads = _compute_gradient(model, loss, state.params, examples, dropout_key, accumulate)
@@ -161,8 +157,7 @@ def _compute_gradient(
 
 def _split_batch(x: jax.Array, parts: int) -> jax.Array:
     """[B, ...] as [parts, B/parts, ...]; each part has every `parts`-th example, and so some from every device."""
-    if x.shape[0] % parts:
-        raise ValueError(f"accumulate = {parts}: must divide the batch of {x.shape[0]}")
+    check_divides("accumulate", parts, "batch size", x.shape[0])
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
@@ -174,9 +169,7 @@ def _join_batch(parts: jax.Array) -> jax.Array:
 def _check_memory(loss: Loss, state: TrainState) -> None:
     expected = jax.tree.map(jnp.shape, jax.eval_shape(loss.init))
     if expected != jax.tree.map(jnp.shape, state.memory):
-        raise ValueError(
-            f"state.memory does not belong to this {type(loss).__name__}; use TrainState.create(..., loss=loss)"
-        )
+        raise ValueError(f"state.memory is not of this {type(loss).__name__}; use TrainState.create(..., loss=loss)")
 
 
 def _apply_gradient(state: TrainState, grads: Any, tx: optax.GradientTransformation, ema_decay: float) -> TrainState:

@@ -8,15 +8,22 @@ enforces it when an object is made:
         eta: float = dataclasses.field(default=0.0, metadata=number("[0, 1]"))
         order: int = dataclasses.field(default=2, metadata=STATIC | choice(1, 2, 3))
 
-Functions with array arguments call the `check_...` functions once, at the public entry.
+and those of a public function above it, with `checked`:
+
+    @checked(steps=integer(1), scale=numbers("[0, inf)"), x0=floats("B", "H", "W", "C"))
+    def sample(x0, scale, steps=50):
+
+What depends on several arguments is checked by one of the `check_...` functions, once, at the public entry.
 """
 
 from diffusion_jax.validation.arguments import (
     as_number,
     check_below,
+    check_divides,
     check_floats,
     check_instance,
     check_integer,
+    check_integers,
     check_number,
     check_shape,
     concrete,
@@ -25,36 +32,52 @@ from diffusion_jax.validation.arguments import (
 from diffusion_jax.validation.fields import (
     STATIC,
     Checked,
+    below,
     check_fields,
     choice,
+    divides,
+    floats,
     instance,
     integer,
     integers,
     location,
     number,
+    numbers,
+    optional,
+    renamed,
     text,
 )
 from diffusion_jax.validation.paths import local_path
+from diffusion_jax.validation.signature import checked
 
 __all__ = [
     "STATIC",
     "Checked",
     "as_number",
+    "below",
     "check_below",
+    "check_divides",
     "check_fields",
     "check_floats",
     "check_instance",
     "check_integer",
+    "check_integers",
     "check_number",
     "check_shape",
+    "checked",
     "choice",
     "concrete",
     "describe",
+    "divides",
+    "floats",
     "instance",
     "integer",
     "integers",
     "local_path",
     "location",
     "number",
+    "numbers",
+    "optional",
+    "renamed",
     "text",
 ]

@@ -24,6 +24,23 @@ def check_integer(name: str, value: Any, low: int | None = 1, high: int | None =
         raise ValueError(f"{name} = {describe(value)}: must be an integer{limits}")
 
 
+def check_integers(name: str, value: Any, low: int, high: int) -> None:
+    """Raises ValueError unless `value` is an array of integers from `low` to `high`.
+
+    >>> check_integers("labels", [3, 12], 0, 9)
+    Traceback (most recent call last):
+    ...
+    ValueError: labels contain 12: must be from 0 to 9
+    """
+    found = concrete(name, value)
+    dtype = jax.numpy.asarray(value).dtype if found is None else found.dtype
+    if not np.issubdtype(dtype, np.integer):
+        raise ValueError(f"{name} = {describe(value)}: must be integers")
+    wrong = np.zeros(0) if found is None else found[(found < low) | (found > high)]
+    if wrong.size:
+        raise ValueError(f"{name} contain {wrong[0]}: must be from {low} to {high}")
+
+
 def check_number(name: str, value: Any, interval: str = "(-inf, inf)") -> None:
     """Raises ValueError unless every element of `value`, a number or an array, lies in `interval`.
 
@@ -54,16 +71,28 @@ def as_number(name: str, value: Any, interval: str = "(-inf, inf)") -> Any:
     return value if concrete(name, value) is None else float(value)
 
 
-def check_below(low_name: str, low: float, high_name: str, high: float) -> None:
-    """Raises ValueError unless `low` < `high`.
+def check_below(low_name: str, low: Any, high_name: str, high: Any) -> None:
+    """Raises ValueError unless `low` < `high`, one number each.
 
     >>> check_below("start", 1.0, "end", 1.0)
     Traceback (most recent call last):
     ...
     ValueError: start = 1.0: must be below end = 1.0
     """
-    if low >= high:
+    if concrete(low_name, (low, high)) is not None and low >= high:
         raise ValueError(f"{low_name} = {low}: must be below {high_name} = {high}")
+
+
+def check_divides(name: str, value: int, whole_name: str, whole: Any) -> None:
+    """Raises ValueError unless `value` divides `whole`, an integer or several.
+
+    >>> check_divides("groups", 8, "channels", (64, 100))
+    Traceback (most recent call last):
+    ...
+    ValueError: groups = 8: must divide channels = (64, 100)
+    """
+    if any(n % value for n in np.ravel(whole)):
+        raise ValueError(f"{name} = {value}: must divide {whole_name} = {whole}")
 
 
 def check_instance(name: str, value: Any, kind: type, example: str) -> None:

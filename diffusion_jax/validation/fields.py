@@ -1,4 +1,4 @@
-"""Constraints that the fields of a frozen dataclass declare in their metadata."""
+"""Constraints that the fields of a frozen dataclass, or the arguments of a function, declare."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,8 +6,13 @@ from typing import Any
 
 from diffusion_jax.validation.arguments import (
     as_number,
+    check_below,
+    check_divides,
+    check_floats,
     check_instance,
     check_integer,
+    check_number,
+    check_shape,
     describe,
     join_options,
 )
@@ -22,7 +27,8 @@ class Checked:
     """Base of the frozen dataclasses whose fields are checked when an object is made.
 
     A field with a constraint in its metadata (`number`, `integer`, `choice`, `instance`) is checked and
-    converted by it. Raises ValueError in one line that names the field.
+    converted by it. A relation to another field (`below`, `divides`), joined by |, is checked after that. Raises
+    ValueError in one line that names the field.
     """
 
     def __post_init__(self):
@@ -35,10 +41,36 @@ def check_fields(value: Any, is_exempt: Callable[[Any], bool] = lambda field_val
         found = getattr(value, field.name)
         if "check" in field.metadata and not is_exempt(found):
             object.__setattr__(value, field.name, field.metadata["check"](field.name, found))
+    for field in dataclasses.fields(value):
+        if "relation" in field.metadata:
+            check, other = field.metadata["relation"]
+            check(field.name, getattr(value, field.name), other, getattr(value, other))
+
+
+def below(other: str) -> dict[str, Any]:
+    """Metadata: less than the field `other`.
+
+    >>> dj.schedules.Sigmoid(start=3.0, end=-3.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: start = 3.0: must be below end = -3.0
+    """
+    return {"relation": (check_below, other)}
+
+
+def divides(other: str) -> dict[str, Any]:
+    """Metadata: a divisor of the field `other`, an integer or a tuple of integers.
+
+    >>> dj.models.UNet(channels=(64, 100), groups=8).check((32, 32, 3))
+    Traceback (most recent call last):
+    ...
+    ValueError: groups = 8: must divide channels = (64, 100)
+    """
+    return {"relation": (check_divides, other)}
 
 
 def number(interval: str = "(-inf, inf)") -> dict[str, Any]:
-    """Field metadata: a number in `interval`, stored as a float.
+    """Metadata: a number in `interval`, stored as a float.
 
     >>> number("(0, 1]")["check"]("quantile", 0.5)
     0.5
@@ -46,8 +78,33 @@ def number(interval: str = "(-inf, inf)") -> dict[str, Any]:
     return {"check": lambda name, value: as_number(name, value, interval)}
 
 
+def numbers(interval: str = "(-inf, inf)") -> dict[str, Any]:
+    """Metadata: a number or an array of numbers in `interval`.
+
+    >>> numbers("[0, inf)")["check"]("scale", [1.0, 7.5])
+    [1.0, 7.5]
+    """
+    return _constraint(lambda name, value: check_number(name, value, interval))
+
+
+def floats(*shape: int | str) -> dict[str, Any]:
+    """Metadata: an array of finite floats of this shape, written as for `check_shape`.
+
+    >>> floats("B", "...")["check"]("images", np.ones(3, int))
+    Traceback (most recent call last):
+    ...
+    ValueError: images has dtype int64: must be floats, images in [-1, 1]
+    """
+
+    def check(name: str, value: Any) -> None:
+        check_floats(name, value)
+        check_shape(name, value, shape)
+
+    return _constraint(check)
+
+
 def integer(low: int | None = 1, high: int | None = None) -> dict[str, Any]:
-    """Field metadata: an integer from `low` to `high`; None leaves a side open.
+    """Metadata: an integer from `low` to `high`; None leaves a side open.
 
     >>> integer(1)["check"]("steps", 50)
     50
@@ -56,7 +113,7 @@ def integer(low: int | None = 1, high: int | None = None) -> dict[str, Any]:
 
 
 def integers(low: int | None = 1, high: int | None = None, length: int | None = None) -> dict[str, Any]:
-    """Field metadata: a tuple of `length` integers (None: one or more), each from `low` to `high`.
+    """Metadata: a tuple of `length` integers (None: one or more), each from `low` to `high`.
 
     >>> integers(1)["check"]("channels", (8, 0))
     Traceback (most recent call last):
@@ -75,7 +132,7 @@ def integers(low: int | None = 1, high: int | None = None, length: int | None = 
 
 
 def text(example: str) -> dict[str, Any]:
-    """Field metadata: a string that is not empty, such as `example`.
+    """Metadata: a string that is not empty, such as `example`.
 
     >>> text("images")["check"]("path", "")
     Traceback (most recent call last):
@@ -92,7 +149,7 @@ def text(example: str) -> dict[str, Any]:
 
 
 def location(example: str = "") -> dict[str, Any]:
-    """Field metadata: a path such as `example`, with `~` expanded; without an example, "" stands for the default.
+    """Metadata: a path such as `example`, with `~` expanded; without an example, "" stands for the default.
 
     >>> location("images")["check"]("path", "s3://bucket/images")
     Traceback (most recent call last):
@@ -109,7 +166,7 @@ def location(example: str = "") -> dict[str, Any]:
 
 
 def choice(*options: Any) -> dict[str, Any]:
-    """Field metadata: one of the `options`, of the same type.
+    """Metadata: one of the `options`, of the same type.
 
     >>> choice("small", "large")["check"]("variance", "small")
     'small'
@@ -124,7 +181,7 @@ def choice(*options: Any) -> dict[str, Any]:
 
 
 def instance(kind: type, example: str) -> dict[str, Any]:
-    """Field metadata: an object of the class `kind`, such as `example`.
+    """Metadata: an object of the class `kind`, such as `example`.
 
     >>> instance(bool, "True")["check"]("clip", False)
     False
@@ -132,8 +189,28 @@ def instance(kind: type, example: str) -> dict[str, Any]:
     return _constraint(lambda name, value: check_instance(name, value, kind, example))
 
 
+def optional(constraint: dict[str, Any]) -> dict[str, Any]:
+    """Metadata: None, or a value that meets `constraint`.
+
+    >>> optional(integer(1))["check"]("batch_size", None)
+    """
+    check = constraint["check"]
+    return {"check": lambda name, value: None if value is None else check(name, value)}
+
+
+def renamed(name: str, constraint: dict[str, Any]) -> dict[str, Any]:
+    """Metadata: `constraint`, whose messages call the value `name`.
+
+    >>> renamed("guidance", number())["check"]("scale", "high")
+    Traceback (most recent call last):
+    ...
+    ValueError: guidance = 'high': must be a number
+    """
+    return {"check": lambda _, value: constraint["check"](name, value)}
+
+
 def _constraint(check: Callable[[str, Any], None]) -> dict[str, Any]:
-    """Field metadata of a check that leaves the value unchanged."""
+    """Metadata of a check that leaves the value unchanged."""
 
     def check_and_return(name: str, value: Any) -> Any:
         check(name, value)

@@ -156,9 +156,9 @@ def test_flipping_leaves_the_order_alone():
     [
         ({"batch_size": 0}, "batch_size = 0: must be an integer >= 1"),
         ({"batch_size": -8}, "batch_size = -8: must be an integer >= 1"),
-        ({"batch_size": 6, "processes": 4}, "batch_size = 6: must be a multiple of processes = 4"),
-        ({"batch_size": 3, "processes": 2}, "batch_size = 3: must be a multiple of processes = 2"),
-        ({"batch_size": 4, "process": 2, "processes": 2}, "process = 2: must be less than processes = 2"),
+        ({"batch_size": 6, "processes": 4}, "processes = 4: must divide batch_size = 6"),
+        ({"batch_size": 3, "processes": 2}, "processes = 2: must divide batch_size = 3"),
+        ({"batch_size": 4, "process": 2, "processes": 2}, "process = 2: must be below processes = 2"),
         ({"batch_size": 4, "process": -1}, "process = -1: must be an integer >= 0"),
         ({"batch_size": 4, "processes": 0}, "processes = 0: must be an integer >= 1"),
     ],
@@ -179,12 +179,12 @@ SOUND = {"image": np.zeros((4, 3, 1), np.uint8), "label": np.int32(3)}
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"label": np.uint64(2**40)}, "label = 1099511627776: must be an integer from 0 to num_classes - 1, 6"),
+        ({"label": np.uint64(2**40)}, "label = 1099511627776: must be an integer from 0 to 6"),
         ({"label": 7}, "label = 7: must be an integer"),
         ({"label": np.int64(-1)}, "label = -1: must be an integer"),
         ({"label": 2.0}, "label = 2.0: must be an integer"),
         ({"label": True}, "label = True: must be an integer"),
-        ({"label": np.array([3])}, r"label = an array int64\[1\]: must be an integer"),
+        ({"label": np.array([3])}, r"label = \[\d+\]: must be an integer"),
         ({"image": np.full((4, 3, 1), 300)}, r"image = an array int64\[4, 3, 1\]: must be uint8\[4, 3, 1\]"),
         ({"image": np.zeros((4, 3, 1))}, r"image = an array float64\[4, 3, 1\]: must be uint8"),
         ({"image": np.zeros((3, 4, 1), np.uint8)}, r"image = an array uint8\[3, 4, 1\]: must be uint8\[4, 3, 1\]"),

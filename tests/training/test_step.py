@@ -107,7 +107,7 @@ def test_accumulating_micro_batches_equals_one_batch(accumulate, wide):
 
 
 def test_accumulate_must_divide_the_batch():
-    with pytest.raises(ValueError, match="accumulate = 3: must divide the batch of 16"):
+    with pytest.raises(ValueError, match="accumulate = 3: must divide batch size = 16"):
         train(1, tiny.Affine(), accumulate=3)
 
 

@@ -75,9 +75,7 @@ class NPZ(Dataset):
         except Exception as error:  # numpy and zipfile do not document what they raise for damaged files
             raise DataError(f'path = "{self.path}": cannot be read as .npz ({error!r})') from error
         if "image" not in arrays or len(arrays) < len(names):
-            raise DataError(
-                f'path = "{self.path}": must have the array "image" and optionally "label"; it has {sorted(names)}'
-            )
+            raise DataError(f'path = "{self.path}": must have the array "image", maybe "label"; it has {sorted(names)}')
         try:
             return from_arrays(arrays["image"], arrays.get("label"), holdout=self.holdout)
         except DataError as error:
@@ -142,10 +140,9 @@ def _read_pair(directory: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     arrays = []
     for kind, dimensions in _DIMENSIONS.items():
         path = _find_file(directory, part, kind)
+        name = f"{part}-{kind}-idx{dimensions}-ubyte"
         if path is None:
-            raise DataError(
-                f'path = "{directory}": has no file {part}-{kind}-idx{dimensions}-ubyte, with or without .gz'
-            )
+            raise DataError(f'path = "{directory}": has no file {name}, with or without .gz')
         arrays.append(_read_idx(path, dimensions))
     images, labels = arrays
     if len(images) != len(labels) or not len(images):

@@ -206,8 +206,7 @@ def as_labels(labels: Any, n: int, num_classes: int | None = None) -> np.ndarray
     limit = num_classes or _MAX_CLASSES
     outside = labels[(labels < 0) | (labels >= limit)]
     if outside.size:
-        name = "num_classes" if num_classes else "2**31"
-        raise DataError(f"labels contain {outside[0]}: must be from 0 to {name} - 1")
+        raise DataError(f"labels contain {outside[0]}: must be from 0 to {limit - 1}")
     return labels.astype(np.int32)
 
 
@@ -229,8 +228,7 @@ def check_row(
         raise DataError(f"{where}: image = {describe(image)}: must be uint8{list(image_shape)}, or float32 in [-1, 1]")
     if "label" not in row:
         return {"image": image}
-    label = np.asarray(row["label"])
-    if label.ndim or label.dtype.kind not in "iu" or not 0 <= label < num_classes:
-        found = describe(label if label.ndim else label.item())
-        raise DataError(f"{where}: label = {found}: must be an integer from 0 to num_classes - 1, {num_classes - 1}")
+    label, last = np.asarray(row["label"]), num_classes - 1
+    if label.ndim or label.dtype.kind not in "iu" or not 0 <= label <= last:
+        raise DataError(f"{where}: label = {describe(label.tolist())}: must be an integer from 0 to {last}")
     return {"image": image, "label": label.astype(np.int32)}

@@ -18,10 +18,8 @@ def check_features(directory: Path) -> None:
     for path in sorted(directory.rglob("features.json")):
         for name in _class_names(_read_json(path)):
             if not name.startswith("tensorflow_datasets."):
-                raise DataError(
-                    f"{path}: names the class {describe(name)}, and its module would be imported; "
-                    "use only features of TFDS"
-                )
+                found = f"names the class {describe(name)}, which would be imported"
+                raise DataError(f"{path}: {found}; use only features of TFDS")
 
 
 def _read_json(path: Path) -> Any:

@@ -125,11 +125,8 @@ class Folder(Dataset):
         """Logs the skipped images. Raises DataError if there are more than `max_skipped`."""
         lines = [f"{name} ({reason})" for name, reason in skipped.items()]
         if len(lines) > self.max_skipped:
-            raise DataError(
-                f"max_skipped = {self.max_skipped}: {len(lines)} of the images in {root} cannot be used, "
-                f"{', '.join(lines[:3])}{', ...' if len(lines) > 3 else ''}; repair them, or set max_skipped to "
-                f"{len(lines)}"
-            )
+            found = f"{len(lines)} images in {root} cannot be used, {', '.join(lines[:3])}{', ...' * (len(lines) > 3)}"
+            raise DataError(f"max_skipped = {self.max_skipped}: {found}; repair them, or allow {len(lines)}")
         for line in lines[:_MAX_LISTED]:
             log.warning("%s: skipped %s", root, line)
         if len(lines) > _MAX_LISTED:

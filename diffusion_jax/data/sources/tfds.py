@@ -52,9 +52,7 @@ class TFDS(Dataset):
     def __post_init__(self):
         super().__post_init__()
         if not _NAME.fullmatch(self.dataset):
-            raise ValueError(
-                f"dataset = {describe(self.dataset)}: must be name, name/config or name:1.0.0; use such a name"
-            )
+            raise ValueError(f"dataset = {describe(self.dataset)}: must be name, name/config or name:1.0.0")
         if self.train_split == self.heldout_split:
             raise ValueError(f'heldout_split = "{self.heldout_split}": must differ from train_split; use {_PARTS}')
 
@@ -115,10 +113,8 @@ class TFDS(Dataset):
         """Raises DataError if the splits share examples: the held-out loss would mean nothing."""
         shared = sum(_count_shared(a, b) for a in training.shards for b in held_out.shards)
         if shared:
-            raise DataError(
-                f'heldout_split = "{self.heldout_split}": must share no examples with train_split = '
-                f'"{self.train_split}", shares {shared}; use {_PARTS}'
-            )
+            problem = f'must share no examples with train_split = "{self.train_split}", shares {shared}'
+            raise DataError(f'heldout_split = "{self.heldout_split}": {problem}; use {_PARTS}')
 
 
 def _problem(features: dict[str, Any]) -> str:

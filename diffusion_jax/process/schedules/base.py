@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.validation import Checked
 
-__all__ = ["MAX_STEPS", "ON_THE_GRID", "Schedule", "as_float32"]
+__all__ = ["MAX_STEPS", "ON_THE_GRID", "Schedule", "as_float32", "check_discrete"]
 
 # A float32 time k/T times T differs from k by up to 6e-4 at T = 10 000, the most that is allowed. Within
 # this fraction of a step the table's entry is used without interpolation: at the end of a cosine one step is a
@@ -67,6 +67,20 @@ class Schedule(Checked, abc.ABC):
         if self.steps is None:
             return t
         return jnp.clip(jnp.ceil(t * self.steps - ON_THE_GRID), 1, self.steps) / self.steps
+
+
+def check_discrete(user: str, schedule: Schedule) -> int:
+    """Returns the number of steps. Raises ValueError for a continuous schedule, which `user` cannot be used with.
+
+    >>> check_discrete("the bound", dj.schedules.RectifiedFlow())
+    Traceback (most recent call last):
+    ...
+    ValueError: the bound cannot be used with RectifiedFlow, which is continuous; use a discrete one such as Cosine
+    """
+    if schedule.steps is None:
+        found = f"{type(schedule).__name__}, which is continuous"
+        raise ValueError(f"{user} cannot be used with {found}; use a discrete one such as Cosine")
+    return schedule.steps
 
 
 def as_float32(x: ArrayLike) -> jax.Array:

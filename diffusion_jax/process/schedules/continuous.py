@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules.base import Schedule, as_float32
-from diffusion_jax.validation import check_below, number
+from diffusion_jax.validation import below, number
 
 __all__ = ["Karras", "RectifiedFlow"]
 
@@ -61,13 +61,9 @@ class Karras(Schedule):
     [0.0, 80.0]
     """
 
-    sigma_min: float = dataclasses.field(default=0.002, metadata=number("(0, inf)"))
+    sigma_min: float = dataclasses.field(default=0.002, metadata=number("(0, inf)") | below("sigma_max"))
     sigma_max: float = dataclasses.field(default=80.0, metadata=number("(0, inf)"))
     rho: float = dataclasses.field(default=7.0, metadata=number("(0, inf)"))
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_below("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
 
     @property
     def _ends(self) -> tuple[float, float]:

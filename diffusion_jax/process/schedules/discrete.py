@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules.base import MAX_STEPS, ON_THE_GRID, Schedule, as_float32
-from diffusion_jax.validation import check_below, check_integer, integer, number
+from diffusion_jax.validation import below, check_integer, integer, number
 
 __all__ = ["Betas", "Cosine", "Discrete", "LinearBeta", "Sigmoid"]
 
@@ -129,12 +129,8 @@ class Cosine(Discrete):
 
     steps: int = dataclasses.field(default=1000, metadata=integer(1, MAX_STEPS))
     offset: float = dataclasses.field(default=0.008, metadata=number("[0, inf)"))
-    min_beta: float = dataclasses.field(default=0.0, metadata=number("[0, 1)"))
+    min_beta: float = dataclasses.field(default=0.0, metadata=number("[0, 1)") | below("max_beta"))
     max_beta: float = dataclasses.field(default=0.999, metadata=number("(0, 1]"))
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_below("min_beta", self.min_beta, "max_beta", self.max_beta)
 
     def betas(self) -> np.ndarray:
         t = np.arange(self.steps + 1) / self.steps
@@ -161,14 +157,10 @@ class Sigmoid(Discrete):
     """
 
     steps: int = dataclasses.field(default=1000, metadata=integer(1, MAX_STEPS))
-    start: float = dataclasses.field(default=-3.0, metadata=number())
+    start: float = dataclasses.field(default=-3.0, metadata=number() | below("end"))
     end: float = dataclasses.field(default=3.0, metadata=number())
     tau: float = dataclasses.field(default=1.0, metadata=number("(0, inf)"))
     max_beta: float = dataclasses.field(default=0.999, metadata=number("(0, 1]"))
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_below("start", self.start, "end", self.end)
 
     def betas(self) -> np.ndarray:
         t = np.arange(self.steps + 1) / self.steps

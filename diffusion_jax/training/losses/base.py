@@ -160,15 +160,14 @@ class DenoisingLoss(Loss, abc.ABC):
     def _split_output(self, output: jax.Array, x_t: jax.Array) -> tuple[jax.Array, Any]:
         prediction, fraction = split_variance(output, x_t.shape)
         if (fraction is not None) != self.learns_variance:
-            remedy = (
-                "needs twice the channels; use a network with learn_variance=True"
-                if self.learns_variance
-                else "does not train a variance; use HybridLoss, or learn_variance=False"
-            )
-            raise ValueError(
-                f"the network maps images of shape {x_t.shape} to {output.shape}: {type(self).__name__} {remedy}"
-            )
+            raise ValueError(f"the network maps images {x_t.shape} to {output.shape}: {self._describe_output()}")
         return prediction, fraction
+
+    def _describe_output(self) -> str:
+        """The output that the loss needs, for error messages."""
+        if self.learns_variance:
+            return f"{type(self).__name__} needs twice the channels; use a network with learn_variance=True"
+        return f"{type(self).__name__} does not train a variance; use HybridLoss, or learn_variance=False"
 
     def diffuse(self, examples: Examples) -> tuple[jax.Array, jax.Array, jax.Array]:
         """x_t = alpha x0 + sigma eps, and alpha and sigma shaped to multiply it."""

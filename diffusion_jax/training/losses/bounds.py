@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import vlb
+from diffusion_jax.process.schedules.base import check_discrete
 from diffusion_jax.training.losses.base import DenoisingLoss, Examples
 from diffusion_jax.training.losses.diffusion import DiffusionLoss
 from diffusion_jax.validation import number
@@ -32,7 +33,7 @@ class VLBLoss(DenoisingLoss):
 
     def __post_init__(self):
         super().__post_init__()
-        _num_steps(self)
+        check_discrete(type(self).__name__, self.schedule)
 
     def per_example(self, apply, params, examples, **kwargs):
         output, fraction = self.predict(apply, params, examples, **kwargs)
@@ -60,7 +61,7 @@ class HybridLoss(DiffusionLoss):
 
     def __post_init__(self):
         super().__post_init__()
-        _num_steps(self)
+        check_discrete(type(self).__name__, self.schedule)
 
     def per_example(self, apply, params, examples, **kwargs):
         parts = self.parts(apply, params, examples, **kwargs)
@@ -77,19 +78,9 @@ class HybridLoss(DiffusionLoss):
 
 def _bound(loss: DenoisingLoss, output: jax.Array, fraction: jax.Array, examples: Examples) -> jax.Array:
     """T L_t + L_T of each example, [B], for the network's prediction and its variance fraction."""
-    schedule, steps = loss.schedule, _num_steps(loss)
+    schedule, steps = loss.schedule, check_discrete(type(loss).__name__, loss.schedule)
     denoised = loss.prediction.denoised(output, *loss.diffuse(examples))
     k = jnp.rint(examples.t * steps)
     learned = dataclasses.replace(denoised, variance_fraction=fraction)
     term = vlb.term(schedule, examples.x0, learned, examples.t, (k - 1) / steps, "learned")
     return steps * term + vlb.prior(schedule, examples.x0)
-
-
-def _num_steps(loss: DenoisingLoss) -> int:
-    """T. Raises ValueError for a continuous schedule."""
-    if loss.schedule.steps is None:
-        raise ValueError(
-            f"{type(loss).__name__} cannot be used with {type(loss.schedule).__name__}, which is continuous: "
-            "its bound is a sum over steps; use a discrete schedule such as Cosine"
-        )
-    return loss.schedule.steps

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.process.schedules.base import check_discrete
 from diffusion_jax.validation import Checked, integer, number
 
 __all__ = ["LogNormalTimes", "LossHistory", "LossSecondMomentTimes", "StratifiedTimes", "Times", "UniformTimes"]
@@ -133,11 +134,7 @@ class LossSecondMomentTimes(StratifiedTimes):
 
     def check(self, schedule: Schedule) -> None:
         """Raises ValueError for a continuous schedule, which has no table of times to keep losses for."""
-        if schedule.steps is None:
-            raise ValueError(
-                f"times LossSecondMomentTimes cannot be used with {type(schedule).__name__}, which is "
-                "continuous; use a discrete schedule such as Cosine, or other times"
-            )
+        check_discrete("times LossSecondMomentTimes", schedule)
 
     def init(self, schedule):
         return LossHistory(jnp.zeros((schedule.steps, self.history)), jnp.zeros(schedule.steps, jnp.int32))

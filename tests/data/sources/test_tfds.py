@@ -157,7 +157,7 @@ def test_a_description_cannot_import_a_module(tmp_path, monkeypatch, key):
     own = '"pythonClassName": "tensorflow_datasets.core.features.image_feature.Image"'
     assert own in path.read_text()
     path.write_text(path.read_text().replace(own, f'"{key}": "hostile_feature.Image"'))
-    with pytest.raises(DataError, match=f"^{path}: names the class 'hostile_feature.Image', and its module") as error:
+    with pytest.raises(DataError, match=f"^{path}: names the class 'hostile_feature.Image', which would") as error:
         TFDS("own", str(tmp_path)).open()
     one_line(error)
     assert not (tmp_path / "ran").exists()
@@ -303,7 +303,7 @@ def write_records(shard, records):
 @pytest.mark.parametrize(
     ("label", "shape", "says"),
     [
-        (-1, (28, 28), "label = -1: must be an integer from 0 to num_classes - 1, 9"),
+        (-1, (28, 28), "label = -1: must be an integer from 0 to 9"),
         (2**40, (28, 28), "label = 1099511627776: must be an integer"),
         (3, (28, 27), r"image = an array uint8\[28, 27, 1\]: must be uint8\[28, 28, 1\]"),
     ],

@@ -108,7 +108,7 @@ def test_a_hybrid_weighs_its_squared_error_as_a_diffusion_loss_does():
 @pytest.mark.parametrize("schedule", [schedules.RectifiedFlow(), schedules.Karras()], ids=lambda s: type(s))
 @pytest.mark.parametrize("kind", [HybridLoss, VLBLoss])
 def test_a_continuous_schedule_has_no_sum_over_steps(kind, schedule):
-    with pytest.raises(ValueError, match=f"{kind.__name__} cannot be used with .*use a discrete schedule"):
+    with pytest.raises(ValueError, match=f"{kind.__name__} cannot be used with .*use a discrete one such as Cosine"):
         kind(schedule, predictions.V())
 
 

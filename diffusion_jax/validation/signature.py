@@ -1,0 +1,45 @@
+"""Constraints that the arguments of a function declare above it."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def checked(**constraints: dict[str, Any]) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
+    """Checks and converts the arguments of each call, as `Checked` does for the fields of a dataclass.
+
+    Arguments that are left out have their default, which is not checked. The signature and the docstring stay.
+
+    >>> from diffusion_jax.validation import integer
+    >>> @checked(steps=integer(1))
+    ... def halve(x, steps=1):
+    ...     return x / 2**steps
+    >>> halve(1.0, steps=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: steps = 0: must be an integer >= 1
+    """
+
+    def decorate(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        signature = inspect.signature(function)
+        unknown = constraints.keys() - signature.parameters.keys()
+        assert not unknown, f"{function.__qualname__} has no argument {unknown}"
+
+        @functools.wraps(function)
+        def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError:
+                return function(*args, **kwargs)  # raises Python's own TypeError, which names the function
+            for name, constraint in constraints.items():
+                if name in bound.arguments:
+                    bound.arguments[name] = constraint["check"](name, bound.arguments[name])
+            return function(*bound.args, **bound.kwargs)
+
+        return call
+
+    return decorate
