@@ -24,10 +24,12 @@ from diffusion_jax.run import Guidance, Run
 from diffusion_jax.runtime import images
 from diffusion_jax.sampling.editing import slerp
 from diffusion_jax.sampling.loop import Frames
+from diffusion_jax.validation import checked, integer, optional
 
 __all__ = ["forward", "guidance", "held_out_images", "interpolation", "normalize_states", "strip", "trajectory"]
 
 
+@checked(frames=optional(integer(2)))
 def trajectory(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **settings: Any) -> Frames:
     """States of n images between noise and data, [frames, n, H, W, C], normalized by `normalize_states`.
 
@@ -42,6 +44,7 @@ def trajectory(run: Run, key: jax.Array, n: int, *, frames: int | None = None, *
     return kept._replace(x=normalize_states(run.schedule, kept.x, kept.times))
 
 
+@checked(frames=optional(integer(2)))
 def strip(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **settings: Any) -> Image:
     """Shows how n images emerge from noise: one column per time, x_t above x0-hat.
 
@@ -54,6 +57,7 @@ def strip(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **sett
     return images.strip(states.x, states.x0, states.times, _captions(run, settings.get("labels")))
 
 
+@checked(frames=integer(2))
 def forward(run: Run, key: jax.Array, x0: np.ndarray, *, frames: int = 9, labels: ArrayLike | None = None) -> Image:
     """Shows images x0, [N, H, W, C] in [-1, 1], noised to `frames` evenly spaced times, one column per time.
 
@@ -64,7 +68,6 @@ def forward(run: Run, key: jax.Array, x0: np.ndarray, *, frames: int = 9, labels
     >>> x0, labels = held_out_images(run, 4)  # doctest: +SKIP
     >>> forward(run, key, x0, labels=labels).save("forward.png")  # doctest: +SKIP
     """
-    _check_frames(frames)
     times, eps = np.linspace(0, 1, frames), jnp.asarray(run.noise(key, len(x0)))
     x = np.stack([diffuse(run.schedule, jnp.asarray(x0), t, eps) for t in times])
     return images.strip(normalize_states(run.schedule, x, times), times=times, labels=_captions(run, labels))
@@ -81,11 +84,9 @@ def held_out_images(run: Run, n: int, allow_code: bool = False) -> tuple[np.ndar
     if "data" not in run.config:
         raise DataError("run.config has no data section; use images of your own")
     _, source = build_dataset(run.config, allow_code).open()
-    if source.image_shape != run.network.image_shape:
-        raise DataError(
-            f"the run's data have images of {source.image_shape}, the network was trained on "
-            f"{run.network.image_shape}; restore the data"
-        )
+    found, wanted = source.image_shape, run.network.image_shape
+    if found != wanted:
+        raise DataError(f"the data have images of {found}, the network was trained on {wanted}; restore the data")
     if not 1 <= n <= len(source):
         raise DataError(f"n = {n}: must be from 1 to {len(source)}, the number of held-out images")
     rows = [source.rows[int(i)] for i in np.linspace(0, len(source) - 1, n)]
@@ -93,6 +94,7 @@ def held_out_images(run: Run, n: int, allow_code: bool = False) -> tuple[np.ndar
     return x, np.array([row["label"] for row in rows]) if source.num_classes else None
 
 
+@checked(frames=integer(2))
 def interpolation(
     run: Run, key: jax.Array, n: int, *, frames: int = 9, progress: bool = False, **settings: Any
 ) -> Image:
@@ -104,7 +106,6 @@ def interpolation(
     >>> key = jax.random.key(0)
     >>> interpolation(dj.load("runs/digits"), key, 3, labels=[0, 3, 7]).save("interpolation.png")  # doctest: +SKIP
     """
-    _check_frames(frames)
     weights, noise = np.linspace(0, 1, frames), run.noise(key, 2 * n)
     # Column by column: the index of an image, and so its noise on the way, is the index of its row.
     x = [
@@ -167,15 +168,9 @@ def _number_of_states(run: Run, frames: int | None, default: int, settings: dict
     times = (settings.get("steps") or (settings.get("sampling") or run.sampling).steps) + 1
     if frames is None:
         return min(default, times)
-    _check_frames(frames)
     if frames > times:
         raise ValueError(f"frames = {frames}: {times - 1} steps have {times} times; use at most {times}")
     return frames
-
-
-def _check_frames(frames: int) -> None:
-    if frames < 2:
-        raise ValueError(f"frames = {frames}: must be an integer >= 2")
 
 
 def _captions(run: Run, labels: ArrayLike | None) -> list[str] | None:

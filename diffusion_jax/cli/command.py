@@ -163,6 +163,4 @@ def check_no_words(words: Sequence[str]) -> None:
     >>> check_no_words([])
     """
     if words:
-        raise ValueError(
-            f'unexpected argument "{words[0]}"; use --flag=value or --noflag, and write lists without spaces'
-        )
+        raise ValueError(f'unexpected argument "{words[0]}"; use --flag=value or --noflag, and no spaces in lists')

@@ -120,7 +120,7 @@ _TASKS = (
         "interpolate",
         "Interpolates from the first to the second image, from the third to the fourth, ..., through their noises.",
         _THERE_AND_BACK,
-        Flag("frames", int, "Images per pair, both ends included.", 9),
+        Flag("frames", int, "Images per pair, both ends included.", 9, limits={"lower_bound": 2}),
     ),
     _task(
         "super_resolve",

@@ -58,7 +58,7 @@ SHOWS = {
 def run(options: FlagValues) -> None:
     show = SHOWS[options.show]
     n = show.num_samples if options.num_samples is None else options.num_samples
-    check_flags(options, n)
+    check_flags(options)
     out = flags.parse_out(options.out or f"samples{show.endings[0]}", show.endings)
     settings = flags.set_flags(options, ("steps", "clip", "threshold", "batch_size", "frames", "sampler", "grid"))
     if options.scales is not None:
@@ -115,14 +115,12 @@ def generate_samples(
     return functools.partial(dj.images.save_grid if suffix else dj.images.save_folder, x, labels=names)
 
 
-def check_flags(options: FlagValues, n: int) -> None:
-    """Raises ValueError if a flag does not apply to --show, or `n` is below 1."""
+def check_flags(options: FlagValues) -> None:
+    """Raises ValueError if a flag does not apply to --show."""
     others = {name for show in SHOWS.values() for name in show.flags} - set(SHOWS[options.show].flags)
     for name in sorted(others):
         if options[name].value is not None:
             raise ValueError(f"--{name}: does not apply to --show {options.show}; leave it out")
-    if n < 1:
-        raise ValueError(f"--num_samples={n}: must be an integer >= 1")
 
 
 def parse_guidance(options: FlagValues) -> dict[str, Any]:
@@ -161,7 +159,10 @@ COMMAND = Command(
         flags.WORKDIR,
         Flag("show", tuple(SHOWS), "What to generate; see above.", "grid"),
         Flag(
-            "num_samples", int, "Number of images (rows, pairs); default: 64 for a grid, 16 for an animation, else 4."
+            "num_samples",
+            int,
+            "Number of images (rows, pairs); default: 64 for a grid, 16 for an animation, else 4.",
+            limits={"lower_bound": 1},
         ),
         Flag("out", str, "Output path; default: samples.png, or samples.gif for an animation."),
         flags.LABELS._replace(help="Classes, numbers or names, used in turn; default: all; none for no class."),

@@ -19,10 +19,9 @@ class _ExactDecoder(Decoder):
     """A `Decoder` that refuses images of another size instead of resizing them."""
 
     def _box(self, width, height):
+        rows, columns = self.size
         if (height, width) != self.size:
-            raise ImageError(
-                f"is {width}x{height}, not {self.size[1]}x{self.size[0]} pixels; resize it, or use --resize"
-            )
+            raise ImageError(f"is {width}x{height}, not {columns}x{rows} pixels; resize it, or use --resize")
         return super()._box(width, height)
 
 

@@ -69,8 +69,6 @@ def interpolate(job: Job, *, frames: int) -> Edited:
     """Interpolates between the first and second image, the third and fourth, ..., through their noises."""
     if len(job.paths) % 2:
         raise ValueError(f"--image: {len(job.paths)} images; give pairs: from the first to the second, ...")
-    if frames < 2:
-        raise ValueError(f"--frames={frames}: must be an integer >= 2")
     x0 = job.read()
     weights = np.linspace(0, 1, frames)
     denoise = job.denoiser(len(x0) // 2)

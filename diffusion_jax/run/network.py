@@ -10,6 +10,7 @@ from diffusion_jax.process.pixels import NO_LABEL
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.samplers import Sampler, SelfConditioned
+from diffusion_jax.validation import check_integers, check_shape
 
 __all__ = ["Network"]
 
@@ -59,17 +60,14 @@ class Network:
         """Raises ValueError for a label that is not a class."""
         if not self.num_classes:
             raise ValueError("labels: this network was trained without classes; leave them out")
-        wrong = labels[(labels < 0) | (labels >= self.num_classes)]
-        if wrong.size:
-            raise ValueError(f"labels contain {wrong.ravel()[0]}: must be from 0 to {self.num_classes - 1}")
+        check_integers("labels", labels, 0, self.num_classes - 1)
 
     def noise_rows(self, n: int, noise: ArrayLike | None) -> np.ndarray | None:
         """Noise as float32 [n, H, W, C]. Raises ValueError if it has another shape or is not finite."""
         if noise is None:
             return None
         rows, shape = np.asarray(noise, np.float32), (n, *self.image_shape)
-        if rows.shape != shape:
-            raise ValueError(f"noise has shape {rows.shape}: must be {shape}")
+        check_shape("noise", rows, shape)
         if not np.isfinite(rows).all():
             raise ValueError("noise is not finite: must be standard normal, such as run.noise(key, n)")
         return rows
@@ -86,9 +84,7 @@ class Network:
         if inner is not sampler and getattr(self.model, "self_condition", None) is False:
             raise ValueError(f"sampler = SelfConditioned: this network is not self-conditioned; use {name}")
         if needs_variance and getattr(self.model, "learn_variance", None) is False:
-            raise ValueError(
-                f'sampler = {name}(variance="learned"): this network does not learn a variance; use "small" or "large"'
-            )
+            raise ValueError(f'sampler = {name}(variance="learned"): this network does not learn it; use "small"')
         return SelfConditioned(inner) if self.self_condition else sampler
 
     def check_weaker(self, weaker: "Network", n: int, labelled: bool) -> None:
@@ -110,20 +106,15 @@ class Network:
         without labels.
         """
         scale = np.asarray(scale, np.float64)
-        if scale.shape not in ((), (n,)):
-            raise ValueError(f"guidance has shape {scale.shape}: must be one number, or {n}, one per image")
+        check_shape("guidance", scale, (), (n,))
         acting = scale[scale != 1]
         if not acting.size or not (labelled or weaker or explicit):
             return None
+        given = f"guidance = {acting[0]}"
         if not self.num_classes and not weaker:
-            raise ValueError(
-                f"guidance = {acting[0]}: this network has no classes; use 1.0, or a weaker run to lead away from"
-            )
+            raise ValueError(f"{given}: this network has no classes; use 1.0, or a weaker run to lead away from")
         if not labelled and not weaker:
-            raise ValueError(f"guidance = {acting[0]}: needs labels to guide towards; give labels, or guidance 1")
+            raise ValueError(f"{given}: needs labels to guide towards; give labels, or guidance 1")
         if not weaker and not self.unlabelled:
-            raise ValueError(
-                f"guidance = {acting[0]}: this network was never trained without labels; use 1.0, or train it with "
-                "loss.label_drop above 0"
-            )
+            raise ValueError(f"{given}: this network was never trained without labels; use 1.0, or set label_drop")
         return np.broadcast_to(scale.astype(np.float32), (n,))

@@ -18,7 +18,7 @@ from diffusion_jax.run.settings import Overrides, Sampling
 from diffusion_jax.runtime.mesh import batch_sharding, make_mesh, replicated
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.randomness import check_key, first_noise
-from diffusion_jax.validation import check_instance, check_integer
+from diffusion_jax.validation import check_instance, checked, integer, optional
 
 __all__ = ["Run"]
 
@@ -79,6 +79,7 @@ class Run:
         self.network.check_labels(np.asarray(label))
         return self.class_names[label] if self.class_names else str(label)
 
+    @checked(n=integer(1), batch_size=optional(integer(1)), keep=integer(0))
     def sample(
         self,
         key: jax.Array,
@@ -122,7 +123,6 @@ class Run:
         >>> run.sample(jax.random.key(0), 16, labels=[3] * 16, steps=20, guidance=2.0).shape  # doctest: +SKIP
         (16, 8, 8, 1)
         """
-        check_integer("keep", keep, 0)
         check_key(key)
         inputs = self._prepare(n, labels, sampling, overrides)
         size = self._batch_size(n, batch_size)
@@ -153,14 +153,15 @@ class Run:
             _check_finite(batches[-1], first, inputs.scale)
         return _join_batches(batches, n)
 
+    @checked(n=integer(1))
     def noise(self, key: jax.Array, n: int) -> np.ndarray:
         """The noise that `sample(key, n)` starts from: standard normal float32 [n, H, W, C].
 
         >>> run.sample(key, 16, noise=run.noise(key, 16))  # doctest: +SKIP
         """
-        check_integer("n", n)
         return np.asarray(_first_noise(key, np.arange(n), self.network.image_shape))
 
+    @checked(n=integer(1))
     def denoiser(
         self,
         n: int,
@@ -183,7 +184,6 @@ class Run:
 
     def _prepare(self, n: int, labels: ArrayLike | None, sampling: Sampling | None, overrides: Overrides) -> _Inputs:
         """Checks and converts the arguments that `sample` and `denoiser` share."""
-        check_integer("n", n)
         settings = (self.sampling if sampling is None else sampling).override(**overrides)
         guidance, weaker, labelled = settings.guidance, settings.guidance.weaker, labels is not None
         if weaker is not None:
@@ -208,8 +208,6 @@ class Run:
 
     def _batch_size(self, n: int, batch_size: int | None) -> int:
         """The number of images per batch, a multiple of the number of devices."""
-        if batch_size is not None:
-            check_integer("batch_size", batch_size)
         size = min(n, 256) if batch_size is None else batch_size
         # At least two images per device, because the compiler drops a dimension of 1 and then rounds differently.
         return max(2, -(-size // self.mesh.size)) * self.mesh.size

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.samplers import DDIM, Sampler
-from diffusion_jax.validation import Checked, as_number, check_number, instance, integer, number
+from diffusion_jax.validation import Checked, as_number, check_number, instance, integer, number, numbers, renamed
 
 if TYPE_CHECKING:
     from diffusion_jax.run.run import Run
@@ -23,10 +23,6 @@ def _as_levels(_: str, value: Any) -> tuple[float, ...]:
     if levels and not (len(levels) == 2 and levels[0] < levels[1]):
         raise ValueError(f"guidance_interval = {levels}: must be two noise levels, low < high, such as (0.3, 3.0)")
     return levels
-
-
-def _as_rescale(_: str, value: Any) -> float:
-    return as_number("guidance_rescale", value, "[0, 1]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +46,10 @@ class Guidance(Checked):
     2.0
     """
 
-    scale: ArrayLike
+    scale: ArrayLike = dataclasses.field(metadata=renamed("guidance", numbers()))
     interval: tuple[float, ...] = dataclasses.field(default=(), metadata={"check": _as_levels})
-    rescale: float = dataclasses.field(default=0.0, metadata={"check": _as_rescale})
+    rescale: float = dataclasses.field(default=0.0, metadata=renamed("guidance_rescale", number("[0, 1]")))
     weaker: "Run | None" = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_number("guidance", self.scale)  # not in the metadata: that would skip a JAX array
 
 
 @dataclasses.dataclass(frozen=True)

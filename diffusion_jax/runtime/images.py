@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from diffusion_jax.process.pixels import to_uint8
 from diffusion_jax.runtime.files import replace_file
-from diffusion_jax.validation import check_integer, local_path
+from diffusion_jax.validation import check_shape, checked, integer, local_path, optional
 
 __all__ = ["grid", "save", "save_animation", "save_folder", "save_grid", "strip", "table"]
 
@@ -22,6 +22,7 @@ _TEXT_HEIGHT = 14
 Captions = Sequence[object] | None
 
 
+@checked(columns=optional(integer(1)))
 def grid(x: ArrayLike, columns: int | None = None, labels: Captions = None) -> Image.Image:
     """Arranges images [N, H, W, C] in rows, C = 1 or 3, each below its label.
 
@@ -33,8 +34,6 @@ def grid(x: ArrayLike, columns: int | None = None, labels: Captions = None) -> I
     """
     x = _as_pixels(x, "N")
     texts = _as_texts(labels, "labels", len(x), "image")
-    if columns is not None:
-        check_integer("columns", columns)
     columns = columns or int(np.ceil(np.sqrt(len(x))))
     empty = -len(x) % columns
     x = np.pad(x, ((0, empty), *[(0, 0)] * 3), constant_values=255)
@@ -77,8 +76,7 @@ def strip(
     if x0 is None:
         return _draw_tiles(rearrange(x, "k n h w c -> n k h w c"), _above_first_row(above, n), names)
     x0 = _as_pixels(x0, "K, N")
-    if x0.shape != x.shape:
-        raise ValueError(f"x0 has shape {x0.shape}: must be {x.shape}, the shape of x")
+    check_shape("x0", x0, x.shape)
     pairs = rearrange([x, x0], "pair k n h w c -> (n pair) k h w c")
     left = [f"{name}  {kind}".strip() for name in names for kind in ("x_t", "x0-hat")]
     return _draw_tiles(pairs, _above_first_row(above, 2 * n), left, group=2)
@@ -113,6 +111,7 @@ def save_grid(x: ArrayLike, path: str | Path, columns: int | None = None, labels
     save(grid(x, columns, labels), path)
 
 
+@checked(milliseconds=integer(1), hold=integer(1))
 def save_animation(
     frames: ArrayLike,
     path: str | Path,
@@ -137,8 +136,6 @@ def save_animation(
     suffix, frames = Path(path).suffix.lower(), _as_pixels(frames, "K, N")
     if suffix not in (".gif", ".webp"):
         raise ValueError(f"{path}: an animation must be a .gif or .webp; change the suffix")
-    check_integer("milliseconds", milliseconds)
-    check_integer("hold", hold)
     grids = [grid(x, columns, labels) for x in frames]
     if suffix == ".gif":
         grids = [_reduce_colors(image, gray=frames.shape[-1] == 1) for image in grids]

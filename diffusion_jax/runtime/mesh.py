@@ -44,10 +44,7 @@ def make_mesh(shape: MeshShape = MeshShape(), devices: list[jax.Device] | None =
     devices = jax.devices() if devices is None else devices
     data = len(devices) // shape.fsdp if shape.data == -1 else shape.data
     if data < 1 or data * shape.fsdp != len(devices):
-        raise ValueError(
-            f"mesh data = {shape.data}, fsdp = {shape.fsdp} does not fit {len(devices)} device(s): "
-            "data * fsdp must equal their number"
-        )
+        raise ValueError(f"data = {shape.data}, fsdp = {shape.fsdp}: data * fsdp must be the {len(devices)} devices")
     # Auto axes: the compiler places arrays that have no annotation.
     axes = (AxisType.Auto, AxisType.Auto)
     return jax.make_mesh((data, shape.fsdp), ("data", "fsdp"), axis_types=axes, devices=devices)
@@ -80,11 +77,10 @@ def _leaf_spec(shape: tuple[int, ...], mesh: Mesh) -> P:
 def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
     """Raises ValueError unless each of the batch's `accumulate` parts is divisible by the number of devices."""
     parts = mesh.size * accumulate
-    if batch_size % parts:
-        divisor = f"the {mesh.size} devices of the mesh" + (f" times accumulate = {accumulate}" * (accumulate > 1))
-        raise ValueError(
-            f"batch_size = {batch_size}: must be divisible by {divisor}; use {max(1, batch_size // parts) * parts}"
-        )
+    nearest = max(1, batch_size // parts) * parts
+    if batch_size != nearest:
+        divisor = f"the {mesh.size} devices" + f" times accumulate = {accumulate}" * (accumulate > 1)
+        raise ValueError(f"batch_size = {batch_size}: must be divisible by {divisor}; use {nearest}")
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

@@ -80,11 +80,10 @@ def _check(arguments: dict) -> None:
     for name, value in arguments.items():
         if value is None:
             raise ValueError(f"{name}: required, because {given} is given")
-    host, _, port = arguments["coordinator_address"].rpartition(":")
+    address = arguments["coordinator_address"]
+    host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise ValueError(
-            f"coordinator_address = {arguments['coordinator_address']}: must be host:port, such as 10.0.0.1:1234"
-        )
+        raise ValueError(f"coordinator_address = {address}: must be host:port, such as 10.0.0.1:1234")
     check_integer("num_processes", arguments["num_processes"])
     check_integer("process_id", arguments["process_id"], 0, arguments["num_processes"] - 1)
 

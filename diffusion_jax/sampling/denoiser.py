@@ -10,13 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised, Prediction, split_variance
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.validation import concrete, describe
+from diffusion_jax.validation import check_integers
 
 __all__ = ["Denoise", "clipped", "denoiser", "replace_x0"]
 
@@ -73,14 +72,7 @@ def denoiser(
 
 def _as_class_indices(labels: ArrayLike) -> jax.Array:
     """Labels as int32. Raises ValueError for labels that would become others: floats, or 2**40, which became 0."""
-    found = concrete("labels", labels)
-    dtype = getattr(labels, "dtype", None) if found is None else found.dtype
-    if dtype is not None and not np.issubdtype(dtype, np.integer):
-        raise ValueError(f"labels = {describe(labels)}: must be integers, one class per image")
-    if found is not None and found.size and not -(2**31) <= int(found.min()) <= int(found.max()) < 2**31:
-        raise ValueError(
-            f"labels contain {max(int(found.min()), int(found.max()), key=abs)}: must be integers of 32 bits"
-        )
+    check_integers("labels", labels, -(2**31), 2**31 - 1)
     return jnp.asarray(labels, jnp.int32)
 
 

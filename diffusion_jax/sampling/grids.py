@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.validation import Checked, check_instance, check_integer, instance, number
+from diffusion_jax.validation import Checked, checked, instance, integer, number
 
 __all__ = ["Explicit", "Grid", "Karras", "Leading", "Quadratic", "Trailing", "Uniform", "UniformLogSNR"]
 
@@ -31,26 +31,25 @@ class Grid(Checked):
         """Returns the wanted times, [steps + 1], from 1 down to 0."""
         raise NotImplementedError
 
+    @checked(steps=integer(1))
     def __call__(self, schedule: Schedule, steps: int) -> np.ndarray:
         """Returns the times of `steps` steps.
 
         Raises ValueError if `steps` is below 1 or exceeds the number of steps of the schedule.
         """
-        check_integer("steps", steps)
         if schedule.steps is not None and steps > schedule.steps:
             raise ValueError(f"steps = {steps}: must be at most {schedule.steps}, the steps of the schedule")
         times = self.spread(schedule, steps)
         return times if schedule.steps is None else _round_to_table(times, schedule.steps)
 
 
+@checked(grid=instance(Grid, "Uniform()"), schedule=instance(Schedule, "Cosine()"))
 def make_times(grid: Grid, schedule: Schedule, steps: int) -> np.ndarray:
     """Returns grid(schedule, steps). Raises ValueError if `grid` is not a grid, and for bad steps.
 
     >>> make_times(Uniform(), dj.schedules.Cosine(), 2).tolist()
     [1.0, 0.5, 0.0]
     """
-    check_instance("grid", grid, Grid, "Uniform()")
-    check_instance("schedule", schedule, Schedule, "Cosine()")
     return grid(schedule, steps)
 
 

@@ -17,7 +17,7 @@ from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise, replace_x0
-from diffusion_jax.validation import as_number, check_number, check_shape
+from diffusion_jax.validation import check_below, check_number, check_shape, checked, number, numbers
 
 __all__ = ["autoguidance", "classifier", "classifier_free", "interval", "rescale"]
 
@@ -64,6 +64,7 @@ def classifier_free(cond: Denoise, uncond: Denoise, scale: ArrayLike | ScaleOfTi
     return denoise
 
 
+@checked(scale=numbers(), low=number("[0, inf)"), high=number("[0, inf]"))
 def interval(scale: ArrayLike, schedule: Schedule, low: ArrayLike, high: ArrayLike) -> ScaleOfTime:
     """Returns `scale` at noise levels low < sigma/alpha <= high, and 1 outside (Kynkaanniemi et al. 2024, Sec. 3).
 
@@ -78,10 +79,7 @@ def interval(scale: ArrayLike, schedule: Schedule, low: ArrayLike, high: ArrayLi
     >>> [scale(t).item() for t in (0.1, 0.5, 0.9)]  # sigma/alpha is 1/9, 1 and 9
     [1.0, 3.0, 1.0]
     """
-    check_number("scale", scale)
-    low, high = as_number("low", low, "[0, inf)"), as_number("high", high, "[0, inf]")
-    if isinstance(low, float) and isinstance(high, float) and not low < high:
-        raise ValueError(f"low = {low}, high = {high}: must be noise levels sigma/alpha with 0 <= low < high")
+    check_below("low", low, "high", high)
 
     def scale_at(t: ArrayLike) -> jax.Array:
         nsr = schedule.sigma(t) / schedule.alpha(t)  # infinite at alpha = 0
@@ -106,6 +104,7 @@ def autoguidance(main: Denoise, weaker: Denoise, scale: ArrayLike | ScaleOfTime)
     return classifier_free(main, weaker, scale)
 
 
+@checked(factor=numbers("[0, 1]"))
 def rescale(guided: Denoise, cond: Denoise, schedule: Schedule, factor: ArrayLike) -> Denoise:
     """Returns `guided` with the contrast of `cond` (Lin et al. 2024, Sec. 3.4, Eq. 15 and 16).
 
@@ -127,7 +126,6 @@ def rescale(guided: Denoise, cond: Denoise, schedule: Schedule, factor: ArrayLik
     >>> denoise(jnp.array([[-1.0, 1.0]]), 0.5).x0.tolist()
     [[-1.0, 1.0]]
     """
-    check_number("factor", factor, "[0, 1]")
 
     def denoise(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
         here, wanted = guided(x_t, t, **kwargs), _image_std(cond(x_t, t, **kwargs).x0)
@@ -140,6 +138,7 @@ def rescale(guided: Denoise, cond: Denoise, schedule: Schedule, factor: ArrayLik
     return denoise
 
 
+@checked(scale=numbers())
 def classifier(
     denoise: Denoise,
     log_probability: Callable[[jax.Array, jax.Array], jax.Array],
@@ -170,7 +169,6 @@ def classifier(
     >>> brighter(jnp.zeros((1, 8, 8, 1)), 0.5).x0[0, 0, 0].tolist()
     [0.5]
     """
-    check_number("scale", scale)
     scale = jnp.asarray(scale, jnp.float32)
 
     def total(x_t: jax.Array, time: jax.Array) -> jax.Array:

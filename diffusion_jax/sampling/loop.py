@@ -14,7 +14,7 @@ from diffusion_jax.sampling.grids import Grid, Uniform, make_times
 from diffusion_jax.sampling.randomness import as_image_indices, first_noise, fold, image_keys
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.sampling.samplers.base import check_sampler
-from diffusion_jax.validation import check_floats, check_instance, check_integer, check_shape, describe
+from diffusion_jax.validation import check_floats, check_integer, check_shape, checked, describe, instance, integer
 
 __all__ = ["Frames", "as_batch", "march", "sample"]
 
@@ -34,6 +34,7 @@ class Frames(NamedTuple):
     x0: jax.Array | None
 
 
+@checked(keep=integer(0))
 def sample(
     key: jax.Array,
     denoise: Denoise,
@@ -109,6 +110,7 @@ def sample(
     return x, Frames(t[kept], frames, _denoise_frames(denoise, schedule, t[kept], frames) if keep_x0 else None)
 
 
+@checked(schedule=instance(Schedule, "Cosine()"))
 def march(
     keys: jax.Array,
     denoise: Denoise,
@@ -129,7 +131,6 @@ def march(
 
     Returns x and the kept states, [len(kept), B, H, W, C].
     """
-    check_instance("schedule", schedule, Schedule, "Cosine()")
     checked_denoise = _check_output(denoise)
 
     def body(carry, i):
@@ -145,7 +146,7 @@ def march(
     return x, _record(frames, kept, last, x)
 
 
-def as_batch(name: str, x: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+def as_batch(name: str, x: ArrayLike, shape: tuple[int | str, ...]) -> jax.Array:
     """Returns x as float32. Raises ValueError unless x holds finite floats and has the `shape` of the images."""
     check_floats(name, x)
     check_shape(name, x, tuple(shape))
@@ -163,15 +164,12 @@ def _as_times(times: ArrayLike) -> np.ndarray:
     times = np.asarray(times, np.float32)  # checked in float32, because distinct times may round to the same value
     is_valid = times.ndim == 1 and len(times) > 1 and (np.diff(times) < 0).all() and times[0] <= 1 and times[-1] >= 0
     if not is_valid:
-        raise ValueError(
-            f"times = {describe(times.tolist())}: must be at least two numbers in [0, 1], strictly decreasing"
-        )
+        raise ValueError(f"times = {describe(times.tolist())}: must be at least two, in [0, 1], strictly decreasing")
     return times
 
 
 def _frame_indices(keep: int, states: int) -> np.ndarray:
     """Indices of the states to keep, evenly spaced from the first to the last."""
-    check_integer("keep", keep, 0)
     if keep != 0 and not 2 <= keep <= states:
         raise ValueError(f"keep = {keep}: must be 0 or an integer from 2 to steps + 1 = {states}")
     return np.round(np.linspace(0, states - 1, keep)).astype(int)
@@ -180,7 +178,7 @@ def _frame_indices(keep: int, states: int) -> np.ndarray:
 def _check_output(denoise: Denoise) -> Denoise:
     """Returns `denoise` with a check: raises ValueError if the output is not a `Denoised` shaped like the input."""
 
-    def checked(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
+    def checked_denoise(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
         here = denoise(x_t, t, **kwargs)
         if not isinstance(here, Denoised):
             raise ValueError(f"denoise returns {type(here).__name__}: must return Denoised(x0, eps)")
@@ -189,7 +187,7 @@ def _check_output(denoise: Denoise) -> Denoise:
                 raise ValueError(f"denoise maps x_t of shape {x_t.shape} to {part}: must be the same shape")
         return here
 
-    return checked
+    return checked_denoise
 
 
 def _denoise_frames(denoise: Denoise, schedule: Schedule, times: jax.Array, x: jax.Array) -> jax.Array:

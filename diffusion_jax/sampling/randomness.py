@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.validation import check_shape, concrete, describe
+from diffusion_jax.validation import check_integers, check_shape, describe
 
 __all__ = ["as_image_indices", "check_key", "first_noise", "fold", "image_keys", "standard_normal"]
 
@@ -58,13 +58,8 @@ def as_image_indices(indices: ArrayLike | None, n: int) -> jax.Array:
     """
     if indices is None:
         return jnp.arange(n)
-    found = concrete("indices", indices)
-    dtype = jnp.asarray(indices).dtype if found is None else found.dtype
-    if not jnp.issubdtype(dtype, jnp.integer):
-        raise ValueError(f"indices = {describe(indices)}: must be {n} integers, one per image")
     check_shape("indices", indices, (n,))
-    if found is not None and found.size and not -(2**31) <= found.min() <= found.max() < 2**32:
-        raise ValueError(f"indices are from {found.min()} to {found.max()}: must fit in 32 bits")
+    check_integers("indices", indices, -(2**31), 2**32 - 1)
     return jnp.asarray(indices)
 
 

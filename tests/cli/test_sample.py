@@ -147,7 +147,7 @@ def test_out_defaults_to_samples_with_the_ending_of_the_figure(workdir, tmp_path
         ({"steps": 101}, "steps = 101: must be at most 100"),
         ({"labels": "12"}, "labels contain 12: must be from 0 to 9"),
         ({"labels": "three"}, "--labels=three: must be integers, such as 3,5"),
-        ({"num_samples": 0}, "--num_samples=0: must be an integer >= 1"),
+        ({"num_samples": 0}, "flag --num_samples=0: 0 is not a positive integer"),
         ({"sampler": "DIMM"}, '--sampler.name = "DIMM"'),
         ({"out": "x.gif"}, "--out=x.gif: the ending must be .png or .npz, or nothing for a directory"),
         ({"labels": "none", "guidance": 2.0}, "guidance = 2.0: needs labels"),

@@ -55,7 +55,7 @@ def test_a_config_dict_and_plain_values_are_the_same():
         ("train.steps", "many", r"config\.train\.steps = 'many': must be of type int"),
         ("train.steps", 0, "steps = 0: must be an integer >= 1"),
         ("train.ema_decay", 1.5, "ema_decay = 1.5"),
-        ("mesh", {"data": 3}, "mesh data = 3"),
+        ("mesh", {"data": 3}, "mesh: data = 3"),
         ("model", ..., r"config\.model: the section is missing"),
         ("model.name", "Unet", r'config\.model\.name = "Unet".*did you mean UNet'),
         ("model.groups", 3, r"config\.model: groups = 3"),

@@ -38,7 +38,7 @@ def test_labels_for_a_network_without_classes_are_refused():
     ("sampler", "message"),
     [
         (dj.samplers.SelfConditioned(dj.samplers.DDPM()), "this network is not self-conditioned; use DDPM"),
-        (dj.samplers.DDPM("learned"), 'DDPM.variance="learned".: this network does not learn a variance; use "small"'),
+        (dj.samplers.DDPM("learned"), 'DDPM.variance="learned".: this network does not learn it; use "small"'),
     ],
 )
 def test_a_sampler_that_the_network_says_it_cannot_serve_is_refused(sampler, message):

@@ -387,7 +387,7 @@ def test_images_are_in_range(run):
         ({"labels": [1.5, 2.0]}, "labels must be 2 integers .*got float64"),
         ({"guidance": 2.0}, "guidance = 2.0: needs labels"),
         ({"guidance": [1.0, 3.0]}, "guidance = 3.0: needs labels"),
-        ({"guidance": [2.0] * 3, "labels": [1, 2]}, r"guidance has shape \(3,\): must be one number, or 2"),
+        ({"guidance": [2.0] * 3, "labels": [1, 2]}, r"guidance has shape \(3,\): must be one number or \[2\]"),
         ({"guidance": dj.Guidance(2.0, weaker="runs/small")}, "weaker = 'runs/small': must be of type Run"),
         ({"guidance": "2", "labels": [1, 2]}, "guidance = '2': must be a number"),
         ({"batch_size": 0}, "batch_size = 0"),
@@ -399,7 +399,7 @@ def test_images_are_in_range(run):
         ({"keep": "all"}, "keep = 'all': must be an integer"),
         ({"keep": 1}, "keep = 1"),
         ({"steps": 51}, "steps = 51: must be at most 50, the steps of the schedule"),
-        ({"noise": np.zeros((3, 4, 4, 1))}, r"noise has shape \(3, 4, 4, 1\): must be \(2, 4, 4, 1\)"),
+        ({"noise": np.zeros((3, 4, 4, 1))}, r"noise has shape \(3, 4, 4, 1\): must be \[2, 4, 4, 1\]"),
         ({"noise": np.full((2, 4, 4, 1), np.nan)}, "noise is not finite"),
     ],
 )

@@ -251,7 +251,7 @@ def test_a_strip_shows_x0_under_x_t_and_pairs_apart():
         (lambda x: table(x, columns=["a"]), "columns has length 1: must be 3, one per column"),
         (lambda x: table(x[..., [0, 0]]), "C = 1 or 3"),
         (lambda x: strip(x[0]), r"must be \[K, N, H, W, C\]"),
-        (lambda x: strip(x, x[:1]), r"x0 has shape \(1, 3, 8, 8, 1\): must be \(2, 3, 8, 8, 1\), the shape of x"),
+        (lambda x: strip(x, x[:1]), r"x0 has shape \(1, 3, 8, 8, 1\): must be \[2, 3, 8, 8, 1\]"),
         (lambda x: strip(x, times=[1.0]), "times has length 1: must be 2, one per state"),
         (lambda x: strip(x, labels=[1, 2]), "labels has length 2: must be 3, one per image"),
         (lambda x: grid(x[0], columns=0), "columns = 0: must be an integer >= 1"),

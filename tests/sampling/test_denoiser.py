@@ -153,9 +153,9 @@ def test_a_single_time_reaches_the_network_once_per_image():
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (np.array([0, 2**40], np.uint64), "labels contain 1099511627776: must be integers of 32 bits"),
+        (np.array([0, 2**40], np.uint64), "labels contain 1099511627776: must be from -2147483648 to 2147483647"),
         ([0, -(2**31) - 1], "labels contain -2147483649: must be"),
-        ([0, 2.5], r"labels = \[0, 2.5\]: must be integers, one class per image"),
+        ([0, 2.5], r"labels = \[0, 2.5\]: must be integers"),
         ([False, True], r"labels = \[False, True\]: must be integers"),
     ],
 )

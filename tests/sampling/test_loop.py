@@ -142,13 +142,13 @@ def test_times_that_are_equal_in_float32_are_refused():
 @pytest.mark.parametrize(
     ("indices", "words"),
     [
-        (np.array([0.5, 1.5], np.float32), r"indices = an array float32\[2\]: must be 2 integers, one per image"),
-        ([0.0, 1.0], "must be 2 integers"),
-        (["a", "b"], "must be 2 integers"),
-        ([True, False], "must be 2 integers"),
-        ([0, 2**32], "indices are from 0 to 4294967296: must fit in 32 bits"),
-        ([0, -(2**31) - 1], "must fit in 32 bits"),
-        ([0, 2**70], "must be 2 integers"),
+        (np.array([0.5, 1.5], np.float32), r"indices = an array float32\[2\]: must be integers"),
+        ([0.0, 1.0], "must be integers"),
+        (["a", "b"], "must be integers"),
+        ([True, False], "must be integers"),
+        ([0, 2**32], "indices contain 4294967296: must be from -2147483648 to 4294967295"),
+        ([0, -(2**31) - 1], "indices contain -2147483649: must be from"),
+        ([0, 2**70], "must be integers"),
     ],
 )
 def test_other_indices_are_refused(indices, words):
@@ -157,7 +157,7 @@ def test_other_indices_are_refused(indices, words):
 
 
 def test_traced_indices_must_be_integers():
-    with pytest.raises(ValueError, match="must be 2 integers"):
+    with pytest.raises(ValueError, match="must be integers"):
         jax.eval_shape(lambda indices: _images(2, indices=indices), jnp.zeros(2))
     with pytest.raises(ValueError, match=r"indices has shape \(3,\): must be \[2\]"):
         jax.eval_shape(lambda indices: _images(2, indices=indices), jnp.zeros(3, int))

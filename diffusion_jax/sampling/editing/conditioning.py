@@ -13,11 +13,12 @@ from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.editing.measurements import Measurement
-from diffusion_jax.validation import as_number, check_floats, check_integer, check_number, check_shape
+from diffusion_jax.validation import check_shape, checked, floats, integer, number, numbers
 
 __all__ = ["conditioned"]
 
 
+@checked(y=floats("B", "..."), noise_std=numbers("[0, inf)"), iterations=integer(1), lowest_snr=number("[0, inf)"))
 def conditioned(
     denoise: Denoise,
     schedule: Schedule,
@@ -65,11 +66,6 @@ def conditioned(
     >>> dj.editing.conditioned(denoise, schedule, measurement, y)(jnp.ones((1, 1, 2, 1)), 0.5).x0.ravel().tolist()
     [0.25, 1.0]
     """
-    check_integer("iterations", iterations)
-    check_floats("y", y)
-    check_shape("y", y, ("B", "..."))
-    lowest_snr = as_number("lowest_snr", lowest_snr, "[0, inf)")
-    check_number("noise_std", noise_std, "[0, inf)")
     check_shape("noise_std", noise_std, (), np.shape(y)[:1])
     y, noise_std = jnp.asarray(y, jnp.float32), jnp.asarray(noise_std, jnp.float32)
 

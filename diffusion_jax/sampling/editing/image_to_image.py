@@ -13,7 +13,7 @@ from diffusion_jax.sampling.grids import Grid, Uniform, make_times
 from diffusion_jax.sampling.loop import as_batch, sample
 from diffusion_jax.sampling.randomness import as_image_indices, first_noise
 from diffusion_jax.sampling.samplers import DDIM, Sampler
-from diffusion_jax.validation import as_number
+from diffusion_jax.validation import checked, number
 
 __all__ = ["cut_times", "image_to_image"]
 
@@ -61,6 +61,7 @@ def image_to_image(
     return sample(key, denoise, schedule, images.shape, sampler=sampler, times=times, indices=indices, start=x)
 
 
+@checked(strength=number("(0, 1]"))
 def cut_times(times: np.ndarray, strength: float) -> np.ndarray:
     """Returns those of the decreasing `times` that do not exceed `strength`, at least two of them.
 
@@ -69,11 +70,7 @@ def cut_times(times: np.ndarray, strength: float) -> np.ndarray:
     >>> cut_times(np.array([1.0, 0.75, 0.5, 0.25, 0.0]), 0.5).tolist()
     [0.5, 0.25, 0.0]
     """
-    strength = as_number("strength", strength, "(0, 1]")
     kept = times[times <= strength * (1 + 1e-6)]
     if len(kept) < 2:
-        raise ValueError(
-            f"strength = {strength}: must be at least {times[-2]:.3g}, the smallest time of the grid; use more "
-            "strength or more steps"
-        )
+        raise ValueError(f"strength = {strength}: must be at least {times[-2]:.3g}, the smallest time; use more steps")
     return kept

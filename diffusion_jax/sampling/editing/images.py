@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffusion_jax.validation import check_floats, check_shape, concrete
+from diffusion_jax.sampling.loop import as_batch
+from diffusion_jax.validation import check_shape, concrete
 
 __all__ = ["as_images", "as_mask", "as_states", "keep_known"]
 
@@ -32,9 +33,7 @@ def as_states(name: str, x: ArrayLike) -> jax.Array:
     >>> as_states("latents", 80 * np.ones((1, 8, 8, 3))).dtype
     dtype('float32')
     """
-    check_floats(name, x)
-    check_shape(name, x, ("B", "H", "W", "C"))
-    return jnp.asarray(x, jnp.float32)
+    return as_batch(name, x, ("B", "H", "W", "C"))
 
 
 def keep_known(images: ArrayLike, mask: ArrayLike) -> tuple[jax.Array, jax.Array]:

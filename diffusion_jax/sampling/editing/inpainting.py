@@ -17,7 +17,7 @@ from diffusion_jax.sampling.loop import as_batch, march
 from diffusion_jax.sampling.randomness import as_image_indices, first_noise, fold, image_keys, standard_normal
 from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.sampling.samplers.base import check_sampler
-from diffusion_jax.validation import check_integer
+from diffusion_jax.validation import checked, integer
 
 __all__ = ["Replacement", "inpaint", "insert_jumps"]
 
@@ -121,6 +121,7 @@ class Replacement(Sampler):
         return jax.lax.cond(s < t, down, up)
 
 
+@checked(jump_length=integer(1), resamples=integer(1))
 def insert_jumps(times: np.ndarray, jump_length: int, resamples: int) -> np.ndarray:
     """Returns the decreasing `times` with the jumps of RePaint: up `jump_length` times, and down again one by one.
 
@@ -131,12 +132,8 @@ def insert_jumps(times: np.ndarray, jump_length: int, resamples: int) -> np.ndar
     [1.0, 0.5, 1.0, 0.5, 0.0]
     """
     steps = len(times) - 1
-    check_integer("resamples", resamples)
-    check_integer("jump_length", jump_length)
     if resamples > 1 and 2 * jump_length > steps:
-        raise ValueError(
-            f"jump_length = {jump_length}: must be at most half of the {steps} steps; use more steps, or resamples=1"
-        )
+        raise ValueError(f"jump_length = {jump_length}: must be at most half of the {steps} steps, or use resamples=1")
     left = [steps]  # steps to the data from each state
     for k in range(steps - 1, -1, -1):
         left.append(k)

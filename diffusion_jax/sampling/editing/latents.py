@@ -13,11 +13,12 @@ from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.editing.images import as_images
 from diffusion_jax.sampling.editing.inversion import decode, invert
 from diffusion_jax.sampling.grids import Grid, Uniform
-from diffusion_jax.validation import check_floats, check_number, check_shape
+from diffusion_jax.validation import check_shape, checked, floats, numbers
 
 __all__ = ["interpolate", "slerp"]
 
 
+@checked(weights=numbers())
 def interpolate(
     denoise: Denoise,
     schedule: Schedule,
@@ -45,7 +46,6 @@ def interpolate(
     """
     a, b = as_images(a), as_images(b)
     check_shape("b", b, a.shape)
-    check_number("weights", weights)
     weights = jnp.asarray(weights)
     if weights.ndim != 1 or not weights.size:
         raise ValueError(f"weights has shape {weights.shape}: must be a list of numbers, from 0 for a to 1 for b")
@@ -58,6 +58,7 @@ def interpolate(
     return jax.lax.map(between, weights)
 
 
+@checked(a=floats("N", "..."), b=floats("N", "..."), weight=numbers())
 def slerp(a: ArrayLike, b: ArrayLike, weight: ArrayLike) -> jax.Array:
     """Interpolates from a (weight 0) to b (weight 1) along the arc between them, per image (Shoemake 1985).
 
@@ -74,10 +75,6 @@ def slerp(a: ArrayLike, b: ArrayLike, weight: ArrayLike) -> jax.Array:
     >>> dj.editing.slerp(np.array([[2.0, 0.0]]), np.array([[0.0, 2.0]]), 0.5).round(3).tolist()
     [[1.4140000343322754, 1.4140000343322754]]
     """
-    check_floats("a", a)
-    check_floats("b", b)
-    check_number("weight", weight)
-    check_shape("a", a, ("N", "..."))
     check_shape("b", b, np.shape(a))
     check_shape("weight", weight, (), np.shape(a)[:1])
     a, b, weight = (jnp.asarray(value, jnp.float32) for value in (a, b, weight))

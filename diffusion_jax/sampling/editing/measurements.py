@@ -13,7 +13,7 @@ from einops import rearrange, repeat
 from jax.typing import ArrayLike
 
 from diffusion_jax.sampling.editing.images import as_mask
-from diffusion_jax.validation import Checked, check_shape, integer
+from diffusion_jax.validation import Checked, check_divides, check_shape, integer
 
 __all__ = ["Downsample", "Grayscale", "Mask", "Measurement"]
 
@@ -72,11 +72,7 @@ class Downsample(Measurement):
     factor: int = dataclasses.field(default=2, metadata=integer(1))
 
     def forward(self, x):
-        if x.shape[1] % self.factor or x.shape[2] % self.factor:
-            height, width = x.shape[1:3]
-            raise ValueError(
-                f"factor = {self.factor}: must divide the height and width of the images, {height}x{width}"
-            )
+        check_divides("factor", self.factor, "height, width", x.shape[1:3])
         blocks = rearrange(x, "b (h fh) (w fw) c -> b h fh w fw c", fh=self.factor, fw=self.factor)
         return jnp.mean(blocks, axis=(2, 4))
 

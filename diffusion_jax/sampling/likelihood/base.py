@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.grids import Grid, make_times
-from diffusion_jax.validation import check_floats, check_integer, check_shape, concrete
+from diffusion_jax.validation import checked, concrete, floats, integer
 
 __all__ = ["Estimate", "as_uint8_values", "average", "make_full_times"]
 
@@ -41,35 +41,30 @@ def average(draws: jax.Array) -> Estimate:
     return Estimate(draws.mean(0), draws.std(0, ddof=1) / np.sqrt(len(draws)))
 
 
+@checked(x0=floats("B", "..."))
 def as_uint8_values(x0: ArrayLike) -> jax.Array:
     """Returns images [B, ...] as float32. Raises ValueError for values other than k/127.5 - 1, k = 0..255.
 
     >>> as_uint8_values(np.array([[-1.0, 1.0]])).tolist()
     [[-1.0, 1.0]]
     """
-    check_floats("x0", x0)
-    check_shape("x0", x0, ("B", "..."))
     found = concrete("x0", x0)
     if found is not None:
         k = (np.asarray(found, np.float64) + 1) * 127.5
         wrong = ~(np.abs(k - np.clip(np.round(k), 0, 255)) < _TOLERANCE)
         if wrong.any():
-            values = "must be values k/127.5 - 1 of uint8 images; use log_density for other data"
-            raise ValueError(f"x0 contains {found[wrong][0]:g}: {values}")
+            raise ValueError(f"x0 contains {found[wrong][0]:g}: must be uint8 values k/127.5 - 1; or use log_density")
     return jnp.asarray(x0, jnp.float32)
 
 
+@checked(steps=integer(2))
 def make_full_times(schedule: Schedule, grid: Grid, steps: int) -> np.ndarray:
     """Returns grid(schedule, steps), float64 [steps + 1]. Raises ValueError unless it runs from 1 to 0.
 
     >>> make_full_times(dj.schedules.Cosine(), dj.grids.Uniform(), 2).tolist()
     [1.0, 0.5, 0.0]
     """
-    check_integer("steps", steps, 2)
     times = make_times(grid, schedule, steps)
     if times[0] != 1:
-        raise ValueError(
-            f"grid {type(grid).__name__} starts at t = {times[0]:g}: must start at t = 1 for a likelihood; use Uniform "
-            "or UniformLogSNR"
-        )
+        raise ValueError(f"grid {type(grid).__name__} starts at t = {times[0]:g}: must start at t = 1; use Uniform")
     return times

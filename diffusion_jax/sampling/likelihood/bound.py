@@ -13,7 +13,7 @@ from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.likelihood import base
 from diffusion_jax.sampling.randomness import as_image_indices, fold, image_keys, standard_normal
-from diffusion_jax.validation import check_integer, check_number, concrete
+from diffusion_jax.validation import checked, concrete, integer, numbers
 
 __all__ = ["Bound", "by_log_snr", "by_sampled_vlb", "by_vlb"]
 
@@ -90,6 +90,7 @@ def by_vlb(
     return Bound(prior + terms.sum(0), prior, terms[:-1], terms[-1], times[:-1])
 
 
+@checked(draws=integer(2))
 def by_sampled_vlb(
     key: jax.Array,
     denoise: Denoise,
@@ -118,7 +119,6 @@ def by_sampled_vlb(
     >>> dj.likelihood.by_sampled_vlb(jax.random.key(0), denoise, schedule, np.ones((2, 4, 4, 1)), draws=2).value.shape
     (2,)
     """
-    check_integer("draws", draws, 2)
     x0, times = base.as_uint8_values(x0), _make_bound_times(schedule, grid, steps)
     keys, last = image_keys(key, as_image_indices(indices, len(x0))), len(times) - 2
 
@@ -133,6 +133,7 @@ def by_sampled_vlb(
     return base.Estimate(vlb.prior(schedule, x0) + value, standard_error)
 
 
+@checked(edges=numbers())
 def by_log_snr(bound: Bound, schedule: Schedule, edges: ArrayLike) -> jax.Array:
     """Sums the diffusion terms by the log-SNR of x_t, bits per dimension [bins, B].
 
@@ -151,7 +152,6 @@ def by_log_snr(bound: Bound, schedule: Schedule, edges: ArrayLike) -> jax.Array:
     >>> dj.likelihood.by_log_snr(bound, dj.schedules.RectifiedFlow(), [-2.0, 2.0]).tolist()
     [[0.5], [1.5], [0.0]]
     """
-    check_number("edges", edges)
     found = concrete("edges", edges)
     if found is not None and (found.ndim != 1 or not (np.diff(found) > 0).all()):
         raise ValueError(f"edges = {edges}: must be a list of increasing numbers")

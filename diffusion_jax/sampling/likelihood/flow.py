@@ -15,7 +15,7 @@ from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.grids import Grid, UniformLogSNR
 from diffusion_jax.sampling.likelihood import base
 from diffusion_jax.sampling.randomness import as_image_indices, fold, image_keys
-from diffusion_jax.validation import check_floats, check_shape, describe
+from diffusion_jax.validation import checked, describe, floats
 
 __all__ = ["by_ode", "log_density"]
 
@@ -65,6 +65,7 @@ def by_ode(
     return base.Estimate(math.log2(127.5) - per_nat * nats.value, per_nat * nats.standard_error)
 
 
+@checked(x=floats("B", "..."))
 def log_density(
     key: jax.Array,
     denoise: Denoise,
@@ -113,8 +114,6 @@ def log_density(
     """
     if probes != "exact" and not (isinstance(probes, int | np.integer) and probes >= 2):  # True is below 2
         raise ValueError(f'probes = {describe(probes)}: must be "exact" or an integer >= 2')
-    check_floats("x", x)
-    check_shape("x", x, ("B", "..."))
     x, path = jnp.asarray(x, jnp.float32), _path(schedule, grid, steps)
     keys = image_keys(key, as_image_indices(indices, len(x)))
 

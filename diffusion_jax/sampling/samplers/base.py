@@ -28,6 +28,9 @@ from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.validation import Checked, check_fields, check_instance, describe
 
+_DECORATORS = "@jax.tree_util.register_dataclass above @dataclasses.dataclass(frozen=True)"
+_MARK_STATIC = "mark a field that is not a number static: dataclasses.field(..., metadata=dict(static=True))"
+
 __all__ = ["Sampler", "check_sampler", "nearest_time"]
 
 
@@ -86,10 +89,7 @@ def check_sampler(sampler: Any) -> None:
     check_instance("sampler", sampler, Sampler, "DDIM()")
     leaves = jax.tree_util.tree_leaves_with_path(sampler)
     if any(isinstance(leaf, Sampler) for _, leaf in leaves):
-        raise ValueError(
-            f"sampler = {describe(sampler)}: must be a registered pytree; put @jax.tree_util.register_dataclass above "
-            "@dataclasses.dataclass(frozen=True) of its class"
-        )
+        raise ValueError(f"sampler = {describe(sampler)}: must be a registered pytree; put {_DECORATORS} of its class")
     for path, leaf in leaves:
         _check_leaf(f"sampler{jax.tree_util.keystr(path)}", leaf)
     _check_values(sampler)
@@ -108,10 +108,7 @@ def _is_rebuilt(value: Any) -> bool:
 
 def _check_leaf(name: str, leaf: Any) -> None:
     if not isinstance(leaf, int | float) and not hasattr(leaf, "dtype"):
-        raise ValueError(
-            f"{name} = {describe(leaf)}: must be a number, which jit traces; mark a field that is not a number static: "
-            "dataclasses.field(..., metadata=dict(static=True))"
-        )
+        raise ValueError(f"{name} = {describe(leaf)}: must be a number, which jit traces; {_MARK_STATIC}")
     if np.ndim(leaf):
         raise ValueError(f"{name} has shape {np.shape(leaf)}: must be one number")
 

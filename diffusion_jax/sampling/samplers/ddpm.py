@@ -52,7 +52,5 @@ class DDPM(Sampler):
         if self.variance == "large":
             return forward.transition(schedule, x_t, t, s)[1]
         if here.variance_fraction is None:
-            raise ValueError(
-                'DDPM variance = "learned": the network must output twice the channels; use "small" or "large"'
-            )
+            raise ValueError('DDPM variance = "learned": the network must output twice the channels; or use "small"')
         return forward.learned_variance(schedule, here.variance_fraction, t, s)

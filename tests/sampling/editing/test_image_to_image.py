@@ -93,7 +93,7 @@ def test_a_strength_out_of_range_is_refused(strength):
 
 
 def test_a_strength_below_the_grid_is_refused():
-    with pytest.raises(ValueError, match="strength = 0.1: must be at least 0.2, the smallest time of the grid; use"):
+    with pytest.raises(ValueError, match="strength = 0.1: must be at least 0.2, the smallest time; use more steps"):
         edit("cosine", strength=0.1, steps=5)
 
 

@@ -99,7 +99,7 @@ def test_measurements_go_through_jit_and_another_mask_does_not_recompile():
         (lambda: Downsample(2.0), "factor = 2.0: must be an integer >= 1"),
         (
             lambda: Downsample(4).forward(np.ones((1, 4, 6, 3))),
-            "factor = 4: must divide the height and width of the images, 4x6",
+            r"factor = 4: must divide height, width = \(4, 6\)",
         ),
         (
             lambda: Grayscale().forward(np.ones((1, 4, 4, 1))),

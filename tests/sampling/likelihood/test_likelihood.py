@@ -363,7 +363,7 @@ def _call(way, x0=LEVELS[:2], **kwargs):
 @pytest.mark.parametrize(
     ("way", "wrong", "message"),
     [
-        (likelihood.by_vlb, {"variance": "medium"}, 'variance = "medium"'),
+        (likelihood.by_vlb, {"variance": "medium"}, "variance = 'medium'"),
         (likelihood.by_vlb, {"steps": 1}, "steps = 1: must be an integer >= 2"),
         (likelihood.by_vlb, {"steps": 2000}, "steps = 2000: must be at most 1000"),
         (
@@ -376,7 +376,7 @@ def _call(way, x0=LEVELS[:2], **kwargs):
             {"grid": dj.grids.Leading(), "steps": 10},
             "grid Leading starts at t = 0.901: must start at t = 1",
         ),
-        (likelihood.by_vlb, {"x0": LEVELS[:2] + 0.003}, "x0 contains -0.997: must be values k/127.5 - 1 of uint8"),
+        (likelihood.by_vlb, {"x0": LEVELS[:2] + 0.003}, "x0 contains -0.997: must be uint8 values k/127.5 - 1; or use"),
         (likelihood.by_ode, {"x0": LEVELS[:2] * 1.5}, "x0 contains -1.5"),
         (likelihood.by_ode, {"x0": LEVELS[:2] * np.nan}, "x0 has values that are not finite"),
         (likelihood.by_ode, {"x0": np.zeros((2, 1, 1, 1), np.uint8)}, "x0 has dtype uint8: must be floats"),
@@ -388,7 +388,7 @@ def _call(way, x0=LEVELS[:2], **kwargs):
         (likelihood.by_ode, {"probes": "all"}, "probes = 'all': must be .exact. or an integer"),
         (likelihood.by_sampled_vlb, {"draws": 1}, "draws = 1: must be an integer >= 2"),
         (likelihood.by_ode, {"indices": [0, 1, 2]}, r"indices has shape \(3,\)"),
-        (likelihood.by_vlb, {"indices": [0.0, 1.0], "steps": 2}, "must be 2 integers, one per image"),
+        (likelihood.by_vlb, {"indices": [0.0, 1.0], "steps": 2}, r"indices = \[0.0, 1.0\]: must be integers"),
     ],
 )
 def test_bad_arguments_are_refused(way, wrong, message):
