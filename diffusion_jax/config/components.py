@@ -149,10 +149,10 @@ def get_name(spec: Any, path: str) -> str:
 
 def check_names(found: Iterable[str], accepted: Collection[str], path: str) -> None:
     """Raises ConfigError for a field that is not `accepted`, and suggests the nearest ones."""
+    start = f"config.{path}." if path else "config."
     for name in found:
         if name not in accepted:
-            where = f"{path}.{name}" if path else name
-            raise ConfigError(f"config.{where}: there is no such field; {_suggest(name, accepted)}")
+            raise ConfigError(f"{start}{name}: there is no such field; {_suggest(name, accepted)}")
 
 
 def convert(value: Any, annotation: Any, path: str) -> Any:
@@ -221,12 +221,12 @@ def argument_types(factory: Any) -> dict[str, Any]:
     }
 
 
+_ALLOW = "use --allow_code or dj.load(..., allow_code=True) if you trust it"
+
+
 def _import_attribute(name: str, where: str, allow_code: bool) -> Any:
     if not allow_code:
-        raise ConfigError(
-            f"{where}: this config was read from a file and may not import code; "
-            "use --allow_code or dj.load(..., allow_code=True) if you trust it"
-        )
+        raise ConfigError(f"{where}: a config from a file may not import code; {_ALLOW}")
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

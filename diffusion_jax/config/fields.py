@@ -139,9 +139,8 @@ def add_default(config: ml_collections.ConfigDict, path: str) -> None:
     parent, _, name = path.rpartition(".")
     if path not in known:
         start = f"{parent}." if parent else ""
-        check_names(
-            [name], sorted({other[len(start) :].split(".")[0] for other in known if other.startswith(start)}), parent
-        )
+        siblings = {other[len(start) :].split(".")[0] for other in known if other.startswith(start)}
+        check_names([name], sorted(siblings), parent)
     if not isinstance(known.get(path), bool | int | float | str | tuple):
         raise ConfigError(f"config.{path}: cannot be set on the command line; set it in the config's file")
     branch = config

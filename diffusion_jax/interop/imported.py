@@ -56,12 +56,10 @@ class Imported:
         A network with classes requires labels [B], because it was never trained without. Raises InteropError if
         they are missing, or passed to a network without classes.
         """
-        if labels is None and self.model.num_classes:
-            raise InteropError(
-                f"labels = None: this network was never trained without a class; "
-                f"pass one of its {self.model.num_classes} classes per image"
-            )
-        if labels is not None and not self.model.num_classes:
+        classes = self.model.num_classes
+        if labels is None and classes:
+            raise InteropError(f"labels = None: this network needs one of its {classes} classes per image")
+        if labels is not None and not classes:
             raise InteropError("labels must be None: this network has no classes; leave them out")
         return denoiser(self.model.apply, self.params, self.schedule, self.prediction, labels)
 

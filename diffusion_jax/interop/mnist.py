@@ -110,9 +110,7 @@ def _read_steps(tensors: Tensors, steps: int | None, width: int) -> int:
         return steps or 500
     rows, columns = find_shape(tensors, _TABLE, 2)
     if columns != width or width % 2:
-        raise InteropError(
-            f"tensor {_TABLE} has {columns} columns, tensor {MNIST.mark} {width}: must be the same even number"
-        )
+        raise InteropError(f"tensor {_TABLE} is {columns} wide, tensor {MNIST.mark} {width}: must be equal and even")
     sines = interleaved_sinusoid(jnp.arange(1.0, rows + 1), width)
     if not np.allclose(np.asarray(tensors[_TABLE], np.float32), sines, atol=1e-2):
         raise InteropError(f"tensor {_TABLE} is not the table of sines of this network")

@@ -11,7 +11,7 @@ import numpy as np
 
 from diffusion_jax.interop.error import InteropError, quote
 from diffusion_jax.interop.weights import Tensors, find_tensor, transpose_kernel
-from diffusion_jax.validation import check_integer
+from diffusion_jax.validation import Checked, integer, optional
 
 ImageShape = tuple[int, int, int]
 
@@ -19,18 +19,13 @@ _TENSOR_KINDS = {"kernel": "weight", "scale": "weight", "embedding": "weight", "
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """The settings that the shapes of the tensors do not determine; None for the project's default."""
 
-    image_size: int | None = None
-    steps: int | None = None
-    heads: int | None = None
-    groups: int | None = None
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            if value is not None:
-                check_integer(name, value)
+    image_size: int | None = dataclasses.field(default=None, metadata=optional(integer(1)))
+    steps: int | None = dataclasses.field(default=None, metadata=optional(integer(1)))
+    heads: int | None = dataclasses.field(default=None, metadata=optional(integer(1)))
+    groups: int | None = dataclasses.field(default=None, metadata=optional(integer(1)))
 
 
 class Project(abc.ABC):

@@ -64,9 +64,7 @@ class _Machine:
     def run(self, pickled: bytes) -> Any:
         for opcode, argument, _ in pickletools.genops(pickled):
             if opcode.name not in _INSTRUCTIONS:
-                raise InteropError(
-                    f"has the pickle instruction {opcode.name}, which tensors do not need; refused: {SAVE_AGAIN}"
-                )
+                raise InteropError(f"has the instruction {opcode.name}, which no tensor needs; refused: {SAVE_AGAIN}")
             arguments = () if opcode.arg is None else (argument,)
             _INSTRUCTIONS[opcode.name](self, *arguments)
         return self._pop()
@@ -76,6 +74,12 @@ class _Machine:
 
     def _pop(self) -> Any:
         return self._stack.pop()
+
+    def _top(self, kind: type, problem: str) -> Any:
+        """The object on top of the stack, which stays there. Raises InteropError unless it is a `kind`."""
+        if not isinstance(self._stack[-1], kind):
+            raise InteropError(f"{problem}; refused")
+        return self._stack[-1]
 
     def mark(self) -> None:
         self._marked.append(self._stack)
@@ -108,9 +112,7 @@ class _Machine:
         self._extend(self._pop_to_mark())
 
     def _extend(self, items: list[Any]) -> None:
-        if type(self._stack[-1]) is not list:
-            raise InteropError("appends to an object that is not a list; refused")
-        self._stack[-1].extend(items)
+        self._top(list, "appends to an object that is not a list").extend(items)
 
     def set_item(self) -> None:
         value, key = self._pop(), self._pop()
@@ -120,13 +122,12 @@ class _Machine:
         self._update(self._pop_to_mark())
 
     def _update(self, items: list[Any]) -> None:
-        if not isinstance(self._stack[-1], dict):
-            raise InteropError("sets an item of an object that is not a dict; refused")
+        target = self._top(dict, "sets an item of an object that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Hashing a tuple in a tuple in a tuple, and so on, would overflow the stack of C.
             if not isinstance(key, str | int | float | None):
                 raise InteropError(f"has a dict with a key of type {type(key).__name__}; refused")
-            self._stack[-1][key] = value
+            target[key] = value
 
     def push_stack_global(self) -> None:
         name, module = self._pop(), self._pop()
@@ -159,8 +160,7 @@ class _Machine:
 
     def drop_attributes(self) -> None:
         self._pop()
-        if type(self._stack[-1]) is not _OrderedDict:
-            raise InteropError("sets attributes of an object that is not an OrderedDict; refused")
+        self._top(_OrderedDict, "sets attributes of an object that is not an OrderedDict")
 
 
 # What a pickler of protocol 2 or later writes for containers, values and tensors. Left out on purpose: NEWOBJ,

@@ -52,7 +52,7 @@ def run(
 
     >>> dj.verify.run(samplers={"mine": dj.samplers.RK45()})
     Traceback (most recent call last):
-    ValueError: mine: chooses its own steps, so its order cannot be measured; the full table includes RK45
+    ValueError: mine: chooses its own steps, so its order cannot be measured, except in the full table
     """
     is_own = samplers is not None or schedules is not None
     samplers = SAMPLERS if samplers is None else dict(samplers)

@@ -28,9 +28,7 @@ def check_sampler_contract(name: str, sampler: Sampler) -> None:
     """
     check_sampler(sampler)
     if sampler.adaptive:
-        raise ValueError(
-            f"{name}: chooses its own steps, so its order cannot be measured; the full table includes RK45"
-        )
+        raise ValueError(f"{name}: chooses its own steps, so its order cannot be measured, except in the full table")
     if not isinstance(_call(f"{name}: order", lambda: sampler.order), int | float):
         raise ValueError(f"{name}: has no order; define it, for example as the class attribute order = 1")
     x = jnp.zeros((2, 1, 1, 3))
@@ -45,15 +43,15 @@ def check_sampler_contract(name: str, sampler: Sampler) -> None:
     if not (isinstance(returned, tuple) and len(returned) == 2):
         raise ValueError(f"{name}: step returns {type(returned).__name__}: must return (x_s, memory)")
     x_s, after = returned
-    if _describe_shapes(x_s) != _describe_shapes(x):
-        raise ValueError(
-            f"{name}: step returns x_s of {_describe_shapes(x_s)}: must be like x_t, {_describe_shapes(x)}"
-        )
-    if _describe_shapes(after) != _describe_shapes(memory):
-        raise ValueError(
-            f"{name}: step returns memory of {_describe_shapes(after)}: must be like the memory of init, "
-            f"{_describe_shapes(memory)}"
-        )
+    _check_alike(f"{name}: step returns x_s", x_s, "x_t", x)
+    _check_alike(f"{name}: step returns memory", after, "the memory of init", memory)
+
+
+def _check_alike(what: str, found: Any, other: str, wanted: Any) -> None:
+    """Raises ValueError unless two trees have the same structure, dtypes and shapes."""
+    shapes = _describe_shapes(found), _describe_shapes(wanted)
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{what} of {shapes[0]}: must be like {other}, {shapes[1]}")
 
 
 def check_schedule_contract(name: str, schedule: Schedule) -> None:

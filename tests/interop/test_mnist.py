@@ -86,7 +86,7 @@ def test_another_table_is_refused():
 @pytest.mark.parametrize(("columns", "width"), [(4, 6), (6, 4), (5, 5)])
 def test_a_table_of_another_width_is_refused(columns, width):
     tensors = {"t_emb": np.ones((21, columns), np.float32), "class_emb.weight": np.ones((3, width), np.float32)}
-    message = f"t_emb has {columns} columns, tensor class_emb.weight {width}: must be the same even number"
+    message = f"t_emb is {columns} wide, tensor class_emb.weight {width}: must be equal and even"
     with pytest.raises(InteropError, match=message):
         network(tiny() | tensors)
 
