@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import diffusion_jax as dj
 from diffusion_jax.validation import (
     Checked,
     as_number,
@@ -332,6 +333,20 @@ def test_related_fields_pass():
 def test_related_fields_that_do_not_fit_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         _Levels(**fields)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Between(dj.samplers.DDIM):
+    low: float = dataclasses.field(default=0.0, metadata=number() | below("high"))
+    high: float = dataclasses.field(default=1.0, metadata=number())
+
+
+def test_relations_are_not_checked_where_jax_rebuilds_a_sampler():
+    leaves, structure = jax.tree.flatten(_Between())
+    assert jax.tree.unflatten(structure, [object()] * len(leaves)).order == 1
+    with pytest.raises(ValueError, match="^low = 1.0: must be below high = 1.0$"):
+        _Between(low=1)
 
 
 def test_traced_limits_pass():

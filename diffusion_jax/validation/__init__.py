@@ -7,13 +7,16 @@ enforces it when an object is made:
     class Mine(Checked):
         eta: float = dataclasses.field(default=0.0, metadata=number("[0, 1]"))
         order: int = dataclasses.field(default=2, metadata=STATIC | choice(1, 2, 3))
+        width: int = dataclasses.field(default=64, metadata=integer(1))
+        groups: int = dataclasses.field(default=8, metadata=integer(1) | divides("width"))
 
-and those of a public function above it, with `checked`:
+The arguments of a public function are declared above it, with `checked`:
 
     @checked(steps=integer(1), scale=numbers("[0, inf)"), x0=floats("B", "H", "W", "C"))
     def sample(x0, scale, steps=50):
 
-What depends on several arguments is checked by one of the `check_...` functions, once, at the public entry.
+The `check_...` functions are for the rest, such as the shape of one argument that depends on another. They are called
+once, at the public entry.
 """
 
 from diffusion_jax.validation.arguments import (

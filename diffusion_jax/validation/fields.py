@@ -42,9 +42,10 @@ def check_fields(value: Any, is_exempt: Callable[[Any], bool] = lambda field_val
         if "check" in field.metadata and not is_exempt(found):
             object.__setattr__(value, field.name, field.metadata["check"](field.name, found))
     for field in dataclasses.fields(value):
-        if "relation" in field.metadata:
-            check, other = field.metadata["relation"]
-            check(field.name, getattr(value, field.name), other, getattr(value, other))
+        check, other = field.metadata.get("relation", (None, field.name))
+        pair = getattr(value, field.name), getattr(value, other)
+        if check and not any(map(is_exempt, pair)):
+            check(field.name, pair[0], other, pair[1])
 
 
 def below(other: str) -> dict[str, Any]:
