@@ -2,11 +2,16 @@
 
 Wrappers pass extra keyword arguments on to the denoiser they wrap, such as `x0_hat`, the x0 of the previous step,
 for a network that is conditioned on its own estimate (see `samplers.SelfConditioned`).
+
+Denoisers and their wrappers remember the noise schedule that they were made for, in an attribute `schedule`. With
+another one, sampling would give garbage, so every function that takes both refuses it.
 """
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +22,66 @@ from diffusion_jax.process.predictions import Denoised, Prediction, split_varian
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.validation import check_integers
 
-__all__ = ["Denoise", "clipped", "denoiser", "replace_x0"]
+__all__ = ["Denoise", "clipped", "denoiser", "of_one_schedule", "replace_x0"]
 
 Denoise = Callable[..., Denoised]
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
+def of_one_schedule(*names: str) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
+    """Decorates a function of the denoisers `names`: raises ValueError unless all are made for its `schedule`.
+
+    A denoiser that the function returns remembers that schedule. A function without an argument `schedule` compares
+    its denoisers with each other; one of the user's own, which says nothing, fits to every schedule.
+
+    >>> denoise = dj.denoiser(lambda params, x, t, labels: x, {}, dj.schedules.Cosine(), dj.predictions.V())
+    >>> dj.sample(jax.random.key(0), denoise, dj.schedules.LinearBeta(), (1, 8, 8, 1))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: schedule: LinearBeta(steps=1000, start=0.0001, end=0.02) is not the schedule that denoise was made ...
+    """
+
+    def decorate(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+            try:
+                arguments = signature.bind(*args, **kwargs).arguments
+            except TypeError:
+                return function(*args, **kwargs)  # raises Python's own TypeError, which names the function
+            made_for = {name: getattr(arguments.get(name), "schedule", None) for name in names}
+            schedule = _common_schedule({"schedule": arguments.get("schedule")} | made_for)
+            result = function(*args, **kwargs)
+            if schedule is not None and callable(result):
+                result.schedule = schedule  # type: ignore[attr-defined]
+            return result
+
+        return call
+
+    return decorate
+
+
+def _common_schedule(schedules: dict[str, Schedule | None]) -> Schedule | None:
+    """The one schedule of all that are known, by the name of the argument. Raises ValueError if there are two."""
+    known = [(name, schedule) for name, schedule in schedules.items() if schedule is not None]
+    for name, schedule in known[1:]:
+        first, expected = known[0]
+        if not _is_same(schedule, expected):
+            raise ValueError(f"{first}: {expected} is not the schedule that {name} was made for, {schedule}")
+    return known[0][1] if known else None
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    """Whether two schedules are equal, as far as can be told: fields that are traced may be."""
+    try:
+        return a is b or bool(a == b)
+    except (jax.errors.TracerBoolConversionError, ValueError):
+        return True
+
+
+@of_one_schedule()
 def denoiser(
     apply: Callable[..., jax.Array],
     params: Any,
@@ -87,6 +147,7 @@ def replace_x0(denoised: Denoised, x0: jax.Array, schedule: Schedule, t: ArrayLi
     return dataclasses.replace(denoised, x0=x0, eps=denoised.eps + ratio * (denoised.x0 - x0))
 
 
+@of_one_schedule("denoise")
 def clipped(denoise: Denoise, schedule: Schedule, low: float = -1.0, high: float = 1.0) -> Denoise:
     """Returns `denoise` with x0 clipped to [low, high] (Saharia et al. 2022, Sec. 2.3, static thresholding).
 

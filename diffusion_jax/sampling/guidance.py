@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.forward import expand
+from diffusion_jax.process.numerics import safe_sqrt
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import Denoise, replace_x0
+from diffusion_jax.sampling.denoiser import Denoise, of_one_schedule, replace_x0
 from diffusion_jax.validation import check_below, check_number, check_shape, checked, number, numbers
 
 __all__ = ["autoguidance", "classifier", "classifier_free", "interval", "rescale"]
@@ -25,6 +26,7 @@ __all__ = ["autoguidance", "classifier", "classifier_free", "interval", "rescale
 ScaleOfTime = Callable[[ArrayLike], jax.Array]
 
 
+@of_one_schedule("cond", "uncond", "scale")
 def classifier_free(cond: Denoise, uncond: Denoise, scale: ArrayLike | ScaleOfTime) -> Denoise:
     """Returns uncond + scale (cond - uncond), on both x0 and eps (Ho and Salimans 2022, Eq. 6).
 
@@ -65,6 +67,7 @@ def classifier_free(cond: Denoise, uncond: Denoise, scale: ArrayLike | ScaleOfTi
 
 
 @checked(scale=numbers(), low=number("[0, inf)"), high=number("[0, inf]"))
+@of_one_schedule()
 def interval(scale: ArrayLike, schedule: Schedule, low: ArrayLike, high: ArrayLike) -> ScaleOfTime:
     """Returns `scale` at noise levels low < sigma/alpha <= high, and 1 outside (Kynkaanniemi et al. 2024, Sec. 3).
 
@@ -105,6 +108,7 @@ def autoguidance(main: Denoise, weaker: Denoise, scale: ArrayLike | ScaleOfTime)
 
 
 @checked(factor=numbers("[0, 1]"))
+@of_one_schedule("guided", "cond")
 def rescale(guided: Denoise, cond: Denoise, schedule: Schedule, factor: ArrayLike) -> Denoise:
     """Returns `guided` with the contrast of `cond` (Lin et al. 2024, Sec. 3.4, Eq. 15 and 16).
 
@@ -139,6 +143,7 @@ def rescale(guided: Denoise, cond: Denoise, schedule: Schedule, factor: ArrayLik
 
 
 @checked(scale=numbers())
+@of_one_schedule("denoise")
 def classifier(
     denoise: Denoise,
     log_probability: Callable[[jax.Array, jax.Array], jax.Array],
@@ -196,7 +201,7 @@ def _per_image(name: str, value: jax.Array, x_t: jax.Array) -> jax.Array:
 
 def _image_std(x: jax.Array) -> jax.Array:
     """The std of each image, [B]."""
-    return x.reshape(len(x), -1).std(axis=1)
+    return safe_sqrt(x.reshape(len(x), -1).var(axis=1))
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.denoiser import Denoise, of_one_schedule
 from diffusion_jax.sampling.grids import Grid, Uniform, make_times
 from diffusion_jax.sampling.randomness import as_image_indices, first_noise, fold, image_keys
 from diffusion_jax.sampling.samplers import DDIM, Sampler
@@ -34,6 +34,7 @@ class Frames(NamedTuple):
     x0: jax.Array | None
 
 
+@of_one_schedule("denoise")
 @checked(keep=integer(0))
 def sample(
     key: jax.Array,

@@ -7,12 +7,13 @@ from jax.typing import ArrayLike
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import Denoise, replace_x0
+from diffusion_jax.sampling.denoiser import Denoise, of_one_schedule, replace_x0
 from diffusion_jax.validation import as_number
 
 __all__ = ["dynamic_threshold"]
 
 
+@of_one_schedule("denoise")
 def dynamic_threshold(denoise: Denoise, schedule: Schedule, quantile: ArrayLike = 0.995) -> Denoise:
     """Returns `denoise` with x0 clipped to [-s, s] and divided by s (Saharia et al. 2022, Sec. 2.3).
 

@@ -11,13 +11,14 @@ from jax.typing import ArrayLike
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.denoiser import Denoise, of_one_schedule
 from diffusion_jax.sampling.editing.measurements import Measurement
 from diffusion_jax.validation import check_shape, checked, floats, integer, number, numbers
 
 __all__ = ["conditioned"]
 
 
+@of_one_schedule("denoise")
 @checked(y=floats("B", "..."), noise_std=numbers("[0, inf)"), iterations=integer(1), lowest_snr=number("[0, inf)"))
 def conditioned(
     denoise: Denoise,

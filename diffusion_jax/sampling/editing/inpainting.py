@@ -9,8 +9,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffusion_jax.process import forward
+from diffusion_jax.process.numerics import safe_sqrt
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.denoiser import Denoise, of_one_schedule
 from diffusion_jax.sampling.editing.images import keep_known
 from diffusion_jax.sampling.grids import Grid, Uniform, make_times
 from diffusion_jax.sampling.loop import as_batch, march
@@ -25,6 +26,7 @@ __all__ = ["Replacement", "inpaint", "insert_jumps"]
 _KNOWN = 0x6B6E
 
 
+@of_one_schedule("denoise")
 def inpaint(
     key: jax.Array,
     denoise: Denoise,
@@ -115,7 +117,7 @@ class Replacement(Sampler):
 
         def up() -> tuple[jax.Array, Any]:
             mean, variance = forward.transition(schedule, x_t, s, t)
-            x_s = mean + jnp.sqrt(variance) * standard_normal(fold(keys, _KNOWN), x_t.shape[1:])
+            x_s = mean + safe_sqrt(variance) * standard_normal(fold(keys, _KNOWN), x_t.shape[1:])
             return x_s, self.inner.init(x_s)
 
         return jax.lax.cond(s < t, down, up)

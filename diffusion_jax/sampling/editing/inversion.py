@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.denoiser import Denoise, of_one_schedule
 from diffusion_jax.sampling.editing.images import as_images, as_states
 from diffusion_jax.sampling.grids import Grid, Uniform, make_times
 from diffusion_jax.sampling.loop import march, sample
@@ -55,6 +55,7 @@ class Inversion(Sampler):
         return x_t + d_alpha * there.x0 + d_sigma * there.eps, there
 
 
+@of_one_schedule("denoise")
 def invert(
     denoise: Denoise,
     schedule: Schedule,

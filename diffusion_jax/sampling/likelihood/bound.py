@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process import forward, vlb
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.denoiser import Denoise, of_one_schedule
 from diffusion_jax.sampling.grids import Grid, Uniform
 from diffusion_jax.sampling.likelihood import base
 from diffusion_jax.sampling.randomness import as_image_indices, fold, image_keys, standard_normal
@@ -44,6 +44,7 @@ class Bound(NamedTuple):
     times: jax.Array
 
 
+@of_one_schedule("denoise")
 def by_vlb(
     key: jax.Array,
     denoise: Denoise,
@@ -90,6 +91,7 @@ def by_vlb(
     return Bound(prior + terms.sum(0), prior, terms[:-1], terms[-1], times[:-1])
 
 
+@of_one_schedule("denoise")
 @checked(draws=integer(2))
 def by_sampled_vlb(
     key: jax.Array,

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import Denoise
+from diffusion_jax.sampling.denoiser import Denoise, of_one_schedule
 from diffusion_jax.sampling.grids import Grid, UniformLogSNR
 from diffusion_jax.sampling.likelihood import base
 from diffusion_jax.sampling.randomness import as_image_indices, fold, image_keys
@@ -22,6 +22,7 @@ __all__ = ["by_ode", "log_density"]
 Probes = int | Literal["exact"]
 
 
+@of_one_schedule("denoise")
 def by_ode(
     key: jax.Array,
     denoise: Denoise,
@@ -65,6 +66,7 @@ def by_ode(
     return base.Estimate(math.log2(127.5) - per_nat * nats.value, per_nat * nats.standard_error)
 
 
+@of_one_schedule("denoise")
 @checked(x=floats("B", "..."))
 def log_density(
     key: jax.Array,

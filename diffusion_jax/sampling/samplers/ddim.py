@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import forward
+from diffusion_jax.process.numerics import safe_sqrt
 from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.validation import number
@@ -35,9 +36,9 @@ class DDIM(Sampler):
 
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         here = denoise(x_t, t)
-        variance = self.eta**2 * forward.posterior(schedule, x_t, here.x0, t, s)[1]
-        # sigma_s^2 - variance, which as a difference cancels at eta = 1 near t = 1.
+        tau = self.eta * safe_sqrt(forward.posterior(schedule, x_t, here.x0, t, s)[1])
+        # sigma_s^2 - tau^2, which as a difference cancels at eta = 1 near t = 1.
         left = jnp.exp(schedule.log_snr(t) - schedule.log_snr(s))
-        direction = schedule.sigma(s) * jnp.sqrt((1 - self.eta) * (1 + self.eta) + self.eta**2 * left)
+        direction = schedule.sigma(s) * safe_sqrt((1 - self.eta) * (1 + self.eta) + self.eta**2 * left)
         x_s = schedule.alpha(s) * here.x0 + direction * here.eps
-        return x_s + jnp.sqrt(variance) * standard_normal(keys, x_t.shape[1:]), memory
+        return x_s + tau * standard_normal(keys, x_t.shape[1:]), memory

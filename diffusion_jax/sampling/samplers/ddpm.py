@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import forward
+from diffusion_jax.process.numerics import safe_sqrt
 from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.validation import STATIC, choice
@@ -45,7 +46,7 @@ class DDPM(Sampler):
         if self.variance != "small":
             larger = self._larger_variance(here, schedule, x_t, t, s)
             variance = jnp.where(schedule.sigma(s) > 0, larger, 0.0)  # no noise on data
-        return mean + jnp.sqrt(variance) * standard_normal(keys, x_t.shape[1:]), memory
+        return mean + safe_sqrt(variance) * standard_normal(keys, x_t.shape[1:]), memory
 
     def _larger_variance(self, here, schedule, x_t, t, s):
         """The large or the learned variance."""

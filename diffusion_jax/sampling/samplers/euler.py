@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from diffusion_jax.process import forward
+from diffusion_jax.process.numerics import safe_sqrt
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.sampling.randomness import standard_normal
@@ -78,9 +79,9 @@ class EulerAncestral(Sampler):
     def step(self, keys, denoise, schedule, x_t, t, s, memory):
         here = denoise(x_t, t)
         sigma = schedule.sigma(s)
-        up = self.eta * jnp.sqrt(forward.posterior(schedule, x_t, here.x0, t, s)[1])
+        up = self.eta * safe_sqrt(forward.posterior(schedule, x_t, here.x0, t, s)[1])
         up = jnp.minimum(up, sigma)
         # sigma_s^2 - up^2, which as a difference cancels at eta = 1 near t = 1.
         left = jnp.exp(schedule.log_snr(t) - schedule.log_snr(s))
-        down = sigma * jnp.sqrt(jnp.maximum((1 - self.eta) * (1 + self.eta) + self.eta**2 * left, 0.0))
+        down = sigma * safe_sqrt(jnp.maximum((1 - self.eta) * (1 + self.eta) + self.eta**2 * left, 0.0))
         return euler_step(here, x_t, schedule, t, s, down) + up * standard_normal(keys, x_t.shape[1:]), memory

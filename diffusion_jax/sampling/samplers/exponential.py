@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffusion_jax.process.numerics import safe_sqrt
 from diffusion_jax.process.schedules import Schedule
 
 __all__ = ["ExactStep", "History", "exact_step", "weighted_difference", "weights"]
@@ -75,7 +76,7 @@ def exact_step(schedule: Schedule, t: ArrayLike, s: ArrayLike, eta: float = 0.0)
     h = jnp.minimum(h, jnp.finfo(jnp.float32).max / 4)  # finite, and so is 2 h, which the compiler may form
     keep = schedule.sigma(s) / schedule.sigma(t) * jnp.exp(-eta * h)
     gain = schedule.alpha(s) - schedule.alpha(t) * keep  # maps a point mass to itself, however keep rounds
-    return ExactStep(keep, gain, schedule.sigma(s) * jnp.sqrt(-jnp.expm1(-2 * eta * h)))
+    return ExactStep(keep, gain, schedule.sigma(s) * safe_sqrt(-jnp.expm1(-2 * eta * h)))
 
 
 def weights(places: jax.Array, start: jax.Array, stop: jax.Array, rate: float) -> jax.Array:

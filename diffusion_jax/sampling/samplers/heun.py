@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import forward
+from diffusion_jax.process.numerics import safe_sqrt
 from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers.base import Sampler, nearest_time
 from diffusion_jax.validation import number
@@ -74,6 +75,6 @@ class Heun(Sampler):
 
         def noisier() -> jax.Array:
             mean, variance = forward.transition(schedule, x_t, raised, t)
-            return mean + self.noise_scale * jnp.sqrt(variance) * standard_normal(keys, x_t.shape[1:])
+            return mean + self.noise_scale * safe_sqrt(variance) * standard_normal(keys, x_t.shape[1:])
 
         return jax.lax.cond(raised > t, noisier, lambda: x_t), raised

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import forward
+from diffusion_jax.process.numerics import safe_sqrt
 from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.validation import number
@@ -47,4 +48,4 @@ class StridedPosterior(Sampler):
         here = denoise(x_t, t)
         b = jnp.clip(forward.posterior(schedule, x_t, here.x0, t, s)[1], 0.0, 0.999)
         mean = (x_t - b / schedule.sigma(t) * here.eps) / jnp.sqrt(1 - b)
-        return mean + jnp.sqrt(self.eta * b) * standard_normal(keys, x_t.shape[1:]), jnp.bool_(False)
+        return mean + safe_sqrt(self.eta * b) * standard_normal(keys, x_t.shape[1:]), jnp.bool_(False)
