@@ -65,7 +65,7 @@ _RULES: tuple[Rule, ...] = (
     ),
     (
         lambda p: p.image_shape[2] not in (1, 3),
-        lambda p: f"data: images have {p.image_shape[2]} channels; must be 1 or 3",
+        lambda p: f"data: images have {p.image_shape[2]} channels, the last of {p.image_shape}; must be 1 or 3",
     ),
     (
         lambda p: p.model.num_classes not in (0, p.num_classes),

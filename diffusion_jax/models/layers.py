@@ -112,7 +112,10 @@ class ClassEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, labels: jax.Array) -> jax.Array:
-        rows = jnp.where(labels < 0, self.num_classes, labels)
+        # A label that is not a class is outside the table, so NaN; the row after the last class is "no class".
+        rows = jnp.where(
+            labels < 0, self.num_classes, jnp.where(labels < self.num_classes, labels, self.num_classes + 1)
+        )
         return nn.Embed(self.num_classes + 1, self.width)(rows)  # [B, width]
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from diffusion_jax.training import spikes
+from diffusion_jax.training.batch import check_channels_last
 from diffusion_jax.training.losses import Loss
 
 __all__ = ["Model", "TrainState"]
@@ -78,7 +79,11 @@ class TrainState:
 
         `shardings`, a pytree like the state, places its leaves on devices. Pass `loss` if it learns from the batches,
         as with `losses.LossSecondMomentTimes`, and `skip_spikes` if the training step skips spikes.
+
+        Raises ValueError for an image_shape (C, H, W).
         """
+
+        check_channels_last("image_shape", image_shape)
 
         def init(key: jax.Array) -> "TrainState":
             x = jnp.zeros((1, *image_shape))

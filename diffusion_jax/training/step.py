@@ -11,18 +11,20 @@ from jax.sharding import Mesh
 
 from diffusion_jax.runtime.mesh import batch_sharding, state_sharding
 from diffusion_jax.training import ema, spikes
+from diffusion_jax.training.batch import Batch, are_classes, are_pixels
 from diffusion_jax.training.losses import Examples, Loss
 from diffusion_jax.training.state import Model, TrainState
 from diffusion_jax.validation import check_divides, checked, integer, number
 
 __all__ = ["CAUSES", "Batch", "Metrics", "TrainStep", "make_train_step"]
 
-Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 # Why a batch is skipped, by the metric "cause".
 CAUSES = (
     "",
     "the images are not finite",
+    "the images are far outside [-1, 1]: floats must be x/127.5 - 1 of pixels x in 0..255",
+    "a label is not a class of the network",
     "the loss is not finite",
     "the gradient is not finite",
     "the updated parameters are not finite",
@@ -45,8 +47,11 @@ def make_train_step(
 ) -> TrainStep:
     """Makes the jitted step (state, batch, key) -> (state, metrics); the old state is donated.
 
+    A batch is {"image": uint8 [B, H, W, C] or float in [-1, 1], "label": int [B]}; the label may be missing.
+
     All randomness comes from fold_in(key, state.step), so one key serves the whole run. A batch whose images, loss,
-    gradient or update are not finite is counted in `skipped` and changes nothing else. If the loss learns from the
+    gradient or update are not finite, whose float images are far outside [-1, 1], or with a label that the network
+    does not have is counted in `skipped` and changes nothing else. If the loss learns from the
     batches, its memory is part of the state: `TrainState.create(..., loss=loss)`. The metrics are the scalars loss,
     grad_norm, skipped, cause (why this batch was skipped, an index of `CAUSES`; 0 if it was not) and, with
     `lr_schedule`, learning_rate; they stay on the device.
@@ -64,7 +69,7 @@ def make_train_step(
         that counted; 0 for never. Needs `TrainState.create(..., skip_spikes=True)`.
 
     Raises ValueError if ema_decay or accumulate is out of range, and when the step is traced, if accumulate does not
-    divide the batch or the state lacks the memory of the loss.
+    divide the batch, the state lacks the memory of the loss, or the batch has other keys, types or shapes.
 
     >>> class Scale:
     ...     def init(self, key, x, time, labels):
@@ -93,6 +98,8 @@ def make_train_step(
         # Includes the parameters, because a step size that overflows makes them NaN from a finite gradient.
         cause = _find_cause(
             jnp.isfinite(examples.x0).all(),
+            are_pixels(examples.x0),
+            are_classes(batch.get("label"), getattr(model, "num_classes", 0)),
             jnp.isfinite(value),
             jnp.isfinite(grad_norm),
             jnp.isfinite(optax.tree.norm(updated.params)),

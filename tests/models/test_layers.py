@@ -95,6 +95,13 @@ def test_classes_have_a_row_each_and_all_negative_labels_share_one_more():
     assert len(np.unique(rows, axis=0)) == 4
 
 
+@pytest.mark.parametrize("label", [3, 4, 5, 1000, 2**31 - 1])
+def test_a_label_that_is_not_a_class_is_not_taken_for_none(label):
+    embedding = ClassEmbedding(num_classes=3, width=8)
+    params = embedding.init(jax.random.key(0), jnp.zeros(1, jnp.int32))
+    assert np.isnan(embedding.apply(params, jnp.array([label]))).all()
+
+
 # Pixels
 
 

@@ -12,6 +12,7 @@ from diffusion_jax.process import forward
 from diffusion_jax.process.pixels import NO_LABEL, to_float
 from diffusion_jax.process.predictions import Prediction, split_variance
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.training.batch import check_batch
 from diffusion_jax.training.losses.times import StratifiedTimes, Times
 from diffusion_jax.validation import Checked, instance, number
 
@@ -111,7 +112,11 @@ class DenoisingLoss(Loss, abc.ABC):
         return self.times.init(self.schedule)
 
     def draw(self, key: jax.Array, batch: dict[str, jax.Array], memory: Any = ()) -> Examples:
-        """Examples from a batch of "image", uint8 or float32 in [-1, 1], and optionally "label" [B]."""
+        """Examples from a batch of "image", uint8 or float32 in [-1, 1], and optionally "label" [B].
+
+        Raises ValueError for a batch with other keys, types or shapes.
+        """
+        check_batch(batch)
         x0 = to_float(batch["image"])
         self_key = jax.random.fold_in(key, 3)  # 0 to 2 would be the three keys of the next line
         time_key, noise_key, drop_key = jax.random.split(key, 3)
