@@ -16,10 +16,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.data = dict(name="TFDS", dataset="cifar10", flip=True)
     # The widths, blocks, attention and groups of the paper's network are the defaults of UNet.
-    config.model = dict(name="UNet", dropout=0.1, downsample_padding=0, dtype="bfloat16")
+    config.model = dict(name="UNet", num_classes=0, dropout=0.1, downsample_padding=0, dtype="bfloat16")
     config.schedule = dict(name="LinearBeta")
     config.prediction = dict(name="Eps")
-    config.loss = dict(name="DiffusionLoss", times=dict(name="UniformTimes"), label_drop=0.0)
+    config.loss = dict(name="DiffusionLoss", times=dict(name="UniformTimes"))
     config.optimizer = dict(
         name="adam",
         lr_schedule=dict(name="linear_schedule", init_value=0.0, end_value=2e-4, transition_steps=5000),

@@ -11,7 +11,7 @@ other work on them (4.2 s per batch without): loss 0.087 over the last 100 batch
 images; the original reports 0.077 after 1 000 and 0.0105 after 100 000. Its images are soft patches of colour on
 white. `:smoke` takes 41 s. All 100 000 are for a GPU and have not been run.
 With types as classes: --config.data.classes=csv --config.data.csv=types.csv --config.data.csv_class=types
---config.data.csv_separator="|" --config.model.num_classes=18 --config.loss.label_drop=0.1.
+--config.data.csv_separator="|".
 """
 
 import ml_collections
@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.model = dict(name="FiLMUNet", time_scale=100.0)  # T of the schedule
     config.schedule = dict(name="Cosine", steps=100, min_beta=1e-4, max_beta=0.9999)
     config.prediction = dict(name="Eps")
-    config.loss = dict(name="DiffusionLoss", times=dict(name="UniformTimes"), label_drop=0.0)
+    config.loss = dict(name="DiffusionLoss", times=dict(name="UniformTimes"))
     config.optimizer = dict(name="adamw", lr_schedule=2e-4, b2=0.95, weight_decay=1e-3)
     config.sampler = dict(name="DDPM", variance="large", steps=100)
     config.train = dict(

@@ -14,7 +14,7 @@ from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import replace_text
 
-__all__ = ["MAY_CHANGE", "check_same_experiment", "flatten", "write_config"]
+__all__ = ["MAY_CHANGE", "check_same_experiment", "classes_of_run", "flatten", "write_config"]
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +42,22 @@ MAY_CHANGE = (
 )
 
 
+def classes_of_run(workdir: Path) -> int | None:
+    """The number of classes of the network in `workdir`; None if it holds no checkpoint."""
+    if not _saved_steps(workdir):
+        return None
+    return _read_config(workdir / "config.json", logging.DEBUG)["config"]["model"].get("num_classes", 0)
+
+
+def _saved_steps(workdir: Path) -> list[int]:
+    return [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
+
+
 def write_config(workdir: Path, experiment: Experiment, training: Source) -> None:
     """Writes config.json. Raises ConfigError if the directory holds another experiment, or more steps of this one."""
     current = {"config": experiment.config, "data": training.fingerprint}
     path = workdir / "config.json"
-    saved = [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
+    saved = _saved_steps(workdir)
     if saved:
         check_same_experiment(path, current, training.has_fingerprint)
     if max(saved, default=0) > experiment.plan.steps:
@@ -76,12 +87,12 @@ def check_same_experiment(
             )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path, level: int = logging.WARNING) -> dict[str, Any]:
     """The config and the fingerprint of the data of a run with checkpoints, which hold them as well."""
     try:
         return _label(json.loads(path.read_text()))
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:  # lost, or cut off by a full disk
-        log.warning("%s cannot be read (%s); it is rebuilt from the newest checkpoint", path, first_line(error))
+        log.log(level, "%s cannot be read (%s); it is rebuilt from the newest checkpoint", path, first_line(error))
     with Checkpoints(path.parent / "checkpoints", read_only=True) as checkpoints:
         return _label(checkpoints.describe())
 

@@ -1,5 +1,6 @@
 """Trains the experiment of a config in a directory."""
 
+import logging
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,15 +10,19 @@ import ml_collections
 
 from diffusion_jax.config.components import ConfigError, construct
 from diffusion_jax.config.experiment import Experiment, as_plain, build_dataset, check_sections
+from diffusion_jax.config.from_data import with_classes
 from diffusion_jax.data.sources import Source
+from diffusion_jax.run import Network
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.mesh import check_batch_size
 from diffusion_jax.runtime.processes import is_owner, synchronize
 from diffusion_jax.runtime.stopping import Stop
 from diffusion_jax.validation import local_path
 from diffusion_jax.workdir.layout import check_not_imported, check_outside_data, own_workdir
-from diffusion_jax.workdir.resume import write_config
+from diffusion_jax.workdir.resume import classes_of_run, write_config
 from diffusion_jax.workdir.session import Session
+
+log = logging.getLogger(__name__)
 
 __all__ = ["train"]
 
@@ -28,6 +33,8 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Trains the experiment of `config` in `workdir`, from its newest sound checkpoint if there is one.
+
+    Where `model.num_classes` is left out, it is the data's (see `config.from_data`).
 
     Returns whether the run is complete; False if `should_stop`, which is called before each step, ended it, with a
     checkpoint. SIGINT and SIGTERM save a checkpoint as well, and then raise KeyboardInterrupt and SystemExit; a
@@ -52,7 +59,11 @@ def train(
     dataset = build_dataset(plain)
     check_outside_data(workdir, dataset)
     training, held_out = dataset.open()
+    # A run keeps the classes that it began with, also one from before they came from the data.
+    begun = classes_of_run(workdir)
+    plain = with_classes(plain, training.num_classes if begun is None else begun)
     experiment = Experiment.from_config(plain, training.image_shape, training.num_classes)
+    _tell_unused_labels(experiment.network, training)
     _check_batch_fits(experiment, training)
     with own_workdir(workdir):
         if is_owner():
@@ -65,6 +76,14 @@ def train(
     if stop.reason == signal.SIGTERM:
         raise SystemExit(128 + signal.SIGTERM)
     return complete
+
+
+def _tell_unused_labels(network: Network, training: Source) -> None:
+    """Says what a network that leaves labels out, or always has them, will never do."""
+    if training.num_classes and not network.num_classes:
+        log.info("model.num_classes = 0: the labels of the data are not used, and classes cannot be chosen later")
+    if network.num_classes and not network.unlabelled:
+        log.warning("loss.label_drop = 0: every label is seen in training, so that guidance is impossible later")
 
 
 def _check_batch_fits(experiment: Experiment, training: Source) -> None:

@@ -106,7 +106,7 @@ def test_guidance_without_training_on_images_without_labels_is_refused():
 
 
 def test_data_that_do_not_fit_the_model_are_refused():
-    with pytest.raises(ConfigError, match="config.data: images have 4 channels; must be 1 or 3"):
+    with pytest.raises(ConfigError, match="config.data: images have 4 channels, the last of .8, 8, 4.; must be 1 or 3"):
         build(tiny.config(tiny.AFFINE), image_shape=(8, 8, 4))
     with pytest.raises(ConfigError, match="config.model.num_classes = 2: the data have 10; use that, or 0"):
         build(tiny.config({"name": "tiny:TwoClasses"}))

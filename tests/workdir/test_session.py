@@ -271,7 +271,7 @@ def test_a_directory_in_use_is_refused(tmp_path):
 def test_images_that_cannot_be_shown_are_refused_before_training(tmp_path):
     path = tmp_path / "rgba.npz"
     np.savez(path, image=np.zeros((40, 8, 8, 4), np.uint8), label=np.arange(40) // 4)
-    with pytest.raises(ConfigError, match="images have 4 channels; must be 1 or 3"):
+    with pytest.raises(ConfigError, match="images have 4 channels, the last of .*; must be 1 or 3"):
         dj.train(config() | {"data": {"name": "NPZ", "path": str(path)}}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
