@@ -130,18 +130,18 @@ class Run:
         settings = inputs.settings
         settings.grid(self.schedule, settings.steps)  # raises before there is a progress bar
         weaker_params = None if inputs.params[1] is None else jax.device_put(inputs.params[1], replicated(self.mesh))
-        batches = []
-        for first in tqdm.trange(0, n, size, unit="batch", disable=not progress):
-            indices = np.arange(first, first + size)
-            filled = np.minimum(indices, n - 1)  # fills the last batch with images that are dropped below
-            images = PerImage(indices, *(None if x is None else x[filled] for x in rows))
+        all_indices, batches = _split_into_batches(n, size, inputs.scale), []
+        for indices in tqdm.tqdm(all_indices, unit="batch", disable=not progress):
+            images = PerImage(indices, *(None if x is None else x[indices] for x in rows))
+            guided = images.scale is not None and images.scale[0] != 1
+            images = images if guided else images._replace(scale=None)
             sampled = sample_batch(
-                (self.params, weaker_params),
+                (self.params, weaker_params if guided else None),
                 key,
                 jax.device_put(images, batch_sharding(self.mesh)),
                 inputs.shared,
                 network=self.network,
-                weaker=inputs.networks[1],
+                weaker=inputs.networks[1] if guided else None,
                 steps=settings.steps,
                 grid=settings.grid,
                 clip=settings.clip,
@@ -150,8 +150,8 @@ class Run:
                 mesh=self.mesh,
             )
             batches.append(jax.device_get(sampled))
-            _check_finite(batches[-1], first, inputs.scale)
-        return _join_batches(batches, n)
+            _check_finite(batches[-1], indices[0], images.scale)
+        return _join_batches(batches, np.concatenate(all_indices))
 
     @checked(n=integer(1))
     def noise(self, key: jax.Array, n: int) -> np.ndarray:
@@ -222,11 +222,24 @@ def _check_finite(sampled: Any, first: int, scale: np.ndarray | None) -> None:
         raise ValueError(f"images from {first} on are not finite; use {lower}more steps, or an earlier checkpoint")
 
 
-def _join_batches(batches: list, n: int) -> Any:
-    """Batches as one, without the images that filled up the last; images clipped to [-1, 1]."""
+def _split_into_batches(n: int, size: int, scale: np.ndarray | None) -> list[np.ndarray]:
+    """The indices of the images of each batch, `size` of them; the last image of a kind fills up its last batch.
+
+    Images of guidance 1 have batches of their own, because the program without guidance computes them, whatever the
+    scales of the others are; the two programs round differently.
+    """
+    guided = np.zeros(n, bool) if scale is None else scale != 1
+    kinds = [kind for kind in (np.flatnonzero(~guided), np.flatnonzero(guided)) if len(kind)]
+    starts = [(kind, first) for kind in kinds for first in range(0, len(kind), size)]
+    return [kind[np.minimum(np.arange(first, first + size), len(kind) - 1)] for kind, first in starts]
+
+
+def _join_batches(batches: list, indices: np.ndarray) -> Any:
+    """Batches as one, each image once and in the order of its index; images clipped to [-1, 1]."""
+    places = np.unique(indices, return_index=True)[1]
     if not isinstance(batches[0], tuple):
-        return np.clip(np.concatenate(batches)[:n], -1, 1)
+        return np.clip(np.concatenate(batches)[places], -1, 1)
     images, frames = zip(*batches, strict=True)
     states = [f._replace(times=None) for f in frames]
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :n], *states)
-    return _join_batches(list(images), n), joined._replace(times=frames[0].times)
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, places], *states)
+    return _join_batches(list(images), indices), joined._replace(times=frames[0].times)

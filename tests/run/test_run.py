@@ -36,6 +36,14 @@ def make_run(devices, model=AFFINE, num_classes=10, params=PARAMS, **sampling) -
     return Run(network, params, settings, make_mesh(MeshShape(), devices))
 
 
+def random_unet():
+    """A network and its parameters. Blocks start at zeros; here every layer has an effect."""
+    model = dj.models.UNet(channels=(4,), blocks=1, attention=(), groups=2, num_classes=10)
+    shapes = jax.eval_shape(model.init, KEY, np.zeros((1, 4, 4, 1)), np.zeros(1), np.zeros(1, int))
+    rng = np.random.default_rng(0)
+    return model, jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+
+
 @pytest.fixture(scope="module")
 def run(devices) -> Run:
     return make_run(devices[:1])
@@ -99,10 +107,7 @@ def test_no_device_gets_a_single_image(n, batch_size, count, devices):
 
 def test_images_of_a_unet_change_by_rounding_only(devices):
     """Convolutions and matrix products sum in an order that the compiler chooses by shape."""
-    model = dj.models.UNet(channels=(4,), blocks=1, attention=(), groups=2, num_classes=10)
-    params = jax.eval_shape(model.init, KEY, np.zeros((1, 4, 4, 1)), np.zeros(1), np.zeros(1, int))
-    rng = np.random.default_rng(0)  # blocks start at zeros; here every layer has an effect
-    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), params)
+    model, params = random_unet()
     settings = {"sampler": dj.samplers.DPMSolverPP(), "guidance": 1.5, "params": params}
     single, eight = make_run(devices[:1], model, **settings), make_run(devices, model, **settings)
     whole = single.sample(KEY, 9, labels=LABELS[:9])
@@ -126,7 +131,7 @@ def assert_each_image_has_its_own_guidance(devices):
     run, labels = make_run(devices[:1], ELEMENTWISE), LABELS[:9]
     scales = np.array([2.0, 0.0, 3.5, 2.0, 1.0, -1.0, 3.5, 0.5, 7.0])
     whole = run.sample(KEY, 9, labels=labels, guidance=scales)
-    for scale in set(scales) - {1.0}:
+    for scale in set(scales):
         same = run.sample(KEY, 9, labels=labels, guidance=scale)
         np.testing.assert_array_equal(whole[scales == scale], same[scales == scale])
     np.testing.assert_array_equal(whole, run.sample(KEY, 9, labels=labels, guidance=scales, batch_size=4))
@@ -138,6 +143,18 @@ def test_each_image_may_have_its_own_guidance(devices):
 
 def test_each_image_may_have_its_own_guidance_with_the_default_options(devices, default_options):
     assert_each_image_has_its_own_guidance(devices)
+
+
+@pytest.mark.parametrize("others", [2.0, 0.0])
+def test_a_unet_s_image_without_guidance_does_not_feel_the_guidance_of_others(devices, default_options, others):
+    model, params = random_unet()
+    run, labels = make_run(devices[:1], model, params=params), LABELS[:6]
+    scales = np.array([1.0, others, 1.0, others, others, 1.0])
+    mixed, frames = run.sample(KEY, 6, labels=labels, guidance=scales, keep=2)
+    plain, plain_frames = run.sample(KEY, 6, labels=labels, guidance=1.0, keep=2)
+    np.testing.assert_array_equal(mixed[scales == 1], plain[scales == 1])
+    np.testing.assert_array_equal(frames.x[:, scales == 1], plain_frames.x[:, scales == 1])
+    assert (np.abs(mixed - plain)[scales != 1].max((1, 2, 3)) > 1e-3).all()
 
 
 def assert_guidance_of_one_is_the_conditional_model(run):
@@ -174,7 +191,7 @@ def test_changing_a_value_does_not_recompile(run, weaker):
     compiled = batch.sample_batch._cache_size()
     changes = (
         {"guidance": dataclasses.replace(guidance, scale=3.5)},
-        {"guidance": dataclasses.replace(guidance, scale=np.linspace(0, 7, 8))},
+        {"guidance": dataclasses.replace(guidance, scale=np.linspace(1.5, 7, 8))},
         {"guidance": dataclasses.replace(guidance, interval=(0.1, np.inf))},
         {"guidance": dataclasses.replace(guidance, rescale=0.2)},
         {"guidance": dataclasses.replace(guidance, weaker=dataclasses.replace(weaker, params=run.params))},
