@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from diffusion_jax.config.components import ConfigError
@@ -13,6 +12,7 @@ from diffusion_jax.data.sources import Source
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import replace_text
+from diffusion_jax.runtime.place import Place, complete_steps
 
 __all__ = ["MAY_CHANGE", "check_same_experiment", "flatten", "write_config"]
 
@@ -42,11 +42,11 @@ MAY_CHANGE = (
 )
 
 
-def write_config(workdir: Path, experiment: Experiment, training: Source) -> None:
+def write_config(workdir: Place, experiment: Experiment, training: Source) -> None:
     """Writes config.json. Raises ConfigError if the directory holds another experiment, or more steps of this one."""
     current = {"config": experiment.config, "data": training.fingerprint}
     path = workdir / "config.json"
-    saved = [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
+    saved = complete_steps(workdir / "checkpoints")
     if saved:
         check_same_experiment(path, current, training.has_fingerprint)
     if max(saved, default=0) > experiment.plan.steps:
@@ -58,7 +58,7 @@ def write_config(workdir: Path, experiment: Experiment, training: Source) -> Non
 
 
 def check_same_experiment(
-    path: Path, current: dict[str, Any], is_same_data: Callable[[Any], bool] = lambda fingerprint: False
+    path: Place, current: dict[str, Any], is_same_data: Callable[[Any], bool] = lambda fingerprint: False
 ) -> None:
     """Raises ConfigError if a field that a resumed run must keep differs between `current` and the file `path`.
 
@@ -76,7 +76,7 @@ def check_same_experiment(
             )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Place) -> dict[str, Any]:
     """The config and the fingerprint of the data of a run with checkpoints, which hold them as well."""
     try:
         return _label(json.loads(path.read_text()))
