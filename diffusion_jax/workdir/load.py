@@ -16,9 +16,9 @@ __all__ = ["build_run", "load"]
 def load(workdir: str | os.PathLike, *, allow_code: bool = False) -> Run:
     """Loads the network of a training run, with the EMA weights of its newest sound checkpoint.
 
-    Everything is read from the checkpoint itself. The devices need not be the same as in training. A component of the
-    user's own ("pkg.module:Name") is imported only with `allow_code`. Raises CheckpointError if there is no sound
-    checkpoint, and ConfigError if its config cannot be used.
+    `workdir` is a directory of this machine or gs://bucket/run. Everything is read from the checkpoint itself. The
+    devices need not be the same as in training. A component of the user's own ("pkg.module:Name") is imported only with
+    `allow_code`. Raises CheckpointError if there is no sound checkpoint, and ConfigError if its config cannot be used.
 
     >>> run = dj.load("runs/digits")  # doctest: +SKIP
     >>> dj.load("nowhere")
