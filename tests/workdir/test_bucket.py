@@ -1,6 +1,7 @@
 """Runs in a bucket: the commands as they are typed, against a storage server on loopback."""
 
 import contextlib
+import gc
 import signal
 import subprocess
 import sys
@@ -22,7 +23,11 @@ from diffusion_jax.runtime.errors import CheckpointError
 from diffusion_jax.runtime.files import lock_workdir
 from diffusion_jax.runtime.place import complete_steps, move_tree, remove_remains, run_path, walk
 
-pytestmark = pytest.mark.skipif(not storage_server.is_installed(), reason='pip install "diffusion_jax[test]"')
+pytestmark = [
+    pytest.mark.skipif(not storage_server.is_installed(), reason='pip install "diffusion_jax[test]"'),
+    # When Orbax meets damaged files it leaves coroutines that warn when they are collected.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine:RuntimeWarning"),
+]
 
 TRAIN = {"steps": 40, "log_every": 5, "eval_every": 20, "sample_every": 20, "eval_examples": 64}
 CONFIG = f"""
@@ -32,6 +37,13 @@ import ml_collections, tiny
 def get_config():
     return ml_collections.ConfigDict(tiny.config(tiny.AFFINE, **{TRAIN!r}))
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected():
+    """What Orbax leaves behind is collected here, not in the tests of another file."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
