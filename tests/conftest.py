@@ -33,6 +33,7 @@ jax.config.update("jax_debug_key_reuse", True)  # a key used twice is an error
 LONG_FILES = (
     "test_processes.py",
     "workdir/test_session.py",
+    "workdir/test_bucket.py",
     "verify/test_samplers.py",
     "run/test_run.py",
     "sampling/test_loop.py",

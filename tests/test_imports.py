@@ -39,6 +39,7 @@ CONFINED = {
     "grain": f"{PACKAGE}/data/",
     "tensorflow_datasets": f"{PACKAGE}/data/",
     "orbax": f"{PACKAGE}/runtime/checkpoint.py",
+    "gcsfs": f"{PACKAGE}/runtime/place.py",
 }
 FORBIDDEN = {"tensorflow", "torch"}
 ALLOWED_IN_PROCESS = {"jax", "numpy"} | set(sys.stdlib_module_names)

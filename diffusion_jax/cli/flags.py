@@ -12,7 +12,7 @@ from diffusion_jax.cli.command import Flag
 if TYPE_CHECKING:
     from diffusion_jax.run import Run
 
-WORKDIR = Flag("workdir", str, "Directory of the run.", required=True)
+WORKDIR = Flag("workdir", str, "Directory of the run, or gs://bucket/run.", required=True)
 SEED = Flag(
     "seed", int, "Image i depends on the seed and i only.", 0, limits={"lower_bound": 0, "upper_bound": 2**32 - 1}
 )

@@ -36,7 +36,7 @@ def run(options: FlagValues, path: str) -> None:
 COMMAND = Command(
     name="diffusion-jax import",
     text=str(__doc__),
-    flags=(Flag("workdir", str, "New directory for the run.", required=True), *_SETTINGS),
+    flags=(Flag("workdir", str, "New directory for the run, or gs://bucket/run.", required=True), *_SETTINGS),
     run=run,
     operands=("CHECKPOINT",),
 )

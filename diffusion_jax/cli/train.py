@@ -27,7 +27,7 @@ COMMAND = Command(
     name="diffusion-jax train",
     text=str(__doc__),
     flags=(
-        Flag("workdir", str, "Directory of the run; created if it does not exist.", required=True),
+        Flag("workdir", str, "Directory of the run, or gs://bucket/run; created if it does not exist.", required=True),
         *processes.FLAGS,
     ),
     run=run,

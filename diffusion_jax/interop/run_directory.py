@@ -1,8 +1,8 @@
 """Writes imported weights as the directory of a run, for `dj.load` and the commands."""
 
 import json
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from diffusion_jax.config.components import ConfigError
@@ -10,11 +10,11 @@ from diffusion_jax.config.description import describe_run
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.files import lock_workdir, make_workdir, replace_text
-from diffusion_jax.validation import local_path
+from diffusion_jax.runtime.place import run_path
 
 
 def write_run(
-    workdir: str | Path,
+    workdir: str | os.PathLike,
     config: Mapping[str, Any],
     params: Any,
     image_shape: tuple[int, int, int],
@@ -27,12 +27,12 @@ def write_run(
     """
     num_classes = config["model"].get("num_classes", 0)
     experiment = Experiment.from_config(config, image_shape, num_classes)
-    workdir = local_path("workdir", workdir)
-    if workdir.is_dir() and any(workdir.iterdir()):
-        raise ConfigError(f"workdir {workdir} holds files already; use a new directory")
-    make_workdir(workdir)
-    with lock_workdir(workdir), Checkpoints(workdir / "checkpoints") as checkpoints:
+    directory = run_path("workdir", workdir)
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ConfigError(f"workdir {directory} holds files already; use a new directory")
+    make_workdir(directory)
+    with lock_workdir(directory), Checkpoints(directory / "checkpoints") as checkpoints:
         description = describe_run(experiment.config, None, image_shape, num_classes, ())
         checkpoints.save(0, {"ema_params": params}, description)
     config_json = {"config": experiment.config, "data": None, "imported_from": imported_from}
-    replace_text(workdir / "config.json", json.dumps(config_json, indent=2) + "\n")
+    replace_text(directory / "config.json", json.dumps(config_json, indent=2) + "\n")

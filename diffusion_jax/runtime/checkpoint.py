@@ -9,19 +9,18 @@ Orbax writes in the background and lists a step once it is complete. This module
 
 import functools
 import logging
-import os
-import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from diffusion_jax.runtime import place
 from diffusion_jax.runtime.errors import CheckpointError, DamageError, TargetError, first_line
 from diffusion_jax.runtime.files import find_unreadable
 from diffusion_jax.runtime.fingerprint import add_hash, describe_leaves, fingerprint_leaves, verify_hash
+from diffusion_jax.runtime.place import Place
 from diffusion_jax.runtime.processes import is_owner, synchronize
 
 log = logging.getLogger(__name__)
@@ -39,22 +38,23 @@ class Checkpoints:
     a context manager: leaving waits for the save in progress.
     """
 
-    def __init__(self, directory: Path, keep: int = 3, read_only: bool = False):
-        self.directory = Path(directory).absolute()
+    def __init__(self, directory: Place, keep: int = 3, read_only: bool = False):
+        self.directory = place.absolute(directory)
+        self._keep, self._read_only, remote = keep, read_only, place.is_remote(directory)
         # Renaming a directory is atomic, deleting it is not: old steps are renamed into .trash first. Remains of a
-        # killed save are removed at the start.
+        # killed save are removed at the start. A bucket has no renames, and Orbax would take `damaged` for remains.
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+            preservation_policy=None if remote else ocp.checkpoint_managers.LatestN(keep),
             todelete_subdir=None if read_only else ".trash",
-            cleanup_tmp_directories=not read_only,
+            cleanup_tmp_directories=not (read_only or remote),
             create=not read_only,
             read_only=read_only,
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
-        self._read_only = read_only
+        with place.store_errors(self.directory, "opened"):
+            if not read_only and is_owner():
+                place.remove_remains(self.directory)
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._pending: int | None = None
-        if not read_only:
-            self._empty_trash()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -67,26 +67,27 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that are listed on disk, oldest first. Raises OSError if the directory cannot be read."""
-        if self.directory.exists():
-            os.listdir(self.directory)  # Orbax takes a directory that cannot be read for an empty one
-        self._manager.reload()
-        return sorted(self._manager.all_steps())
+        with place.store_errors(self.directory, "read"):
+            if self.directory.exists():
+                list(self.directory.iterdir())  # Orbax takes a directory that cannot be read for an empty one
+            self._manager.reload()
+            return sorted(self._manager.all_steps())
 
     def probe(self) -> None:
         """Writes something small with the real writer, and removes it. Raises CheckpointError if that fails.
 
         A path that the writer cannot use should end the run before the training, not after it.
         """
-        place = self.directory.with_name(".probe")  # inside, Orbax's clean-up of killed saves may remove it
+        probe = self.directory.with_name(".probe")  # inside, Orbax's clean-up of killed saves may remove it
         try:
             with ocp.StandardCheckpointer() as writer:
-                writer.save(place, {"probe": np.zeros(1)}, force=True)
+                writer.save(probe, {"probe": np.zeros(1)}, force=True)
         except Exception as error:
             raise CheckpointError(
                 f"checkpoints cannot be written to {self.directory} ({first_line(error)}); use another directory"
             ) from error
         if is_owner():
-            shutil.rmtree(place, ignore_errors=True)
+            place.remove_tree(probe)
 
     def save(self, step: int, items: dict[str, Any], description: dict[str, Any]) -> None:
         """Starts writing a checkpoint in the background; `description` must be serializable as JSON."""
@@ -118,7 +119,8 @@ class Checkpoints:
             raise CheckpointError(_save_failure(step, error)) from error
         if step not in self.steps():
             raise CheckpointError(_save_failure(step, "it is not on disk"))
-        self._empty_trash()
+        if is_owner():
+            place.remove_old_steps(self.directory, self._keep)
 
     def restore(self, items: dict[str, Any]) -> tuple[int, dict[str, Any], dict[str, Any]]:
         """Returns the newest sound checkpoint: (step, items, description).
@@ -211,19 +213,15 @@ class Checkpoints:
 
     def _move_aside(self, steps: list[int]) -> None:
         aside = self.directory / "damaged"
-        aside.mkdir(exist_ok=True)
+        place.make_directory(aside)
         for step in steps:
             target = aside / str(step)
             while target.exists():
                 target = target.with_name(target.name + "_")
-            shutil.move(self.directory / str(step), target)
-
-    def _empty_trash(self) -> None:
-        if is_owner():
-            shutil.rmtree(self.directory / ".trash", ignore_errors=True)
+            place.move_tree(self.directory / str(step), target)
 
 
-def _find_obstacle(directory: Path, error: Exception) -> str | None:
+def _find_obstacle(directory: Place, error: Exception) -> str | None:
     """What kept a checkpoint from being read although it may be sound; None if nothing did."""
     text = first_line(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Too many open files" in text:

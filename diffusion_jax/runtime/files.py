@@ -2,19 +2,38 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
 
+from diffusion_jax.runtime.lease import hold_lease
+from diffusion_jax.runtime.place import Place, explain, is_remote, make_directory, store_errors, walk
+
 
 @contextlib.contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
-    """Yields a name next to `path` to write to, and renames that file to `path` at the end of the block.
+def replace_file(path: Place) -> Iterator[Path]:
+    """Yields the name of a local file to write to, which replaces `path` at the end of the block.
 
     After a kill, `path` is the old file or the new one. If the block fails, the new file is removed. An OSError that
     does not name its file, such as that of a full disk, then names `path`.
     """
+    with _replace_object(path) if is_remote(path) else _rename_over(Path(path)) as new:
+        yield new
+
+
+@contextlib.contextmanager
+def _replace_object(path: Place) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as scratch:
+        new = Path(scratch) / path.name
+        yield new
+        with store_errors(path, "written"):
+            path.write_bytes(new.read_bytes())
+
+
+@contextlib.contextmanager
+def _rename_over(path: Path) -> Iterator[Path]:
     new = path.with_name(f".{path.name}.new{path.suffix}")
     try:
         yield new
@@ -27,7 +46,7 @@ def replace_file(path: Path) -> Iterator[Path]:
         new.unlink(missing_ok=True)
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: Place, text: str) -> None:
     """Replaces the file `path` by one with this text; see `replace_file`."""
     with replace_file(path) as new, new.open("w") as file:
         file.write(text)
@@ -35,43 +54,58 @@ def replace_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def make_writable(directory: Path) -> None:
+def make_writable(directory: Place) -> None:
     """Creates a directory and writes a test file in it. Raises OSError if either fails."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     probe = directory / f".writable.{os.getpid()}"  # two processes may test at the same time
     probe.write_text("")
     probe.unlink()
 
 
-def make_workdir(workdir: Path) -> None:
+def make_workdir(workdir: Place) -> None:
     """Creates the directory of a run. Raises OSError, with one line, if it cannot be written."""
     try:
         make_writable(workdir)
-    except OSError as error:
-        raise OSError(f"workdir {workdir} cannot be written ({error}); use another directory") from error
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_remote(workdir):
+            raise
+        reason = explain(error) if is_remote(workdir) else error
+        raise OSError(f"workdir {workdir} cannot be written ({reason}); use another directory") from error
 
 
-def find_unreadable(directory: Path) -> str | None:
+def find_unreadable(directory: Place) -> str | None:
     """Reads every file below `directory`; returns the error of the first that cannot be read, with its path."""
-    for path in sorted(directory.rglob("*")):
-        try:
-            if path.is_dir():
-                os.listdir(path)
-                continue
-            with path.open("rb") as file:
-                while file.read(2**24):
-                    pass
-        except OSError as error:
-            return str(error)
+    try:
+        with store_errors(directory, "read"):
+            for path in sorted(walk(directory)):
+                _read(path)
+    except OSError as error:
+        return str(error)
     return None
 
 
+def _read(path: Place) -> None:
+    if path.is_dir():
+        list(path.iterdir())
+        return
+    with path.open("rb") as file:
+        while file.read(2**24):
+            pass
+
+
 @contextlib.contextmanager
-def lock_workdir(workdir: Path) -> Iterator[None]:
+def lock_workdir(workdir: Place) -> Iterator[Callable[[], None]]:
     """Holds the lock of a run's directory. The system releases it when the process ends, however it ends.
 
-    Raises OSError at once, with one line, if another process holds it, or if the file system has no locks.
+    In a bucket it expires instead; the function that is yielded raises OSError if that has happened. Raises OSError
+    at once, with one line, if another process holds it, or if the file system has no locks.
     """
+    with hold_lease(workdir) if is_remote(workdir) else _hold_lock(Path(workdir)) as check:
+        yield check
+
+
+@contextlib.contextmanager
+def _hold_lock(workdir: Path) -> Iterator[Callable[[], None]]:
     # A soft lock, filelock's substitute on such file systems, would stay behind after a kill.
     lock = filelock.FileLock(workdir / ".lock", blocking=False, fallback_to_soft=False)
     try:
@@ -79,6 +113,6 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
     except filelock.Timeout:
         raise OSError(f"workdir {workdir} is in use by another process; wait, or use another directory") from None
     try:
-        yield
+        yield lambda: None
     finally:
         lock.release()

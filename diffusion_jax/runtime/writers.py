@@ -22,12 +22,14 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import replace_text
+from diffusion_jax.runtime.place import Mirror, Place, is_remote
 from diffusion_jax.runtime.processes import is_owner
 
 log = logging.getLogger(__name__)
 
 # After a failure, the events are tried again this much later, in a new file.
 _RETRY_SECONDS = 60
+_COPY_SECONDS = 30
 
 
 class MetricsWriter:
@@ -37,14 +39,18 @@ class MetricsWriter:
     a resumed run has the same file as an uninterrupted one. Speed goes to TensorBoard only. Lines after `start`,
     which an interrupted run wrote and the resumed one will write again, are removed, and so are final lines, unless
     the run is `complete`. A number that is not finite is null in `metrics.jsonl`: JSON has no other word for it.
-    Of several processes only the owner of the directory writes.
+    Of several processes only the owner of the directory writes. In a bucket, where nothing can be appended, both files
+    are replaced by longer ones twice a minute and at `flush`.
     """
 
-    def __init__(self, workdir: Path, start: int = 0, complete: bool = False):
+    def __init__(self, workdir: Place, start: int = 0, complete: bool = False):
         self._writes = is_owner()
+        self._mirror = Mirror(workdir, "metrics.jsonl") if self._writes and is_remote(workdir) else None
+        self._copied = time.monotonic()
         if self._writes:
-            self._record = _Record(Path(workdir) / "metrics.jsonl", start, complete)
-            self._events = _Events(Path(workdir) / "events", start)
+            directory = self._mirror.local if self._mirror else Path(workdir)
+            self._record = _Record(directory / "metrics.jsonl", start, complete)
+            self._events = _Events(directory / "events", start)
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -52,6 +58,17 @@ class MetricsWriter:
     def __exit__(self, *exc: object) -> None:
         if self._writes:
             self._events.close()
+        if self._mirror:
+            self._mirror.close()
+
+    def flush(self) -> None:
+        """Brings all that was written to the directory of the run. A run resumes after a checkpoint, so call it before.
+
+        Local files are written at once.
+        """
+        if self._mirror:
+            self._mirror.copy()
+            self._copied = time.monotonic()
 
     def has(self, step: int, name: str) -> bool:
         """Whether the record that this session found has a line of `step` with the metric `name`."""
@@ -77,6 +94,8 @@ class MetricsWriter:
     def _add(self, step: int, summarize: Callable[[], Any]) -> None:
         if self._writes:
             self._events.write(lambda: Event(wall_time=time.time(), step=step, summary=summarize()))
+        if time.monotonic() - self._copied > _COPY_SECONDS:
+            self.flush()
 
 
 class _Record:

@@ -155,7 +155,7 @@ def location(example: str = "") -> dict[str, Any]:
     >>> location("images")["check"]("path", "s3://bucket/images")
     Traceback (most recent call last):
     ...
-    ValueError: path = s3://bucket/images: must be a path of this machine; mount the bucket and name its directory
+    ValueError: path = s3://bucket/images: must be a path of this machine; mount the bucket (gcsfuse) and use its path
     """
     check_text = text(example)["check"] if example else lambda name, value: check_instance(name, value, str, '""')
 

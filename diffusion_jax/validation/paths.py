@@ -18,13 +18,15 @@ def local_path(name: str, value: Any) -> Path:
     >>> local_path("workdir", "gs://bucket/run")
     Traceback (most recent call last):
     ...
-    ValueError: workdir = gs://bucket/run: must be a path of this machine; mount the bucket and name its directory
+    ValueError: workdir = gs://bucket/run: must be a path of this machine; mount the bucket (gcsfuse) and use its path
     """
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise ValueError(f"{name} = {value!r}: must be a path")
     text = os.fspath(value)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/+", text):
-        raise ValueError(f"{name} = {text}: must be a path of this machine; mount the bucket and name its directory")
+        raise ValueError(
+            f"{name} = {text}: must be a path of this machine; mount the bucket (gcsfuse) and use its path"
+        )
     try:
         return Path(text).expanduser()
     except RuntimeError:

@@ -3,8 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.data.sources import Dataset, Folder
 from diffusion_jax.runtime.files import lock_workdir, make_workdir
 from diffusion_jax.runtime.mesh import state_sharding
+from diffusion_jax.runtime.place import Place, is_remote
 from diffusion_jax.runtime.processes import is_owner, synchronize
 from diffusion_jax.training.state import TrainState
 
@@ -66,25 +66,31 @@ def abstract_state(experiment: Experiment) -> TrainState:
 
 
 @contextlib.contextmanager
-def own_workdir(workdir: Path) -> Iterator[None]:
-    """Holds the lock of a run's directory, which is made if need be. Among several processes, process 0 holds it."""
+def own_workdir(workdir: Place) -> Iterator[Callable[[], None]]:
+    """Holds the lock of a run's directory, which is made if need be. Among several processes, process 0 holds it.
+
+    Yields a function that raises OSError if the lock is lost, which can happen in a bucket.
+    """
     with contextlib.ExitStack() as stack:
+        check: Callable[[], None] = lambda: None  # noqa: E731
         if is_owner():
             make_workdir(workdir)
-            stack.enter_context(lock_workdir(workdir))
+            check = stack.enter_context(lock_workdir(workdir))
         synchronize("the directory is locked")
-        yield
+        yield check
 
 
-def check_outside_data(workdir: Path, dataset: Dataset) -> None:
+def check_outside_data(workdir: Place, dataset: Dataset) -> None:
     """Raises ConfigError if the run's samples would become training images of the next start."""
+    if is_remote(workdir):
+        return
     if isinstance(dataset, Folder) and workdir.resolve().is_relative_to(dataset.root):
         raise ConfigError(
             f"workdir {workdir} is inside the directory of the training images, {dataset.root}; use another directory"
         )
 
 
-def check_not_imported(workdir: Path) -> None:
+def check_not_imported(workdir: Place) -> None:
     """Raises ConfigError if the directory holds imported weights."""
     try:
         origin = json.loads((workdir / "config.json").read_text())["imported_from"]

@@ -1,31 +1,31 @@
 """Loads the network of a training run."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.run import Run
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.errors import CheckpointError
-from diffusion_jax.validation import local_path
+from diffusion_jax.runtime.place import run_path
 from diffusion_jax.workdir.layout import abstract_state
 
 __all__ = ["build_run", "load"]
 
 
-def load(workdir: str | Path, *, allow_code: bool = False) -> Run:
+def load(workdir: str | os.PathLike, *, allow_code: bool = False) -> Run:
     """Loads the network of a training run, with the EMA weights of its newest sound checkpoint.
 
-    Everything is read from the checkpoint itself. The devices need not be the same as in training. A component of the
-    user's own ("pkg.module:Name") is imported only with `allow_code`. Raises CheckpointError if there is no sound
-    checkpoint, and ConfigError if its config cannot be used.
+    `workdir` is a directory of this machine or gs://bucket/run. Everything is read from the checkpoint itself. The
+    devices need not be the same as in training. A component of the user's own ("pkg.module:Name") is imported only with
+    `allow_code`. Raises CheckpointError if there is no sound checkpoint, and ConfigError if its config cannot be used.
 
     >>> run = dj.load("runs/digits")  # doctest: +SKIP
     >>> dj.load("nowhere")
     Traceback (most recent call last):
     diffusion_jax.runtime.errors.CheckpointError: no checkpoint in nowhere; train first, or use another directory
     """
-    directory = local_path("workdir", workdir) / "checkpoints"
+    directory = run_path("workdir", workdir) / "checkpoints"
     if not directory.is_dir():
         raise CheckpointError(f"no checkpoint in {workdir}; train first, or use another directory")
     with Checkpoints(directory, read_only=True) as checkpoints:

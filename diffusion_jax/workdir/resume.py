@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from diffusion_jax.config.components import ConfigError
@@ -13,6 +12,7 @@ from diffusion_jax.data.sources import Source
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import replace_text
+from diffusion_jax.runtime.place import Place, complete_steps
 
 __all__ = ["MAY_CHANGE", "check_same_experiment", "classes_of_run", "flatten", "write_config"]
 
@@ -42,22 +42,18 @@ MAY_CHANGE = (
 )
 
 
-def classes_of_run(workdir: Path) -> int | None:
+def classes_of_run(workdir: Place) -> int | None:
     """The number of classes of the network in `workdir`; None if it holds no checkpoint."""
-    if not _saved_steps(workdir):
+    if not complete_steps(workdir / "checkpoints"):
         return None
     return _read_config(workdir / "config.json", logging.DEBUG)["config"]["model"].get("num_classes", 0)
 
 
-def _saved_steps(workdir: Path) -> list[int]:
-    return [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()]
-
-
-def write_config(workdir: Path, experiment: Experiment, training: Source) -> None:
+def write_config(workdir: Place, experiment: Experiment, training: Source) -> None:
     """Writes config.json. Raises ConfigError if the directory holds another experiment, or more steps of this one."""
     current = {"config": experiment.config, "data": training.fingerprint}
     path = workdir / "config.json"
-    saved = _saved_steps(workdir)
+    saved = complete_steps(workdir / "checkpoints")
     if saved:
         check_same_experiment(path, current, training.has_fingerprint)
     if max(saved, default=0) > experiment.plan.steps:
@@ -69,7 +65,7 @@ def write_config(workdir: Path, experiment: Experiment, training: Source) -> Non
 
 
 def check_same_experiment(
-    path: Path, current: dict[str, Any], is_same_data: Callable[[Any], bool] = lambda fingerprint: False
+    path: Place, current: dict[str, Any], is_same_data: Callable[[Any], bool] = lambda fingerprint: False
 ) -> None:
     """Raises ConfigError if a field that a resumed run must keep differs between `current` and the file `path`.
 
@@ -87,7 +83,7 @@ def check_same_experiment(
             )
 
 
-def _read_config(path: Path, level: int = logging.WARNING) -> dict[str, Any]:
+def _read_config(path: Place, level: int = logging.WARNING) -> dict[str, Any]:
     """The config and the fingerprint of the data of a run with checkpoints, which hold them as well."""
     try:
         return _label(json.loads(path.read_text()))

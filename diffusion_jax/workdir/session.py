@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,7 +15,9 @@ from diffusion_jax.data.sources import Source
 from diffusion_jax.runtime import images
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.errors import CheckpointError
+from diffusion_jax.runtime.files import replace_file
 from diffusion_jax.runtime.mesh import put_batch
+from diffusion_jax.runtime.place import Place, make_directory
 from diffusion_jax.runtime.processes import from_owner, is_owner, process_rows
 from diffusion_jax.runtime.stopping import Stop
 from diffusion_jax.runtime.writers import MetricsWriter
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 class Session:
     """One call of `train`, with everything open."""
 
-    workdir: Path
+    workdir: Place
     experiment: Experiment
     training: Source
     held_out: Source
@@ -135,7 +136,7 @@ class Session:
         return Actions(
             evaluate=lambda state: evaluate(state.ema_params, held_out(), eval_key),
             save_samples=lambda state, step: self._save_samples(state, step, writer),
-            save=self._save,
+            save=lambda state, step: self._save(state, step, writer),
             watch=self._report_failed_save,
             missing=missing,
         )
@@ -154,8 +155,9 @@ class Session:
                 raise
             log.error("%s; training continues and will save again", error)
 
-    def _save(self, state: TrainState, step: int) -> None:
+    def _save(self, state: TrainState, step: int, writer: MetricsWriter) -> None:
         self._report_failed_save(wait=True)
+        writer.flush()  # the record beside a checkpoint of step k reaches step k
         data = self.training
         description = describe_run(
             self.experiment.config, data.fingerprint, data.image_shape, data.num_classes, data.class_names
@@ -174,11 +176,13 @@ class Session:
             return
         names = None if labels is None else [run.class_name(label) for label in labels]
         grid = images.grid(x, 10 if classes else 8, names)
-        images.save(grid, self._sample_path(step))
-        images.save(grid, self.workdir / "samples.png")
+        make_directory(self.workdir / "samples")
+        for path in (self._sample_path(step), self.workdir / "samples.png"):
+            with replace_file(path) as new:
+                grid.save(new)
         writer.write_image(step, "samples", np.asarray(grid))
 
-    def _sample_path(self, step: int) -> Path:
+    def _sample_path(self, step: int) -> Place:
         return self.workdir / "samples" / f"step_{step:07d}.png"
 
     def _log_start(self, state: TrainState, start: int) -> None:

@@ -1,9 +1,9 @@
 """Trains the experiment of a config in a directory."""
 
 import logging
+import os
 import signal
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -15,9 +15,9 @@ from diffusion_jax.data.sources import Source
 from diffusion_jax.run import Network
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.mesh import check_batch_size
+from diffusion_jax.runtime.place import run_path
 from diffusion_jax.runtime.processes import is_owner, synchronize
 from diffusion_jax.runtime.stopping import Stop
-from diffusion_jax.validation import local_path
 from diffusion_jax.workdir.layout import check_not_imported, check_outside_data, own_workdir
 from diffusion_jax.workdir.resume import classes_of_run, write_config
 from diffusion_jax.workdir.session import Session
@@ -29,7 +29,7 @@ __all__ = ["train"]
 
 def train(
     config: ml_collections.ConfigDict | Mapping[str, Any],
-    workdir: str | Path,
+    workdir: str | os.PathLike,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Trains the experiment of `config` in `workdir`, from its newest sound checkpoint if there is one.
@@ -42,7 +42,7 @@ def train(
     handlers of its own.
 
     With several processes (`dj.processes.initialize()`), all call this function with the same arguments, and the
-    directory must be one that all of them see.
+    directory must be one that all of them see. It may be in Google Cloud Storage: gs://bucket/run.
 
     Raises ConfigError, DataError, CheckpointError, TrainingError or OSError, each with one line that says what to do.
 
@@ -52,25 +52,30 @@ def train(
     Traceback (most recent call last):
     diffusion_jax.config.components.ConfigError: config.model: the section is missing
     """
-    workdir, plain = local_path("workdir", workdir), as_plain(config)
-    stop = Stop(should_stop)
+    directory, plain = run_path("workdir", workdir), as_plain(config)
     check_sections(plain)
-    check_not_imported(workdir)
+    check_not_imported(directory)
     dataset = build_dataset(plain)
-    check_outside_data(workdir, dataset)
+    check_outside_data(directory, dataset)
     training, held_out = dataset.open()
     # A run keeps the classes that it began with, also one from before they came from the data.
-    begun = classes_of_run(workdir)
+    begun = classes_of_run(directory)
     plain = with_classes(plain, training.num_classes if begun is None else begun)
     experiment = Experiment.from_config(plain, training.image_shape, training.num_classes)
     _tell_unused_labels(experiment.network, training)
     _check_batch_fits(experiment, training)
-    with own_workdir(workdir):
+    with own_workdir(directory) as check_lock:
+
+        def wants_to_stop() -> bool:
+            check_lock()
+            return should_stop()
+
+        stop = Stop(wants_to_stop)
         if is_owner():
-            write_config(workdir, experiment, training)
+            write_config(directory, experiment, training)
         synchronize("config.json")
-        with Checkpoints(workdir / "checkpoints", experiment.plan.keep_checkpoints) as checkpoints:
-            complete = Session(workdir, experiment, training, held_out, checkpoints, stop).run()
+        with Checkpoints(directory / "checkpoints", experiment.plan.keep_checkpoints) as checkpoints:
+            complete = Session(directory, experiment, training, held_out, checkpoints, stop).run()
     if stop.reason == signal.SIGINT:
         raise KeyboardInterrupt
     if stop.reason == signal.SIGTERM:

@@ -1,4 +1,4 @@
-"""Real faults on a small run: kills, signals, damage, full disks, lost processes, other layouts, a long run.
+"""Real faults on a small run: kills, signals, damage, full disks, lost processes, other layouts, a long run, a bucket.
 
     python tests/drills            # everything, about 20 minutes on 2 cores
     python tests/drills --short    # a few cases of each drill, about 4 minutes
@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import bucket
 import damage
 import disk
 import kills
@@ -32,6 +33,7 @@ DRILLS = {
     "processes": lost_processes.drill,
     "layouts": layouts.drill,
     "soak": soak.drill,
+    "bucket": bucket.drill,
 }
 
 

@@ -1,13 +1,12 @@
 import io
 import json
-import struct
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from event_files import events, read_events
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event
 
 from diffusion_jax.runtime import writers
 from diffusion_jax.runtime.writers import MetricsWriter
@@ -15,23 +14,6 @@ from diffusion_jax.runtime.writers import MetricsWriter
 
 def line(step, **values):
     return json.dumps({"step": step, **values}) + "\n"
-
-
-def events(folder):
-    """All values in the TensorBoard files of a directory, as (tag, step, value)."""
-    found = []
-    for path in sorted((folder / "events").iterdir()):
-        for event in read_events(path):
-            found += [(value.tag, event.step, value) for value in event.summary.value]
-    return found
-
-
-def read_events(path):
-    data = path.read_bytes()
-    while data:  # length, its checksum, the event, its checksum
-        (length,) = struct.unpack("<Q", data[:8])
-        yield Event.FromString(data[12 : 12 + length])
-        data = data[16 + length :]
 
 
 def test_each_write_is_one_json_line_in_order(tmp_path):
