@@ -9,7 +9,7 @@ __all__ = ["safe_sqrt"]
 def safe_sqrt(x: jax.Array) -> jax.Array:
     """Returns sqrt(x), whose derivative at x = 0 is 0 instead of infinite.
 
-    A standard deviation of 0, as in the step to data, is a constant: without this, its infinite derivative times 0
+    Where no noise is added, as in the step to data, its std is a constant: without this, its infinite derivative times 0
     makes every gradient through a sampler NaN.
 
     >>> safe_sqrt(jnp.array([0.0, 4.0])).tolist(), jax.grad(safe_sqrt)(0.0).item()

@@ -51,10 +51,10 @@ def run_path(name: str, value: Any) -> Place:
         return local_path(name, value)
     if address[1] != "gs" or not (rest := text[address.end() :].rstrip("/")):
         raise ValueError(f"{name} = {text}: must be a path of this machine or gs://bucket/run; mount other buckets")
-    return _connect(name, f"gs://{rest}")  # pathlib makes one slash of two
+    return _open_bucket(name, f"gs://{rest}")  # pathlib makes one slash of two
 
 
-def _connect(name: str, text: str) -> epath.Path:
+def _open_bucket(name: str, text: str) -> epath.Path:
     try:
         import fsspec
         import gcsfs  # noqa: F401
