@@ -1,8 +1,8 @@
 """Eight fake devices; what needs one takes the first.
 
 Compiling takes most of the suite's time, so the compiler is told not to optimize and to generate loops in its older
-way, which takes half the time (the fixture `default_options` lets a test compile as users do), and what took long is
-kept for the rest of the suite and the processes that it starts.
+way, which takes half the time (the fixture `default_options` lets a test compile as users do). Programs are kept for
+the rest of the suite and the processes that it starts.
 """
 
 import atexit
@@ -15,7 +15,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _cache = tempfile.mkdtemp(prefix="diffusion_jax_compiled_")
     atexit.register(shutil.rmtree, _cache, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 from collections.abc import Iterator
 from pathlib import Path

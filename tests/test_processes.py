@@ -60,6 +60,7 @@ def test_the_losses_are_those_of_one_process(straight, tmp_path, devices):
         np.testing.assert_allclose([*one.values()], [*other.values()], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_is_killed_and_the_same_command_ends_with_the_same_bits(straight, config, tmp_path):
     command = train(config, tmp_path / "run", "--config.train.steps=24")
     with Cluster(tmp_path / "killed", [*command, "--config.train.log_every=1"], 2) as cluster:

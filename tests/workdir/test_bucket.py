@@ -119,6 +119,7 @@ def test_samples_are_those_of_the_local_run(runs, tmp_path):
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_a_damaged_object_is_noticed_and_the_step_before_is_used(runs, bucket, train, tmp_path, caplog):
     local, remote = runs
     for path in [path for path in walk(remote / "checkpoints" / "40" / "ema_params") if path.parent.name == "d"]:

@@ -84,10 +84,9 @@ def test_they_are_the_differences_by_settings_noise_and_parameters(name, schedul
         close(slope, differences(moved, 0.003 if leaves[i] < 0.1 else 0.02))
 
 
-@pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("name", AT_AN_END)
-def test_they_are_finite_where_a_setting_is_at_its_end(name, steps):
-    gradients = energy("cosine", steps)[1](AT_AN_END[name], jnp.float32(1), jnp.ones((2, 4, 4, 1)))
+def test_they_are_finite_where_a_setting_is_at_its_end(name):
+    gradients = energy("cosine", 2)[1](AT_AN_END[name], jnp.float32(1), jnp.ones((2, 4, 4, 1)))
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
