@@ -20,6 +20,7 @@ from diffusion_jax.runtime import place
 from diffusion_jax.runtime.errors import CheckpointError, DamageError, TargetError, first_line
 from diffusion_jax.runtime.files import find_unreadable
 from diffusion_jax.runtime.fingerprint import add_hash, describe_leaves, fingerprint_leaves, verify_hash
+from diffusion_jax.runtime.late_writes import ignore_late_writes
 from diffusion_jax.runtime.place import Place
 from diffusion_jax.runtime.processes import is_owner, synchronize
 
@@ -51,8 +52,10 @@ class Checkpoints:
             read_only=read_only,
         )
         with place.store_errors(self.directory, "opened"):
-            if not read_only and is_owner():
-                place.remove_remains(self.directory)
+            if not read_only:
+                ignore_late_writes()
+                if is_owner():
+                    place.remove_remains(self.directory)
             self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._pending: int | None = None
 

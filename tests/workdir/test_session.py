@@ -108,6 +108,7 @@ def resume_from(step: int, workdir: Path, plain: dict, copy: Path, steps: int) -
     dj.train(plain, copy, should_stop=stop_after(steps))
 
 
+@pytest.mark.slow
 def test_a_unet_with_dropout_resumes_to_the_same_bits(tmp_path, monkeypatch, devices):
     # On one device: XLA's emulated ones share threads, and convolutions beside an all-reduce can block each other.
     monkeypatch.setattr(jax, "devices", lambda: devices[:1])
