@@ -27,5 +27,5 @@ class _Policy(asyncio.DefaultEventLoopPolicy):
         def call_if_open(*args: Any, **kwargs: Any) -> Any:
             return None if loop.is_closed() else call_soon(*args, **kwargs)
 
-        loop.call_soon_threadsafe = call_if_open  # type: ignore[method-assign]
+        loop.call_soon_threadsafe = call_if_open  # type: ignore[assignment,method-assign]
         return loop
