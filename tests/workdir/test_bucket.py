@@ -91,6 +91,7 @@ def runs(bucket, train, tmp_path_factory):
     return local, remote
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_started_again_ends_with_the_bits_of_a_local_run(runs):
     local, remote = runs
     assert_same_run(local, remote)
@@ -102,6 +103,7 @@ def test_a_run_that_is_killed_and_started_again_ends_with_the_bits_of_a_local_ru
     assert len(list((remote / "checkpoints").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_tensorboard_files_are_in_the_bucket(runs):
     local, remote = runs
     found = {(tag, step) for tag, step, _ in events(remote)}
@@ -109,6 +111,7 @@ def test_tensorboard_files_are_in_the_bucket(runs):
     assert {("samples", 20), ("loss", 40)} <= found
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_local_run(runs, tmp_path):
     outs = tmp_path / "local.png", tmp_path / "remote.png"
     options = ["--allow_code", "--num_samples=4", "--steps=4"]
