@@ -16,18 +16,20 @@ def with_classes(config: dict[str, Any], num_classes: int) -> dict[str, Any]:
 
     Guidance of the images that the run draws is then 2, unless it is set, or impossible because label_drop is 0. Set
     `model.num_classes` to 0 for a network without classes on data that have some. Networks that do not take
-    `num_classes` stay as they are.
+    `num_classes` stay as they are. Raises ConfigError for a section without a "name".
 
     >>> digits = {"model": {"name": "UNet"}, "loss": {"name": "DiffusionLoss"}, "sampler": {"name": "DDIM"}}
     >>> filled = with_classes(digits, 10)
     >>> filled["model"], filled["sampler"]
     ({'name': 'UNet', 'num_classes': 10}, {'name': 'DDIM', 'guidance': 2.0})
     """
+    for section in ("model", "loss", "sampler"):
+        get_name(config[section], section)
     model, loss, sampler = config["model"], config["loss"], config["sampler"]
     if not num_classes or "num_classes" in model or not _takes_classes(model):
         return config
     filled = {**config, "model": {**model, "num_classes": num_classes}}
-    if loss.get("label_drop", 1.0) > 0 and "guidance" not in sampler:
+    if loss.get("label_drop") != 0 and "guidance" not in sampler:
         filled["sampler"] = {**sampler, "guidance": _GUIDANCE}
     return filled
 

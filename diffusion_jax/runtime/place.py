@@ -11,7 +11,6 @@
 import contextlib
 import logging
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any, TypeAlias
 from etils import epath
 
 from diffusion_jax.runtime.errors import first_line
-from diffusion_jax.validation import local_path
+from diffusion_jax.validation import find_address, local_path
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +46,9 @@ def run_path(name: str, value: Any) -> Place:
     ValueError: workdir = s3://bucket/run: must be a path of this machine or gs://bucket/run; mount other buckets
     """
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
-    if not (address := re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/+", text)):
+    if not (address := find_address(text)):
         return local_path(name, value)
-    if address[1] != "gs" or not (rest := text[address.end() :].rstrip("/")):
+    if address[0] != "gs" or not (rest := address[1].rstrip("/")):
         raise ValueError(f"{name} = {text}: must be a path of this machine or gs://bucket/run; mount other buckets")
     return _open_bucket(name, f"gs://{rest}")  # pathlib makes one slash of two
 

@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised, Prediction, split_variance
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.validation import check_integers
+from diffusion_jax.validation import bind_arguments, check_integers
 
 __all__ = ["Denoise", "clipped", "denoiser", "of_one_schedule", "replace_x0"]
 
@@ -47,12 +47,10 @@ def of_one_schedule(*names: str) -> Callable[[Callable[_Arguments, _Result]], Ca
 
         @functools.wraps(function)
         def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-            try:
-                arguments = signature.bind(*args, **kwargs).arguments
-            except TypeError:
-                return function(*args, **kwargs)  # raises Python's own TypeError, which names the function
-            made_for = {name: getattr(arguments.get(name), "schedule", None) for name in names}
-            schedule = _common_schedule({"schedule": arguments.get("schedule")} | made_for)
+            bound = bind_arguments(signature, args, kwargs)
+            given = bound.arguments if bound else {}
+            made_for = {name: getattr(given.get(name), "schedule", None) for name in names}
+            schedule = _common_schedule({"schedule": given.get("schedule")} | made_for)
             result = function(*args, **kwargs)
             if schedule is not None and callable(result):
                 result.schedule = schedule  # type: ignore[attr-defined]

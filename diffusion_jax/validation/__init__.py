@@ -50,14 +50,15 @@ from diffusion_jax.validation.fields import (
     renamed,
     text,
 )
-from diffusion_jax.validation.paths import local_path
-from diffusion_jax.validation.signature import checked
+from diffusion_jax.validation.paths import find_address, local_path
+from diffusion_jax.validation.signature import bind_arguments, checked
 
 __all__ = [
     "STATIC",
     "Checked",
     "as_number",
     "below",
+    "bind_arguments",
     "check_below",
     "check_divides",
     "check_fields",
@@ -72,6 +73,7 @@ __all__ = [
     "concrete",
     "describe",
     "divides",
+    "find_address",
     "floats",
     "instance",
     "integer",

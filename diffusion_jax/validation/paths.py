@@ -5,7 +5,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["local_path"]
+__all__ = ["find_address", "local_path"]
+
+
+def find_address(text: str) -> tuple[str, str] | None:
+    """The scheme of an address and what follows it; None for a path.
+
+    >>> find_address("gs://bucket/run"), find_address("runs/digits")
+    (('gs', 'bucket/run'), None)
+    """
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/+", text)
+    return (found[1], text[found.end() :]) if found else None
 
 
 def local_path(name: str, value: Any) -> Path:
@@ -23,7 +33,7 @@ def local_path(name: str, value: Any) -> Path:
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise ValueError(f"{name} = {value!r}: must be a path")
     text = os.fspath(value)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/+", text):
+    if find_address(text):
         raise ValueError(
             f"{name} = {text}: must be a path of this machine; mount the bucket (gcsfuse) and use its path"
         )

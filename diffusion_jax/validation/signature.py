@@ -9,6 +9,18 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
+def bind_arguments(signature: inspect.Signature, args: Any, kwargs: Any) -> inspect.BoundArguments | None:
+    """The arguments of a call by name; None if it does not fit: then call, for Python's own TypeError.
+
+    >>> bind_arguments(inspect.signature(lambda x, steps=1: x), (2.0,), {}).arguments
+    {'x': 2.0}
+    """
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError:
+        return None
+
+
 def checked(**constraints: dict[str, Any]) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
     """Checks and converts the arguments of each call, as `Checked` does for the fields of a dataclass.
 
@@ -31,10 +43,9 @@ def checked(**constraints: dict[str, Any]) -> Callable[[Callable[_Arguments, _Re
 
         @functools.wraps(function)
         def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-            try:
-                bound = signature.bind(*args, **kwargs)
-            except TypeError:
-                return function(*args, **kwargs)  # raises Python's own TypeError, which names the function
+            bound = bind_arguments(signature, args, kwargs)
+            if bound is None:
+                return function(*args, **kwargs)
             for name, constraint in constraints.items():
                 if name in bound.arguments:
                     bound.arguments[name] = constraint["check"](name, bound.arguments[name])

@@ -67,6 +67,20 @@ def test_a_config_that_says_how_many_is_left_alone():
         dj.train(config, "unused")
 
 
+@pytest.mark.parametrize("section", ["model", "loss", "sampler"])
+@pytest.mark.parametrize("value", ["DDIM", 3, {}, ["UNet"]])
+def test_a_section_that_is_no_component_is_refused_in_one_line(section, value):
+    with pytest.raises(ConfigError, match=rf"config\.{section} = .*: must be dict\(name="):
+        dj.train(without_classes() | {section: value}, "unused")
+
+
+def test_a_label_drop_that_is_no_number_is_refused_in_one_line():
+    config = without_classes()
+    config["loss"]["label_drop"] = "often"
+    with pytest.raises(ConfigError, match=r"config\.loss\.label_drop = 'often': must be of type float"):
+        dj.train(config, "unused")
+
+
 def test_what_is_given_is_kept_and_the_config_itself_is_not_changed():
     config = without_classes()
     config["sampler"]["guidance"] = 3.0
