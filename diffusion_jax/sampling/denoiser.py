@@ -67,7 +67,8 @@ def _common_schedule(schedules: dict[str, Schedule | None]) -> Schedule | None:
     for name, schedule in known[1:]:
         first, expected = known[0]
         if not _is_same(schedule, expected):
-            raise ValueError(f"{first}: {expected} is not the schedule that {name} was made for, {schedule}")
+            made_for = f"{first}: {expected} is not the schedule that {name} was made for, {schedule}"
+            raise ValueError(f"{made_for}; use the same for both")
     return known[0][1] if known else None
 
 

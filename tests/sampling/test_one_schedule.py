@@ -62,7 +62,8 @@ USES = {
 
 @pytest.mark.parametrize("wrapper", WRAPPED)
 def test_every_denoiser_remembers_its_schedule(wrapper):
-    with pytest.raises(ValueError, match=r"LinearBeta\(.* is not the schedule that denoise was made for, Cosine\("):
+    message = r"LinearBeta\(.* is not the schedule that denoise was made for, Cosine\(.*; use the same for both"
+    with pytest.raises(ValueError, match=message):
         dj.sample(KEY, WRAPPED[wrapper](COSINE), LINEAR, (2, 4, 4, 1))
 
 

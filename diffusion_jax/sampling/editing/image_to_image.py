@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.forward import diffuse
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import Denoise, of_one_schedule
+from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.editing.images import as_images
 from diffusion_jax.sampling.grids import Grid, Uniform, make_times
 from diffusion_jax.sampling.loop import as_batch, sample
@@ -18,7 +18,6 @@ from diffusion_jax.validation import checked, number
 __all__ = ["cut_times", "image_to_image"]
 
 
-@of_one_schedule("denoise")
 def image_to_image(
     key: jax.Array,
     denoise: Denoise,
