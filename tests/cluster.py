@@ -22,7 +22,8 @@ def free_port() -> int:
 def environment(processes: int) -> dict[str, str]:
     """The environment of one of so many processes: its share of the devices, and the package of this checkout."""
     flags = f"--xla_force_host_platform_device_count={DEVICES // processes}"
-    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(TESTS.parent)}
+    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(TESTS.parent), "PYTHONFAULTHANDLER": "1"}
+    return os.environ | own
 
 
 class Cluster:
@@ -55,10 +56,13 @@ class Cluster:
             child.wait()
 
     def wait(self, timeout: float) -> list[int]:
-        """The exit codes, once all have ended. Raises TimeoutError with the logs if they don't."""
+        """The exit codes, once all have ended. Raises TimeoutError with the logs and stacks if they don't."""
         deadline = time.monotonic() + timeout
         while any(child.poll() is None for child in self.children):
             if time.monotonic() > deadline:
+                for process, child in enumerate(self.children):
+                    self.signal(process, signal.SIGABRT)  # Python then writes the stack of every thread
+                    child.wait(10)
                 raise TimeoutError(f"still running after {timeout} s:\n{self.text()}")
             time.sleep(0.05)
         return [child.returncode for child in self.children]
@@ -77,4 +81,10 @@ class Cluster:
     def text(self, process: int | None = None) -> str:
         """What one process has printed, or all."""
         logs = self.logs if process is None else [self.logs[process]]
-        return "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
+        return "\n".join(f"== {log.name}\n{_read(log)[-3000:]}" for log in logs)
+
+
+def _read(log: Path) -> str:
+    """A log, without the list of modules that Python writes below the stacks of a process that is aborted."""
+    lines = log.read_text(errors="replace").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("Extension modules:"))

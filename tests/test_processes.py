@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -46,6 +47,13 @@ def straight(config, tmp_path_factory) -> Path:
         assert "done; samples are in" in cluster.text(0)
         assert "done" not in cluster.text(1)
     return workdir / "run"
+
+
+def wait_until(found: Callable[[], bool], timeout: float = 60) -> None:
+    deadline = time.monotonic() + timeout
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def read_metrics(run: Path) -> list[dict]:
@@ -109,6 +117,23 @@ def test_a_signal_to_one_stops_all_at_the_same_step(config, tmp_path, process, n
         assert time.monotonic() - start < 20
         (step,) = re.findall(r"stopped after step (\d+); run the same command to resume", cluster.text())
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()] == [step]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signalled", [(0,), (1,), (0, 1)], ids=str)
+def test_a_signal_does_not_wait_for_a_compile(config, tmp_path, signalled):
+    flags = ["--config.model.name=tiny:SlowToCompile"]  # takes two minutes
+    with Cluster(tmp_path / "logs", train(config, tmp_path / "run", *flags), 2) as cluster:
+        for log in cluster.logs:
+            wait_until(lambda log=log: "compiling" in log.read_text())
+        for process in signalled:
+            cluster.signal(process, signal.SIGTERM)
+        start = time.monotonic()
+        codes = cluster.wait(60)
+        assert time.monotonic() - start < 20
+        assert 0 not in codes
+        assert all(codes[process] == 128 + signal.SIGTERM for process in signalled)
+        assert "stopped after step 0; run the same command" in cluster.text(signalled[0])
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The smallest things that train: a config, and a network of three numbers."""
 
 import dataclasses
+import time as wait
 from typing import ClassVar
 
 import jax
@@ -151,3 +152,13 @@ class FailsIn0(dj.sources.Digits):
 
 class FailsIn1(FailsIn0):
     process = 1
+
+
+class SlowToCompile(Affine):
+    """Affine, whose training step takes two minutes to trace, as a large network takes to compile."""
+
+    def apply(self, params, x, time, labels=None, train=False, rngs=None):
+        if train:
+            print("compiling", flush=True)
+            wait.sleep(120)
+        return super().apply(params, x, time, labels)

@@ -178,8 +178,8 @@ class Checkpoints:
                 reason = first_line(error)
                 if obstacle := _find_obstacle(self.directory / str(step), error):
                     raise CheckpointError(
-                        f"checkpoint {step} cannot be read ({obstacle}); nothing was changed; remove the cause and run "
-                        "the same command again"
+                        f"checkpoint {step} cannot be read ({obstacle}); nothing was changed; remove the cause, or "
+                        f"move {self.directory / str(step)} away, and run the same command again"
                     ) from error
         damaged[step] = reason
         log.warning("checkpoint %d is damaged and skipped: %s", step, reason)

@@ -104,13 +104,13 @@ class Stop:
         finally:
             self._raises = False
 
-    def wait_for(self, work: Callable[[], Result]) -> Result:
+    def wait_for(self, work: Callable[[], Result], together: bool = True) -> Result:
         """Returns work(). A signal raises Stopped at once, and leaves the work behind in a thread.
 
-        Compiling and sampling can take minutes, in which Python cannot react to a signal. In several processes the
-        work is always awaited, because they do it together.
+        Compiling and sampling can take minutes, in which Python cannot react to a signal. What several processes do
+        `together` is always awaited: leaving it would end the others, and what they have not saved would be lost.
         """
-        if not self._alone:
+        if together and not self._alone:
             return work()
         outcome: dict[str, Any] = {}
         done = threading.Event()

@@ -87,8 +87,10 @@ def fit(
 
 
 def _take_step(train_step: TrainStep, state: TrainState, batch: Batch, key: jax.Array, stop: Stop | None) -> Any:
-    """One training step; with `stop`, a signal does not wait for its compilation."""
-    return train_step(state, batch, key) if stop is None else stop.wait_for(lambda: train_step(state, batch, key))
+    """One training step; with `stop`, a signal does not wait for its compilation: there is nothing new to save."""
+    if stop is None:
+        return train_step(state, batch, key)
+    return stop.wait_for(lambda: train_step(state, batch, key), together=False)
 
 
 def _observe(
