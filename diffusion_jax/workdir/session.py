@@ -21,6 +21,7 @@ from diffusion_jax.runtime.place import Place, make_directory
 from diffusion_jax.runtime.processes import from_owner, is_owner, process_rows
 from diffusion_jax.runtime.stopping import Stop
 from diffusion_jax.runtime.writers import MetricsWriter
+from diffusion_jax.training.estimate import warn_of_slow_cpu
 from diffusion_jax.training.evaluate import make_evaluate
 from diffusion_jax.training.loop import Actions, fit
 from diffusion_jax.training.metrics_log import TrainingError
@@ -70,9 +71,11 @@ class Session:
 
     def _fit(self, state: TrainState, key: jax.Array, writer: MetricsWriter, actions: Actions, start: int) -> int:
         """Trains and waits for the last checkpoint; returns its step."""
-        batches, plan = self._iterate_batches(start), self.experiment.plan
+        batches, plan, train_step = self._iterate_batches(start), self.experiment.plan, self._make_train_step()
+        if is_owner():
+            warn_of_slow_cpu(train_step, state, self._abstract_batch(), key, plan.steps - start)
         try:
-            _, step = fit(state, self._make_train_step(), batches, key, plan, writer, actions, start, self.stop)
+            _, step = fit(state, train_step, batches, key, plan, writer, actions, start, self.stop)
         except TrainingError as error:
             newest = self.checkpoints.steps()[-1:]
             saved = f"the newest checkpoint is step {newest[0]}" if newest else "there is no checkpoint"
@@ -124,6 +127,11 @@ class Session:
             processes=jax.process_count(),
         )
         return (put_batch(self.experiment.mesh, batch) for batch in batches.iterate(start))
+
+    def _abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        data, size = self.training, self.experiment.plan.batch_size
+        shapes = {"image": jax.ShapeDtypeStruct((size, *data.image_shape), np.uint8)}
+        return shapes | ({"label": jax.ShapeDtypeStruct((size,), np.int32)} if data.num_classes else {})
 
     def _make_actions(self, writer: MetricsWriter, eval_key: jax.Array, missing: Due) -> Actions:
         experiment, plan = self.experiment, self.experiment.plan

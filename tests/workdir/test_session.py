@@ -21,6 +21,7 @@ from diffusion_jax.config.components import ConfigError
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.errors import CheckpointError
 from diffusion_jax.runtime.files import lock_workdir
+from diffusion_jax.training import estimate
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,6 +73,13 @@ def test_samples_come_from_the_same_noise_at_every_step_and_from_the_seed(tmp_pa
     assert first == second != other
 
 
+def test_a_large_network_on_a_cpu_is_warned_of_before_anything_compiles(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(estimate, "_LARGE", 12)  # one parameter less than the network has
+    assert not dj.train(config(steps=700), tmp_path, should_stop=lambda: True)
+    assert "million parameters on a CPU: a step will take about" in caplog.text
+    assert ", 700 steps about" in caplog.text
+
+
 def test_a_loss_without_memory_keeps_the_older_layout_of_checkpoints(straight):
     """So that runs from before losses had any can resume."""
     assert set(read_checkpoint(straight)[1]["rest"]) == {"step", "params", "opt_state", "skipped"}
@@ -120,6 +128,7 @@ def test_a_unet_with_dropout_resumes_to_the_same_bits(tmp_path, monkeypatch, dev
     assert len(jax.tree.leaves(read_checkpoint(tmp_path / "straight")[1]["ema_params"])) > 40
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_loss_is_in_the_checkpoint(tmp_path):
     """Resumed when the times are drawn unevenly: the same bits, memory included."""
     learning = tiny.config({"name": "tiny:Learned"}, steps=18, checkpoint_every=15)
@@ -149,6 +158,7 @@ def test_a_shorter_run_made_longer_gives_the_same_bits(straight, tmp_path):
     assert_same_run(straight, tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_resumes_to_the_same_bits_with_the_default_options(tmp_path, default_options):
     """kill -9 at a random moment after the second checkpoint. Both are stopped at step 50, before the evaluation."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
