@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from compiling import optimizations
 
 import diffusion_jax as dj
 
@@ -46,7 +45,7 @@ def expected():
 
 
 def assert_close(found, expected):
-    """Another CPU rounds differently."""
+    """Another CPU, and the suite's compiler options, round differently."""
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
@@ -63,18 +62,16 @@ def test_it_is_loaded_with_all_of_its_settings(run, workdir):
 def test_its_images_are_the_same(run, expected):
     key, labels = jax.random.key(3), [0, 3, 5, 9]
     ddim = dj.samplers.DDIM(eta=0.5)
-    with optimizations():
-        assert_close(run.sample(key, 4, labels=labels), expected["default"])
-        assert_close(run.sample(key, 4, labels=labels, sampler=ddim, steps=3, guidance=2.0), expected["ddim"])
-        assert_close(run.sample(key, 4, sampler=dj.samplers.Heun(), steps=3), expected["heun"])
+    assert_close(run.sample(key, 4, labels=labels), expected["default"])
+    assert_close(run.sample(key, 4, labels=labels, sampler=ddim, steps=3, guidance=2.0), expected["ddim"])
+    assert_close(run.sample(key, 4, sampler=dj.samplers.Heun(), steps=3), expected["heun"])
 
 
 def test_it_resumes_to_the_same_weights(workdir, run, expected):
     """Stopped after step 8, which spares the evaluation and the samples at the end of a run."""
     config = run.config | {"train": run.config["train"] | {"steps": 100}}
     calls = iter([False, False, True])
-    with optimizations():
-        assert not dj.train(config, workdir, should_stop=lambda: next(calls))
+    assert not dj.train(config, workdir, should_stop=lambda: next(calls))
     resumed = flatten(dj.load(workdir).params)
     assert_close(resumed, expected["resumed"])
     assert np.abs(resumed - flatten(run.params)).max() > 1e-4  # the two steps changed them

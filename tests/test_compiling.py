@@ -17,6 +17,7 @@ def code(jit=jax.jit) -> float:
     return float(jit(function)(jnp.ones((32, 32))))
 
 
+@pytest.mark.slow
 def test_one_function_or_all_that_a_test_calls_is_optimized():
     plain = code()
     with optimizations():

@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import pytest
 import tiny
+from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.cli.main import main
@@ -77,9 +78,10 @@ def small_network(reader, monkeypatch):
 
 
 WITH_THE_RUN_ITSELF = {"README.md", "docs/checkpoints.md"}
+LONG = ["docs/editing.md", "docs/likelihood.md", "docs/training.md"]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)])
+@pytest.mark.parametrize("page", [*(page for page in PAGES if examples(page) and page not in LONG), *slow(*LONG)])
 def test_the_python_of_a_page_runs(page, request):
     request.getfixturevalue("reader" if page in WITH_THE_RUN_ITSELF else "small_network")
     names = {"__name__": "a_page"}
@@ -179,6 +181,7 @@ def test_doctests_are_shown_as_code():
     assert module.fenced(text) == "A line.\n\n```pycon\n>>> f(1)\n2\n>>> f(2)\n3\n```\n\nAnother."
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocstrings")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from slow import slow
 
 import diffusion_jax as dj
 
@@ -44,7 +45,7 @@ def abstract_state(model):
     return jax.eval_shape(lambda key: dj.TrainState.create(key, model, optax.adamw(1e-3), SHAPE), abstract_key())
 
 
-@pytest.mark.parametrize("model", [UNET, FILM, CONVNEXT], ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize("model", [UNET, *slow(FILM, CONVNEXT)], ids=lambda model: type(model).__name__)
 def test_the_train_step_lowers(model):
     step = dj.make_train_step(model, optax.adamw(1e-3), tiny.loss())
     batch = {"image": abstract((16, *SHAPE), "uint8"), "label": abstract((16,), "int32")}

@@ -61,6 +61,7 @@ def test_help_lists_every_field_of_the_config_with_its_overrides(config, capsys)
         assert f"  {line}" in out
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_resumes(config, tmp_path, capsys, caplog):
     command = ["train", "--config", str(config), "--workdir", str(tmp_path), "--config.train.steps=100000"]
     process = subprocess.Popen(

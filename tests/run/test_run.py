@@ -75,10 +75,6 @@ def assert_images_do_not_depend_on_the_batch(devices):
     np.testing.assert_array_equal(whole, run.sample(KEY, 20, noise=run.noise(KEY, 20), **draw))
 
 
-def test_images_do_not_depend_on_the_batch(devices):
-    assert_images_do_not_depend_on_the_batch(devices)
-
-
 def test_images_do_not_depend_on_the_batch_with_the_default_options(devices, default_options):
     assert_images_do_not_depend_on_the_batch(devices)
 
@@ -137,14 +133,11 @@ def assert_each_image_has_its_own_guidance(devices):
     np.testing.assert_array_equal(whole, run.sample(KEY, 9, labels=labels, guidance=scales, batch_size=4))
 
 
-def test_each_image_may_have_its_own_guidance(devices):
-    assert_each_image_has_its_own_guidance(devices)
-
-
 def test_each_image_may_have_its_own_guidance_with_the_default_options(devices, default_options):
     assert_each_image_has_its_own_guidance(devices)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [2.0, 0.0])
 def test_a_unet_s_image_without_guidance_does_not_feel_the_guidance_of_others(devices, default_options, others):
     model, params = random_unet()

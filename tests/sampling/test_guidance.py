@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from compiling import optimized_jit
 from oracles import SCHEDULES, Gaussian, exact_denoiser, quick_jit, scales
+from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.process.predictions import X0, Denoised
@@ -37,7 +38,7 @@ def test_1_is_the_conditional_and_0_the_unconditional_model_bit_for_bit(scale, m
     np.testing.assert_array_equal(found.eps, exact.eps)
 
 
-@pytest.mark.parametrize(("scale", "model"), [(1.0, COND), (0.0, UNCOND)])
+@pytest.mark.parametrize(("scale", "model"), [(1.0, COND), *slow((0.0, UNCOND))])
 def test_both_ends_bit_for_bit_with_the_compiler_options_of_users(scale, model):
     """As users call it: samples under jit, the scale traced, one or one per image, or in an interval."""
     shape, key, times = (6, 4, 4, 3), jax.random.key(0), [1.0, 0.5, 0.1, 0.0]

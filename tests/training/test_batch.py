@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.runtime.mesh import MeshShape, make_mesh
@@ -67,7 +68,7 @@ def cause_of(batch):
     return CAUSES[int(metrics["cause"])]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [np.float32, *slow(np.float16, jnp.bfloat16)])
 def test_floats_of_0_to_255_are_skipped_and_told(dtype):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 1))
     assert cause_of({"image": pixels.astype(dtype)}).startswith("the images are far outside [-1, 1]")
@@ -75,7 +76,7 @@ def test_floats_of_0_to_255_are_skipped_and_told(dtype):
     assert cause_of({"image": pixels.astype(np.uint8)}) == ""
 
 
-@pytest.mark.parametrize("label", [10, 11, 2**31 - 1])
+@pytest.mark.parametrize("label", [10, *slow(11, 2**31 - 1)])
 def test_a_label_that_is_not_a_class_is_skipped_and_told(label):
     labels = np.array([0, 1, 9, label, -1, 2, 3, 4], np.int32)
     batch = {"image": IMAGES[:, :4, :4, :1], "label": labels}

@@ -203,6 +203,7 @@ def test_a_mesh_of_eight_trains_as_one_device_does(shape, devices, wide):
             assert all(x.addressable_shards[0].data.size == x.size // 8 for x in large)
 
 
+@pytest.mark.slow
 def test_a_unet_trains_on_a_mesh_as_on_one_device(devices):
     model, tx, mesh = unet(), optax.sgd(0.1), make_mesh(MeshShape(2, 4), devices)
     abstract, rng = jax.eval_shape(lambda: create_state(model, tx)), np.random.default_rng(0)

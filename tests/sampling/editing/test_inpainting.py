@@ -85,6 +85,7 @@ def test_replacing_and_jumping_back_have_the_law_of_their_linear_steps(name):
     assert abs(x.std() - std) < 5 * std / np.sqrt(2 * n)
 
 
+@pytest.mark.slow
 def test_resampling_closes_the_gap_to_the_law_given_the_known_pixel():
     wanted = MEAN[1] + COVARIANCE[0, 1] / COVARIANCE[0, 0] * (Y - MEAN[0])
     std = np.sqrt(COVARIANCE[1, 1] - COVARIANCE[0, 1] ** 2 / COVARIANCE[0, 0])

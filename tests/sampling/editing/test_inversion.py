@@ -42,6 +42,7 @@ def test_the_latent_is_the_end_of_the_flow_to_first_order(name, iterations):
     assert errors[1] < 0.1 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zero_terminal", "karras"])
 def test_with_many_iterations_decoding_undoes_it_for_any_number_of_steps(name):
     """The step solves DDIM's step exactly, so that nothing is lost even in 4 steps; one channel per prediction."""

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import SCHEDULES, Gaussian, exact_denoiser, posterior_variance, quick_jit, scales, step_variance
+from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.process import forward
@@ -104,7 +105,7 @@ def test_the_variance_of_a_network_of_twice_the_channels_is_used():
     assert not np.allclose(high, small, atol=1e-2)
 
 
-@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize("variance", ["small", *slow("large")])
 def test_the_declared_order_is_that_of_the_error_of_the_standard_deviation(variance):
     """Half as many steps, twice the error: measured on 200 000 pixels, whose own error is 0.0008."""
     schedule, data = dj.schedules.Cosine(), Gaussian(mean=0.0, std=0.5)
