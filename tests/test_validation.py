@@ -28,9 +28,11 @@ from diffusion_jax.validation import (
     floats,
     instance,
     integer,
+    local_path,
     number,
     numbers,
     optional,
+    printable,
     renamed,
 )
 
@@ -351,3 +353,39 @@ def test_relations_are_not_checked_where_jax_rebuilds_a_sampler():
 
 def test_traced_limits_pass():
     jax.eval_shape(lambda low: check_below("low", low, "high", 1.0), jnp.float32(2))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2Jcat", r"\x1b[2Jcat"),
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("\x07\x7f\x9b31m", r"\x07\x7f\x9b31m"),
+        ("gnp.\u202etac", r"gnp.\u202etac"),
+        ("\u2066x\u2069\u200f", r"\u2066x\u2069\u200f"),
+        ("a\u2028b\u2029", r"a\u2028b\u2029"),
+        ("\udcff.png", r"\udcff.png"),  # bytes that are not UTF-8, in the name of a file
+    ],
+)
+def test_what_a_terminal_would_act_on_is_escaped(text, shown):
+    assert printable(text) == shown
+    assert printable(shown) == shown
+
+
+@pytest.mark.parametrize("text", ["cat", "café", "cafe\u0301", "猫", "قطة", "👩\u200d🚀", r"C:\new", "a  b", ""])
+def test_other_text_is_shown_as_it_is(text):
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        lambda text: dj.sources.Folder(path=text).open(),
+        lambda text: local_path("path", f"s3://{text}"),
+        lambda text: dj.train({text: {}}, "run"),
+    ],
+)
+def test_no_message_holds_control_characters(refuse):
+    with pytest.raises(ValueError, match="no-such") as error:
+        refuse("no-such\x1b[31m\n\u202e")
+    assert printable(str(error.value)) == str(error.value)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from absl import flags
 
+from diffusion_jax.cli.terminal import one_line
 from diffusion_jax.runtime.errors import RunError
 
 
@@ -32,7 +33,8 @@ def exit_code(command: Callable[[], int | None]) -> int:
         return 128 + signal.SIGINT
     except Exception as error:
         if _is_expected(error):
-            print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+            text = " ".join(str(error).split()) or type(error).__name__
+            print(one_line(f"error: {text}"), file=sys.stderr)
         elif _works_with_others():
             traceback.print_exc()
         else:

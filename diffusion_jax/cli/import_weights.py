@@ -13,6 +13,7 @@ from absl.flags import FlagValues
 import diffusion_jax as dj
 from diffusion_jax.cli.command import Command, Flag
 from diffusion_jax.cli.devices import check_devices
+from diffusion_jax.cli.terminal import one_line
 
 _SETTINGS = (
     Flag("image_size", int, "Side of the images; default: the project's own."),
@@ -29,8 +30,9 @@ def run(options: FlagValues, path: str) -> None:
     imported = dj.interop.load(path, **{flag.name: options[flag.name].value for flag in _SETTINGS})
     write_run(options.workdir, imported.config, imported.params, imported.image_shape, Path(path).name)
     name, shape = type(imported.model).__name__, "x".join(map(str, imported.image_shape))
-    print(f"{options.workdir}: {name} for images of {shape}. The file has no averaged weights; its weights are used.")
-    print(f"diffusion-jax sample --workdir {options.workdir}")
+    workdir = one_line(options.workdir)
+    print(f"{workdir}: {name} for images of {shape}. The file has no averaged weights; its weights are used.")
+    print(f"diffusion-jax sample --workdir {workdir}")
 
 
 COMMAND = Command(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from diffusion_jax.cli import edit, import_weights, sample, train, verify
 from diffusion_jax.cli.command import Group
 from diffusion_jax.cli.errors import exit_code
+from diffusion_jax.cli.terminal import install_logging
 
 MAIN = Group(
     "diffusion-jax",
@@ -28,6 +29,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         sys.path.append(os.getcwd())  # for my_pkg.my_module:Mine; a console script does not look here by itself
         arguments = sys.argv[1:]
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    install_logging()
     logging.getLogger("diffusion_jax").setLevel(logging.INFO)
     return exit_code(functools.partial(MAIN, arguments))

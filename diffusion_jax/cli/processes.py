@@ -6,6 +6,7 @@ from absl.flags import FlagValues
 
 import diffusion_jax as dj
 from diffusion_jax.cli.command import Flag
+from diffusion_jax.cli.terminal import install_logging
 
 FLAGS = (
     Flag("coordinator_address", str, "host:port of process 0. Not needed on TPU pods, under SLURM and Open MPI."),
@@ -20,7 +21,6 @@ def initialize_from_flags(options: FlagValues) -> None:
         return
     import jax
 
-    index = jax.process_index()
-    logging.basicConfig(level=logging.WARNING, format=f"process {index}: %(message)s", force=True)
+    install_logging(f"process {jax.process_index()}: ")
     if not dj.processes.is_owner():
         logging.getLogger("diffusion_jax").setLevel(logging.WARNING)

@@ -13,6 +13,7 @@ import diffusion_jax as dj
 from diffusion_jax.cli import processes
 from diffusion_jax.cli.command import Command, Flag
 from diffusion_jax.cli.devices import check_devices
+from diffusion_jax.cli.terminal import one_line
 
 
 def run(options: FlagValues, config: ConfigDict) -> None:
@@ -20,7 +21,7 @@ def run(options: FlagValues, config: ConfigDict) -> None:
     check_devices()
     dj.train(config, options.workdir)
     if dj.processes.is_owner():
-        print(f"done; samples are in {options.workdir}/samples.png")
+        print(one_line(f"done; samples are in {options.workdir}/samples.png"))
 
 
 COMMAND = Command(

@@ -17,6 +17,7 @@ from absl.flags import FlagValues
 
 from diffusion_jax.cli.command import Command, Flag
 from diffusion_jax.cli.devices import check_devices
+from diffusion_jax.cli.terminal import one_line
 
 
 def run(options: FlagValues) -> int:
@@ -29,7 +30,7 @@ def run(options: FlagValues) -> int:
 
     start = time.perf_counter()
     with tqdm.tqdm(bar_format="{elapsed} {desc}", leave=False, delay=1) as bar:
-        rows = verify.run(samplers, schedules, lambda part: bar.set_description(f"{part}: done"))
+        rows = verify.run(samplers, schedules, lambda part: bar.set_description(one_line(f"{part}: done")))
     if options.full:
         print("\n".join(f"{'pass' if row.passed else 'FAIL'}  {verify.format_row(row)}" for row in rows))
     print(verify.format_table(rows))

@@ -15,6 +15,8 @@ import typing
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from diffusion_jax.validation import printable
+
 __all__ = [
     "ConfigError",
     "Namespace",
@@ -30,6 +32,9 @@ __all__ = [
 
 class ConfigError(ValueError):
     """A config that cannot be used. The message names the field, its value and what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +61,11 @@ class Namespace:
         if name not in self.names():
             raise ConfigError(f"{where}: unknown name; {_suggest(name, self.names())}")
         return getattr(self.module, name)
+
+    def inside(self, annotation: Any) -> "Namespace":
+        """The names for an argument of a component: of the same module, and of the type that its annotation asks."""
+        is_open = annotation in (Any, inspect.Parameter.empty) or not isinstance(annotation, type)
+        return Namespace(self.module, None if is_open else annotation)
 
     def _import(self, name: str, where: str, allow_code: bool) -> Any:
         found = _import_attribute(name, where, allow_code)
@@ -101,8 +111,7 @@ def build(
     for key, value in arguments.items():
         inside, annotation = f"{path}.{key}", accepted[key]
         if isinstance(value, Mapping) and not _is_plain(annotation):
-            nested = Namespace(namespace.module, annotation if isinstance(annotation, type) else None)
-            arguments[key] = build(value, nested, inside, allow_code)
+            arguments[key] = build(value, namespace.inside(annotation), inside, allow_code)
         else:
             arguments[key] = convert(value, annotation, inside)
     return construct(factory, path, **arguments, **kwargs)

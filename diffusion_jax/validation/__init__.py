@@ -51,6 +51,7 @@ from diffusion_jax.validation.fields import (
     text,
 )
 from diffusion_jax.validation.paths import find_address, local_path
+from diffusion_jax.validation.printing import printable
 from diffusion_jax.validation.signature import bind_arguments, checked
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "number",
     "numbers",
     "optional",
+    "printable",
     "renamed",
     "text",
 ]

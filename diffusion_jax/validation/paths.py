@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from diffusion_jax.validation.printing import printable
+
 __all__ = ["find_address", "local_path"]
 
 
@@ -35,9 +37,9 @@ def local_path(name: str, value: Any) -> Path:
     text = os.fspath(value)
     if find_address(text):
         raise ValueError(
-            f"{name} = {text}: must be a path of this machine; mount the bucket (gcsfuse) and use its path"
+            f"{name} = {printable(text)}: must be a path of this machine; mount the bucket (gcsfuse) and use its path"
         )
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ValueError(f"{name} = {text}: there is no such home directory; write the whole path") from None
+        raise ValueError(f"{name} = {printable(text)}: there is no such home directory; write the whole path") from None

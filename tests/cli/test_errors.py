@@ -27,6 +27,11 @@ def test_an_expected_error_is_one_line(error, capsys):
     assert capsys.readouterr() == ("", "error: two lines\n")
 
 
+def test_control_characters_of_an_error_are_escaped(capsys):
+    assert exit_code(raising(OSError("cat\x1b[31m\u202e.png: \x9bcannot be read"))) == 1
+    assert capsys.readouterr().err == "error: cat\\x1b[31m\\u202e.png: \\x9bcannot be read\n"
+
+
 def test_an_error_without_text_is_named(capsys):
     assert exit_code(raising(ValueError())) == 1
     assert capsys.readouterr().err == "error: ValueError\n"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from diffusion_jax.validation import Checked, describe, instance
+from diffusion_jax.validation import Checked, describe, instance, printable
 
 __all__ = ["DataError", "Dataset", "Rows", "Source", "from_arrays"]
 
@@ -26,6 +26,9 @@ class DataError(ValueError):
     ...
     diffusion_jax.data.sources.base.DataError: path = "missing.npz": cannot be read as .npz (FileNotFoundError...
     """
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 class Rows(Protocol):
