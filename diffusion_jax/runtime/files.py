@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,10 @@ import filelock
 
 from diffusion_jax.runtime.lease import hold_lease
 from diffusion_jax.runtime.place import Place, explain, is_remote, make_directory, store_errors, walk
+from diffusion_jax.validation import printable
+
+_FORBIDDEN = '/\\:*?"<>|'
+_NAME_BYTES = 128
 
 
 @contextlib.contextmanager
@@ -52,6 +57,21 @@ def replace_text(path: Place, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def as_file_name(text: str) -> str:
+    """A part of a file's name that any system accepts, as close to `text` as possible.
+
+    Slashes, control characters and what Windows forbids become "_". Names longer than 128 bytes of UTF-8 are cut, so
+    that a number before them and an ending still fit where a name has at most 143 bytes (eCryptfs; elsewhere 255).
+
+    >>> as_file_name("AC/DC"), as_file_name("..")
+    ('AC_DC', '__')
+    """
+    forbidden = {character for character in text if character in _FORBIDDEN or printable(character) != character}
+    safe = "".join("_" if character in forbidden else character for character in text)
+    cut = safe.encode()[:_NAME_BYTES].decode(errors="ignore")  # drops a character of which only a part is left
+    return re.sub(r"[. ]+$", lambda end: "_" * len(end[0]), cut)  # Windows drops dots and spaces at the end
 
 
 def make_writable(directory: Place) -> None:

@@ -1,23 +1,32 @@
-"""Writes images to files: grids, tables, strips, animations and directories."""
+"""Writes images to files: grids, tables, strips, animations and directories.
 
+Captions are one line of at most 60 characters, in the first font that has their characters: Pillow's own, the file that
+the environment variable DIFFUSION_JAX_FONT names, or one of the system. A character that no font has is written as its
+number, such as U+732B, and a warning says so.
+"""
+
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from einops import rearrange, repeat
 from numpy.typing import ArrayLike
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from diffusion_jax.process.pixels import to_uint8
-from diffusion_jax.runtime.files import replace_file
+from diffusion_jax.runtime.captions import choose_font, readable
+from diffusion_jax.runtime.errors import first_line
+from diffusion_jax.runtime.files import as_file_name, replace_file
 from diffusion_jax.validation import check_shape, checked, integer, local_path, optional
 
 __all__ = ["grid", "save", "save_animation", "save_folder", "save_grid", "strip", "table"]
 
+log = logging.getLogger(__name__)
+
 # Smaller tiles are enlarged by an integer factor, so that 8x8 images can be seen.
 _MIN_TILE = 40
 _GAP, _GROUP_GAP = 2, 6
-_TEXT_HEIGHT = 14
 
 Captions = Sequence[object] | None
 
@@ -33,7 +42,7 @@ def grid(x: ArrayLike, columns: int | None = None, labels: Captions = None) -> I
     (128, 86)
     """
     x = _as_pixels(x, "N")
-    texts = _as_texts(labels, "labels", len(x), "image")
+    texts = readable(_as_texts(labels, "labels", len(x), "image"))
     columns = columns or int(np.ceil(np.sqrt(len(x))))
     empty = -len(x) % columns
     x = np.pad(x, ((0, empty), *[(0, 0)] * 3), constant_values=255)
@@ -51,8 +60,8 @@ def table(x: ArrayLike, rows: Captions = None, columns: Captions = None) -> Imag
     (128, 86)
     """
     x = _as_pixels(x, "R, K")
-    left = _as_texts(rows, "rows", len(x), "row")
-    top = _as_texts(columns, "columns", x.shape[1], "column")
+    left = readable(_as_texts(rows, "rows", len(x), "row"))
+    top = readable(_as_texts(columns, "columns", x.shape[1], "column"))
     return _draw_tiles(x, _above_first_row(top, len(x)), left)
 
 
@@ -70,9 +79,9 @@ def strip(
     """
     x = _as_pixels(x, "K, N")
     frames, n = x.shape[:2]
-    names = _as_texts(labels, "labels", n, "image")
+    names = readable(_as_texts(labels, "labels", n, "image"))
     top = None if times is None else [f"t = {t:.3g}" for t in np.asarray(times).tolist()]
-    above = _as_texts(top, "times", frames, "state")
+    above = readable(_as_texts(top, "times", frames, "state"))
     if x0 is None:
         return _draw_tiles(rearrange(x, "k n h w c -> n k h w c"), _above_first_row(above, n), names)
     x0 = _as_pixels(x0, "K, N")
@@ -150,7 +159,9 @@ def save_animation(
 def save_folder(x: ArrayLike, folder: str | Path, labels: Captions = None) -> None:
     """Writes images [N, H, W, C] as `folder`/000000.png, 000001.png, ..., with the label after the number.
 
-    Raises ValueError for another shape or number of labels.
+    In the names, slashes, control characters and what Windows forbids are "_", and labels of more than 128 bytes are
+    cut. If the file system refuses a name even so, the image has its number only, and a warning says so. Raises
+    ValueError for another shape or number of labels.
 
     >>> import pathlib, tempfile
     >>> folder = pathlib.Path(tempfile.mkdtemp())
@@ -161,10 +172,17 @@ def save_folder(x: ArrayLike, folder: str | Path, labels: Captions = None) -> No
     x, folder = _as_pixels(x, "N"), local_path("folder", folder)
     texts = _as_texts(labels, "labels", len(x), "image")
     folder.mkdir(parents=True, exist_ok=True)
+    refused = []
     for i, (pixels, text) in enumerate(zip(x, texts, strict=True)):
-        suffix = "" if labels is None else f"_{text}".replace("/", "_")
-        pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-        Image.fromarray(pixels).save(folder / f"{i:06d}{suffix}.png")
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        name = f"{i:06d}" if labels is None else f"{i:06d}_{as_file_name(text)}"
+        try:
+            image.save(folder / f"{name}.png")
+        except (OSError, UnicodeError) as error:  # a character or a length that this file system does not have
+            image.save(folder / f"{i:06d}.png")  # raises again if it is not the name
+            refused.append(f"{name}.png ({first_line(error)})")
+    if refused:
+        log.warning("%s: %d images have no label in their name, refused: %s", folder, len(refused), refused[0])
 
 
 def _as_pixels(x: ArrayLike, leading: str) -> np.ndarray:
@@ -205,10 +223,10 @@ def _draw_tiles(tiles: np.ndarray, above: list[list[str]], left: list[str], grou
     rows, columns, height, width, _ = tiles.shape
     scale = max(1, -(-_MIN_TILE // min(height, width)))
     height, width = height * scale, width * scale
-    font = ImageFont.load_default(size=11)
-    margin = max(_text_width(text, font) for text in left)
-    cell = max(width, *(_text_width(text, font) for row in above for text in row)) + _GAP
-    text_heights = [_TEXT_HEIGHT * any(row) for row in above]
+    top, side = [[choose_font(text) for text in row] for row in above], [choose_font(text) for text in left]
+    margin = max(caption.width for caption in side)
+    cell = max(width, *(caption.width for row in top for caption in row)) + _GAP
+    text_heights = [max(caption.height for caption in row) for row in top]
     tops = [_GAP]
     for r, text_height in enumerate(text_heights):
         ends_group = group > 1 and (r + 1) % group == 0 and r + 1 < rows
@@ -220,15 +238,11 @@ def _draw_tiles(tiles: np.ndarray, above: list[list[str]], left: list[str], grou
         x, y = margin + _GAP + k * cell + (cell - _GAP - width) // 2, tops[r] + text_heights[r]
         pixels = repeat(tiles[r, k], "h w c -> (h a) (w b) c", a=scale, b=scale)
         canvas.paste(Image.fromarray(np.broadcast_to(pixels, (height, width, 3)).copy()), (x, y))
-        draw.text((x + width / 2, tops[r]), above[r][k], fill="black", anchor="ma", font=font)
+        text, font = top[r][k]
+        draw.text((x + width / 2, tops[r] + top[r][k].rise), text, fill="black", anchor="ma", font=font)
         if k == 0:
-            draw.text((margin - _GAP, y + height / 2), left[r], fill="black", anchor="rm", font=font)
+            draw.text((margin - _GAP, y + height / 2), side[r].text, fill="black", anchor="rm", font=side[r].font)
     return canvas
-
-
-def _text_width(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
-    """Pixels that a caption takes, with a gap on both sides; 0 for an empty one."""
-    return int(np.ceil(font.getlength(text))) + 2 * _GAP if text else 0
 
 
 def __dir__() -> list[str]:

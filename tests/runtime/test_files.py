@@ -9,7 +9,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from diffusion_jax.runtime.files import lock_workdir, make_workdir, make_writable, replace_text
+from diffusion_jax.runtime.files import as_file_name, lock_workdir, make_workdir, make_writable, replace_text
 
 
 @pytest.mark.parametrize("before", [None, "old\n", "a much longer text than the new one\n" * 100])
@@ -111,7 +111,7 @@ def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from diffusion_jax.runtime.files import lock_workdir
+from diffusion_jax.runtime.files import as_file_name, lock_workdir
 with lock_workdir(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(100)
@@ -203,3 +203,35 @@ def test_a_full_disk_leaves_the_old_file_and_is_told_with_its_name(tmp_path, how
     assert done.stdout == f"[Errno 27] File too large: '{path}'\n", done.stderr
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", ["cat", "café", "cafe\u0301", "猫の写真", "a b", "x.y", "(1) [2] 'a' & b", "x" * 128])
+def test_a_name_that_every_system_accepts_stays(text):
+    assert as_file_name(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("a/b", "a_b"),
+        ("../x", ".._x"),
+        ("..", "__"),
+        (".", "_"),
+        ('a\\b:c*d?e"f<g>h|i', "a_b_c_d_e_f_g_h_i"),
+        ("\x1b[31m\n\x00\x7f", "_[31m___"),
+        ("gnp\u202e", "gnp_"),
+        ("\udcff", "_"),
+        ("dots. ", "dots__"),
+        ("", ""),
+    ],
+)
+def test_what_some_system_forbids_is_replaced(text, name):
+    assert as_file_name(text) == name
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "猫", "😀", "e\u0301"])
+def test_a_long_name_is_cut_at_the_border_of_a_character(letter, tmp_path):
+    name = as_file_name(letter * 250)
+    assert 124 < len(name.encode()) <= 128
+    assert (letter * 250).startswith(name)
+    (tmp_path / f"000000_{name}.png").touch()

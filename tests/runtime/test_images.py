@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -342,6 +344,37 @@ def test_save_grid_writes_the_grid_and_creates_its_directory(tmp_path):
 def test_a_label_with_a_slash_stays_in_the_directory(tmp_path):
     save_folder(make_images(1)[0], tmp_path / "samples", ["../a/b"])
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["000000_.._a_b.png"]
+
+
+def test_a_label_of_any_kind_loses_no_image(tmp_path, caplog):
+    labels = ["x" * 250, "猫" * 250, "..", "a/b", "\x00", "\udcff", "\n", "\x1b[31m", ""]
+    x, levels = make_images(len(labels))
+    save_folder(x, tmp_path / "samples", labels)
+    paths = sorted((tmp_path / "samples").iterdir())
+    assert [path.name[:6] for path in paths] == [f"{i:06d}" for i in range(len(labels))]
+    for path, image in zip(paths, levels, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
+    assert caplog.text == ""
+
+
+def test_a_name_that_the_file_system_refuses_is_the_number_and_told_once(tmp_path, caplog, monkeypatch):
+    """As of a disk with another encoding; one that is full raises."""
+    write = Image.Image.save
+
+    def save_ascii(image, path):
+        if not path.name.isascii() or full:
+            raise OSError(errno.EILSEQ, "Invalid or incomplete multibyte or wide character", str(path))
+        write(image, path)
+
+    monkeypatch.setattr(Image.Image, "save", save_ascii)
+    full = False
+    save_folder(make_images(3)[0], tmp_path, ["猫", "cat", "犬"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.png", "000001_cat.png", "000002.png"]
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path}: 2 images have no label in their name, refused: 000000_猫.png ([Errno")
+    full = True
+    with pytest.raises(OSError, match="multibyte"):
+        save_folder(make_images(1)[0], tmp_path / "full", ["cat"])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
