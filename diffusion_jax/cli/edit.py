@@ -21,6 +21,8 @@ from absl.flags import FlagValues
 import diffusion_jax as dj
 from diffusion_jax.cli import flags
 from diffusion_jax.cli.command import Command, Flag, Group
+from diffusion_jax.cli.labels import parse_labels, repeat_labels
+from diffusion_jax.cli.terminal import one_line
 
 if TYPE_CHECKING:
     from diffusion_jax.edit.tasks import Edited
@@ -34,7 +36,7 @@ _EVERY_TASK = (
     flags.ALLOW_CODE,
 )
 _SHARED = (
-    flags.LABELS._replace(help="Classes, numbers or names, used in turn; default: no class."),
+    flags.LABELS,
     flags.GUIDANCE._replace(help="Scale of classifier-free guidance; needs --labels; default: the run's."),
     flags.GRID,
 )
@@ -63,12 +65,13 @@ def run(task: str, own: tuple[Flag, ...], settings: tuple[Flag, ...], options: F
 
     if "labels" in values:
         rows = len(options.image) // 2 if task == "interpolate" else len(options.image)
-        values["labels"] = flags.parse_labels(values["labels"], loaded.class_names, rows)
+        labels = parse_labels(values["labels"], loaded.class_names, loaded.network.num_classes)
+        values["labels"] = None if labels is None else repeat_labels(labels, rows)
     flags.make_parent(out)
     job = Job(loaded, jax.random.key(options.seed), options.image, options.resize, **values)
     edited = getattr(tasks, task)(job, **{flag.name: options[flag.name].value for flag in own})
     write_edited(edited, out)
-    print(f"{task}: {len(options.image)} image(s) in, {out} out{edited.remark}")
+    print(one_line(f"{task}: {len(options.image)} image(s) in, {out} out{edited.remark}"))
 
 
 def check_inputs(flag: str, paths: Sequence[str], out: Path) -> None:

@@ -1,10 +1,10 @@
 """Flags that several commands share, and their values as the library takes them."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from absl.flags import FlagValues
 
 from diffusion_jax.cli.command import Flag
@@ -12,12 +12,20 @@ from diffusion_jax.cli.command import Flag
 if TYPE_CHECKING:
     from diffusion_jax.run import Run
 
+# Systems allow 255; a file is written under a longer name first.
+_NAME_BYTES = 240
+
 WORKDIR = Flag("workdir", str, "Directory of the run, or gs://bucket/run.", required=True)
 SEED = Flag(
     "seed", int, "Image i depends on the seed and i only.", 0, limits={"lower_bound": 0, "upper_bound": 2**32 - 1}
 )
 ALLOW_CODE = Flag("allow_code", bool, "Import the run's own components, my_pkg.my_module:Name.", False)
-LABELS = Flag("labels", list, "Classes, numbers or names, used in turn; none for no class.")
+_LABELS = (
+    "Classes, used in turn, separated by commas: numbers or names. #3 is always the number; in quotes it is always the "
+    'name, also with commas: --labels \'"3","a, b",5\'. '
+)
+LABELS = Flag("labels", str, f"{_LABELS}Default: no class.")
+LABELS_OR_ALL = LABELS._replace(help=f"{_LABELS}Default: all; none for no class.")
 STEPS = Flag("steps", int, "Steps from noise to data; default: as in the run's config.", limits={"lower_bound": 1})
 SAMPLER = Flag("sampler", str, "DDPM, DDIM, Heun, DPMSolverPP, ..., with arguments as in DDIM(eta=0.5).")
 GRID = Flag(
@@ -51,39 +59,25 @@ def set_flags(options: FlagValues, names: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def parse_numbers(flag: str, texts: Sequence[str], kind: type) -> list:
-    """A list flag as numbers of `kind`, int or float. Raises ValueError if it is empty or holds other text.
+def parse_numbers(flag: str, texts: Sequence[str]) -> list[float]:
+    """A list flag as numbers. Raises ValueError if it is empty or holds other text.
 
-    >>> parse_numbers("scales", ["0", "1.5"], float)
+    >>> parse_numbers("scales", ["0", "1.5"])
     [0.0, 1.5]
     """
-    example = "integers, such as 3,5" if kind is int else "numbers, such as 0,1,2"
     try:
         if texts:
-            return [kind(text) for text in texts]
+            return [float(text) for text in texts]
     except ValueError:
         pass
-    raise ValueError(f"--{flag}={','.join(texts)}: must be {example}")
-
-
-def parse_labels(texts: Sequence[str], class_names: Sequence[str], n: int) -> np.ndarray | None:
-    """--labels as one class per image, int [n]: numbers or class names, repeated in turn; None for "none".
-
-    >>> parse_labels(["dog", "2"], ["cat", "dog", "owl"], 4).tolist()
-    [1, 2, 1, 2]
-    """
-    if [text.lower() for text in texts] == ["none"]:
-        return None
-    if len(texts) > n:
-        raise ValueError(f"--labels={','.join(texts)}: {len(texts)} classes for {n} images; leave some out")
-    number = {name: str(i) for i, name in enumerate(class_names)}
-    return np.resize(parse_numbers("labels", [number.get(text, text) for text in texts], int), n)
+    raise ValueError(f"--{flag}={','.join(texts)}: must be numbers, such as 0,1,2")
 
 
 def parse_out(out: str, endings: Sequence[str]) -> Path:
     """--out as a path whose ending is one of `endings`, with "" for a directory.
 
-    Raises ValueError for another ending, a directory in place of a file, and a directory that holds files.
+    Raises ValueError for another ending, a name too long to be written after all images are generated, a directory in
+    place of a file, and a directory that holds files.
 
     >>> parse_out("runs/mine.png", (".png", "")).suffix
     '.png'
@@ -95,6 +89,8 @@ def parse_out(out: str, endings: Sequence[str]) -> Path:
     from diffusion_jax.validation import local_path  # imports JAX, for which a wrong ending need not wait
 
     path = local_path("--out", out)
+    if len(os.fsencode(path.name)) > _NAME_BYTES:
+        raise ValueError(f"--out={path}: the name must have at most {_NAME_BYTES} bytes; choose a shorter one")
     if path == Path() or (path.suffix and path.is_dir()):
         raise ValueError(f"--out={path}: is a directory; name a file or a new directory")
     if not path.suffix and path.is_dir() and any(path.iterdir()):

@@ -27,6 +27,8 @@ from absl.flags import FlagValues
 import diffusion_jax as dj
 from diffusion_jax.cli import flags, processes
 from diffusion_jax.cli.command import Command, Flag
+from diffusion_jax.cli.labels import parse_labels, repeat_labels
+from diffusion_jax.cli.terminal import one_line
 
 if TYPE_CHECKING:
     import jax
@@ -62,7 +64,7 @@ def run(options: FlagValues) -> None:
     out = flags.parse_out(options.out or f"samples{show.endings[0]}", show.endings)
     settings = flags.set_flags(options, ("steps", "clip", "threshold", "batch_size", "frames", "sampler", "grid"))
     if options.scales is not None:
-        settings["scales"] = flags.parse_numbers("scales", options.scales, float)
+        settings["scales"] = flags.parse_numbers("scales", options.scales)
     guidance = parse_guidance(options)
     processes.initialize_from_flags(options)
     loaded = flags.load_run(options)
@@ -72,7 +74,7 @@ def run(options: FlagValues) -> None:
     write = generate_output(options, loaded, n, out.suffix.lower(), settings)
     if dj.processes.is_owner():
         write(out)
-        print(f"{n} images in {out}" if options.show == "grid" else f"{options.show} in {out}")
+        print(one_line(f"{n} images in {out}" if options.show == "grid" else f"{options.show} in {out}"))
 
 
 def generate_output(
@@ -86,10 +88,11 @@ def generate_output(
         x0, labels = dj.figures.held_out_images(loaded, n, options.allow_code)
         return functools.partial(dj.images.save, dj.figures.forward(loaded, key, x0, labels=labels, **settings))
     if options.show == "guidance":
-        classes = None if options.labels is None else choose_labels(options, loaded, len(options.labels))
+        classes = None if options.labels is None else _parse_labels(options, loaded)
         if classes is None and options.labels is not None:
             raise ValueError("--labels=none: guidance leads to a class; name some classes, or leave the flag out")
-        figure = dj.figures.guidance(loaded, key, labels=classes, progress=True, **settings)
+        rows = None if classes is None else np.array(classes)
+        figure = dj.figures.guidance(loaded, key, labels=rows, progress=True, **settings)
         return functools.partial(dj.images.save, figure)
     settings |= {"labels": choose_labels(options, loaded, n), "progress": dj.processes.is_owner()}
     return generate_samples(options.show, loaded, key, n, suffix, settings)
@@ -127,7 +130,7 @@ def parse_guidance(options: FlagValues) -> dict[str, Any]:
     """The fields of `Guidance` that the flags set, except the weaker run."""
     parts = {"scale": options.guidance, "rescale": options.guidance_rescale}
     if options.guidance_interval is not None:
-        parts["interval"] = tuple(flags.parse_numbers("guidance_interval", options.guidance_interval, float))
+        parts["interval"] = tuple(flags.parse_numbers("guidance_interval", options.guidance_interval))
     return {name: value for name, value in parts.items() if value is not None}
 
 
@@ -149,7 +152,12 @@ def choose_labels(options: FlagValues, loaded: "Run", n: int) -> np.ndarray | No
     num_classes = loaded.network.num_classes
     if options.labels is None:
         return np.arange(n) % num_classes if num_classes else None
-    return flags.parse_labels(options.labels, loaded.class_names, n)
+    labels = _parse_labels(options, loaded)
+    return None if labels is None else repeat_labels(labels, n)
+
+
+def _parse_labels(options: FlagValues, loaded: "Run") -> list[int] | None:
+    return parse_labels(options.labels, loaded.class_names, loaded.network.num_classes)
 
 
 COMMAND = Command(
@@ -165,7 +173,7 @@ COMMAND = Command(
             limits={"lower_bound": 1},
         ),
         Flag("out", str, "Output path; default: samples.png, or samples.gif for an animation."),
-        flags.LABELS._replace(help="Classes, numbers or names, used in turn; default: all; none for no class."),
+        flags.LABELS_OR_ALL,
         flags.STEPS,
         flags.SAMPLER,
         flags.GRID,

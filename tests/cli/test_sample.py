@@ -131,6 +131,29 @@ def test_an_animation_has_one_frame_per_state(ending, workdir, tmp_path):
         assert image.size == (2 + 2 * 42, 2 + 2 * 56)
 
 
+def test_classes_are_named_on_the_command_line_and_in_the_files(workdir, tmp_path, monkeypatch, capsys):
+    names = ("café", "a, b", "猫/犬", "2", "x" * 250, "\x1b[31m", "..", "none", "8", "9")
+    load = dj.load
+    monkeypatch.setattr(
+        dj, "load", lambda *args, **kwargs: dataclasses.replace(load(*args, **kwargs), class_names=names)
+    )
+    labels = f'cafe\u0301,"a, b",猫/犬,"2",{"x" * 250},#5,..,"none"'
+    assert sample(workdir, tmp_path / "out", num_samples=8, labels=labels, steps=1) == 0
+    assert [path.name[:9] for path in sorted((tmp_path / "out").iterdir())] == [
+        *("000000_ca", "000001_a,", "000002_猫_", "000003_2.", "000004_xx", "000005__[", "000006___", "000007_no")
+    ]
+    assert sample(workdir, tmp_path / "x.npz", num_samples=8, labels=labels, steps=1) == 0
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert arrays["label"].tolist() == list(range(8))
+    capsys.readouterr()
+    for text, message in (
+        ("2", "means 2 classes; write #2 or #3"),
+        ("cafe", 'must be a number from 0 to 9 or one of "café"'),
+    ):
+        assert sample(workdir, tmp_path / "y.png", num_samples=8, labels=text, steps=1) == 1
+        assert capsys.readouterr().err.startswith(f"error: --labels={text}: {message}")
+
+
 def test_out_defaults_to_samples_with_the_ending_of_the_figure(workdir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for show in ("forward", "animation"):
@@ -145,15 +168,18 @@ def test_out_defaults_to_samples_with_the_ending_of_the_figure(workdir, tmp_path
         ({"workdir": "nowhere"}, "no checkpoint in nowhere; train first"),
         ({"steps": 0}, "flag --steps=0: 0 is not"),
         ({"steps": 101}, "steps = 101: must be at most 100"),
-        ({"labels": "12"}, "labels contain 12: must be from 0 to 9"),
-        ({"labels": "three"}, "--labels=three: must be integers, such as 3,5"),
+        ({"labels": "12"}, "--labels=12: must be a number from 0 to 9"),
+        ({"labels": "three"}, "--labels=three: must be a number from 0 to 9"),
         ({"num_samples": 0}, "flag --num_samples=0: 0 is not a positive integer"),
         ({"sampler": "DIMM"}, '--sampler.name = "DIMM"'),
         ({"out": "x.gif"}, "--out=x.gif: the ending must be .png or .npz, or nothing for a directory"),
         ({"labels": "none", "guidance": 2.0}, "guidance = 2.0: needs labels"),
         ({"batch_size": 0}, "batch_size = 0"),
-        ({"labels": ""}, "--labels=: must be integers"),
+        ({"labels": ""}, "--labels=: must be a number"),
         ({"out": "."}, "--out=.: is a directory"),
+        ({"out": "x" * 240 + ".png"}, f"--out={'x' * 240}.png: the name must have at most 240 bytes"),
+        ({"out": "猫" * 79 + ".png"}, f"--out={'猫' * 79}.png: the name must have at most 240 bytes"),
+        ({"out": "a\x1b[31m.gif"}, r"--out=a\x1b[31m.gif: the ending must be .png or .npz"),
         ({"guidance": 1e38}, "images from 0 on are not finite"),
         ({"show": "strip", "out": "x.npz"}, "--out=x.npz: the ending must be .png"),
         ({"show": "forward", "out": "folder"}, "--out=folder: the ending must be .png"),
@@ -165,7 +191,7 @@ def test_out_defaults_to_samples_with_the_ending_of_the_figure(workdir, tmp_path
         ({"show": "guidance", "guidance": 2.0}, "--guidance: does not apply to --show guidance"),
         ({"show": "guidance", "num_samples": 2}, "--num_samples: does not apply to --show guidance"),
         ({"show": "guidance", "labels": "none"}, "--labels=none: guidance leads to a class"),
-        ({"show": "guidance", "labels": "11"}, "labels contain 11: must be from 0 to 9"),
+        ({"show": "guidance", "labels": "11"}, "--labels=11: must be a number from 0 to 9"),
         ({"show": "guidance", "scales": "one"}, "--scales=one: must be numbers, such as 0,1,2"),
         ({"show": "guidance", "scales": "nan"}, "scales = [nan]: must be one or more finite numbers"),
         ({"show": "guidance", "scales": ""}, "--scales=: must be numbers"),
