@@ -82,7 +82,7 @@ class Command:
         flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=options)
         for flag in self.flags:
             flag.define(options)
-        config, rest = take_config(list(arguments), options) if self.takes_config else (None, arguments)
+        config, rest = take_config(arguments) if self.takes_config else (None, arguments)
         words = options([self.name, *rest])[1:]
         if options.help:
             print(self.describe(config))

@@ -4,14 +4,17 @@ import importlib.util
 import logging
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 log = logging.getLogger(__name__)
+
+_FLAG = re.compile(r"--?(no)?config(?:\.([^=]+))?(?:=(.*))?", re.DOTALL)
+_NEXT_FLAG = re.compile("--?[A-Za-z]")  # not a negative number
 
 
 def config_names() -> list[str]:
@@ -23,29 +26,24 @@ def config_names() -> list[str]:
     return sorted(path.stem for path in _shipped().glob("*.py"))
 
 
-def take_config(arguments: list[str], options: flags.FlagValues) -> tuple[ConfigDict | None, list[str]]:
-    """(the config of --config, the other arguments), with each override defined as a flag of `options`.
+def take_config(arguments: Sequence[str]) -> tuple[ConfigDict | None, list[str]]:
+    """(the config of --config with its overrides, the other arguments).
 
-    Parsing `options` then writes the overrides into the config.
-
-    >>> options = flags.FlagValues()
-    >>> config, rest = take_config(["--config=digits", "--config.train.steps=5"], options)
-    >>> options(["train", *rest])
-    ['train']
-    >>> config.train.steps
-    5
+    >>> config, rest = take_config(["--config=digits", "--config.train.steps=5", "--workdir=runs/digits"])
+    >>> config.train.steps, rest
+    (5, ['--workdir=runs/digits'])
     """
-    value, rest = _split(arguments)
-    overrides = [match[1] for argument in rest if (match := re.match(r"--?(?:no)?config\.([^=]+)", argument))]
+    value, overrides, rest = _split(flags.FlagValues().read_flags_from_files(list(arguments), force_gnu=False))
     if value is None:
         if overrides:
-            raise ValueError(f"--config.{overrides[0]}: needs --config, such as --config digits")
+            raise ValueError(f"--config.{overrides[0][0]}: needs --config, such as --config digits")
         return None, rest
     config = load_config(value)
-    for path in overrides:
-        _make_overridable(config, path)
+    if overrides:
+        from diffusion_jax.config.overrides import override_fields  # imports JAX
+
+        override_fields(config, overrides)
     config.lock()
-    config_flags.DEFINE_config_dict("config", config, flag_values=options, sys_argv=rest)
     return config, rest
 
 
@@ -82,19 +80,41 @@ def _error_text(error: Exception, path: str) -> str:
     return f"{type(error).__name__}{f' in line {line}' if line else ''}: {error}"
 
 
-def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """(the last value of --config or None, the other arguments)."""
-    value, rest, waiting = None, [], list(arguments)
+def _split(arguments: list[str]) -> tuple[str | None, list[tuple[str, str | bool]], list[str]]:
+    """(the last value of --config or None, the overrides, the other arguments).
+
+    An override is (path, text), or (path, whether there is no "no") for a flag without a value.
+    """
+    value: str | bool | None = None
+    overrides, rest, waiting = [], [], list(arguments)
     while waiting:
         argument = waiting.pop(0)
-        match = re.fullmatch(r"--?config(?:=(.*))?", argument, re.DOTALL)
+        match = _FLAG.fullmatch(argument)
         if not match:
             rest.append(argument)
-        elif match[1] is not None or waiting:
-            value = match[1] if match[1] is not None else waiting.pop(0)
+            continue
+        negation, path, text = match.groups()
+        if negation and (text is not None or path is None):
+            raise ValueError(f"{argument}: must be --{argument.lstrip('-').removeprefix('no')}")
+        found = _take_value(negation, text, waiting)
+        if path is None:
+            value = found
+        elif "[" in path:
+            raise ValueError(f"--config.{path}: an item cannot be set; set the whole field")
         else:
-            raise ValueError(f"--config: needs a value, a file or one of {', '.join(config_names())}")
-    return value, rest
+            overrides.append((path, found))
+    if isinstance(value, bool):
+        raise ValueError(f"--config: needs a value, a file or one of {', '.join(config_names())}")
+    return value, overrides, rest
+
+
+def _take_value(negation: str | None, text: str | None, waiting: list[str]) -> str | bool:
+    """The text behind "=", or else the next argument if it is not a flag, or else whether there is no "no"."""
+    if text is not None:
+        return text
+    if waiting and not negation and not _NEXT_FLAG.match(waiting[0]):
+        return waiting.pop(0)
+    return not negation
 
 
 def _find(value: str) -> list[str]:
@@ -115,19 +135,3 @@ def _shipped() -> Path:
     package = Path(__file__).parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
-
-
-def _make_overridable(config: ConfigDict, path: str) -> None:
-    """Adds a field that the config leaves at its default, so that it can be set on the command line."""
-    if "[" in path:
-        raise ValueError(f"--config.{path}: an item cannot be set; set the whole field")
-    branch: Any = config
-    for word in path.split("."):
-        if not isinstance(branch, ConfigDict) or word not in branch:
-            break
-        branch = branch[word]
-    else:
-        return
-    from diffusion_jax.config.fields import add_default  # imports JAX
-
-    add_default(config, path)

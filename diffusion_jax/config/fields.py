@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from diffusion_jax.config.components import ConfigError, Namespace, check_names
+from diffusion_jax.config.components import Namespace
 from diffusion_jax.config.defaults import with_defaults
 from diffusion_jax.config.optimizer import OptimizerSettings
 from diffusion_jax.config.sections import COMPONENTS, GRIDS, SECTIONS, SETTINGS
 from diffusion_jax.run import Guidance, Sampling
 
-__all__ = ["ConfigField", "FieldDescription", "add_default", "config_fields", "describe_config", "describe_fields"]
+__all__ = ["ConfigField", "FieldDescription", "config_fields", "describe_config", "describe_fields"]
 
 REQUIRED = inspect.Parameter.empty
 
@@ -123,33 +123,6 @@ def describe_config(config: ml_collections.ConfigDict | Mapping[str, Any], prefi
         sentence, indent = _SENTENCE.split(line)[0], " " * 6
         lines += textwrap.wrap(sentence, 110, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     return lines
-
-
-def add_default(config: ml_collections.ConfigDict, path: str) -> None:
-    """Adds the field at `path` with its default to a config that leaves it out, so that it can be overridden.
-
-    Raises ConfigError if there is no such field, or its default is None or an object.
-
-    >>> config = ml_collections.ConfigDict({"schedule": {"name": "Cosine"}})
-    >>> add_default(config, "schedule.steps")
-    >>> config.schedule.steps
-    1000
-    """
-    known = {field.path: field.value for field in config_fields(config)}
-    parent, _, name = path.rpartition(".")
-    if path not in known:
-        start = f"{parent}." if parent else ""
-        siblings = {other[len(start) :].split(".")[0] for other in known if other.startswith(start)}
-        check_names([name], sorted(siblings), parent)
-    if not isinstance(known.get(path), bool | int | float | str | tuple):
-        raise ConfigError(f"config.{path}: cannot be set on the command line; set it in the config's file")
-    branch = config
-    for depth, word in enumerate(parent.split("."), 1):
-        if word not in branch:
-            component = ".".join([*parent.split(".")[:depth], "name"])
-            branch[word] = {"name": known[component]} if component in known else {}
-        branch = branch[word]
-    branch[name] = known[path]
 
 
 def _component_fields(spec: Mapping[str, Any], path: str, namespace: Namespace, line: str) -> list[ConfigField]:

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion_jax.config.components import build, build_section, construct, convert
+from diffusion_jax.config.components import argument_types, build, build_section, construct, convert
 from diffusion_jax.config.sections import COMPONENTS, GRIDS
 from diffusion_jax.run import Guidance, Sampling
 
-__all__ = ["build_sampling"]
+__all__ = ["SETTING_TYPES", "build_sampling"]
 
 _SETTINGS = {field.name for field in dataclasses.fields(Sampling)} - {"sampler"}
 # Field of the section -> field of `Guidance` and its type.
@@ -17,6 +17,9 @@ _GUIDANCE: dict[str, tuple[str, Any]] = {
     "guidance_interval": ("interval", tuple[float, ...]),
     "guidance_rescale": ("rescale", float),
 }
+# The fields of the section that are not arguments of the sampler, with their types.
+SETTING_TYPES: dict[str, Any] = {name: kind for name, kind in argument_types(Sampling).items() if name in _SETTINGS}
+SETTING_TYPES |= {name: kind for name, (_, kind) in _GUIDANCE.items()}
 
 
 def build_sampling(spec: Mapping[str, Any], allow_code: bool) -> Sampling:

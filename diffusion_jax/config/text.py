@@ -8,7 +8,7 @@ from diffusion_jax.config.sections import COMPONENTS, GRIDS
 from diffusion_jax.process import schedules
 from diffusion_jax.sampling import grids, samplers
 
-__all__ = ["grid_from_text", "sampler_from_text", "schedule_from_text"]
+__all__ = ["grid_from_text", "sampler_from_text", "schedule_from_text", "spec_from_text"]
 
 
 def sampler_from_text(text: str, allow_code: bool = False) -> samplers.Sampler:
@@ -38,19 +38,29 @@ def schedule_from_text(text: str, allow_code: bool = False) -> schedules.Schedul
     return _from_text(text, COMPONENTS["schedule"], "schedule", "Cosine(steps=500)", allow_code)
 
 
-def _from_text(text: str, namespace: Namespace, path: str, example: str, allow_code: bool = False) -> Any:
+def spec_from_text(text: str, flag: str, example: str, allow_code: bool) -> dict[str, Any]:
+    """A component as dict(name=..., **arguments), not looked up yet. Raises ConfigError for other text.
+
+    >>> spec_from_text("MinSNR(gamma=5)", "config.loss.weighting", "MinSNR()", allow_code=False)
+    {'name': 'MinSNR', 'gamma': 5}
+    """
     module, colon, rest = text.strip().partition(":")  # "pkg.module:Mine(x=1)" is not a Python expression
     is_own = colon and module.replace(".", "").isidentifier()
     if is_own and not allow_code:
-        raise ConfigError(f'--{path} "{text}": must be a name of the library; use --allow_code to import your own')
+        raise ConfigError(f'--{flag} "{text}": must be a name of the library; use --allow_code to import your own')
     try:
         tree = ast.parse(rest if is_own else text.strip(), mode="eval").body
         spec = _parse_call(tree if isinstance(tree, ast.Call) else ast.Call(tree, [], []))
     except (SyntaxError, ValueError) as error:
         reason = f" ({error})" if type(error) is ValueError else ""  # Python's own messages do not help here
-        raise ConfigError(f'--{path} "{text}": must be a name, or as in {example}{reason}') from None
+        raise ConfigError(f'--{flag} "{text}": must be a name, or as in {example}{reason}') from None
     if is_own:
         spec["name"] = f"{module}:{spec['name']}"
+    return spec
+
+
+def _from_text(text: str, namespace: Namespace, path: str, example: str, allow_code: bool = False) -> Any:
+    spec = spec_from_text(text, path, example, allow_code)
     try:
         return build(spec, namespace, path, allow_code)
     except ConfigError as error:

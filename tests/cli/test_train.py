@@ -34,7 +34,9 @@ def config(tmp_path_factory) -> Path:
     [
         (["--config.train.stpes=5"], "config.train.stpes: there is no such field; did you mean steps"),
         (["--config", "nowhere.py"], "--config=nowhere.py: must be a file or one of cifar10, digits, folder, mnist"),
-        (["--config.train.steps=many"], "flag --config.train.steps=many: "),
+        (["--config.train.steps=many"], "--config.train.steps=many: must be an integer (8)"),
+        (["--config.data.size=48x"], "config.data.size: there is no such field"),
+        (["--config.sampler=DDIM(0.5)"], '--config.sampler "DDIM(0.5)": must be a name, or as in'),
         (["--config.train.steps=0"], "config.train: steps = 0: must be an integer >= 1"),
         (["stray"], 'unexpected argument "stray"; use --flag=value or --noflag'),
         (["--config.schedule.name=Cosin"], 'config.schedule.name = "Cosin"'),

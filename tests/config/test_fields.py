@@ -8,10 +8,8 @@ import pytest
 
 import diffusion_jax as dj
 from diffusion_jax.cli.config_flag import config_names, load_config
-from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.fields import (
     REQUIRED,
-    add_default,
     config_fields,
     describe_config,
     describe_fields,
@@ -114,29 +112,3 @@ def test_every_field_of_a_shipped_config_is_listed(name):
     config = load_config(name)
     assert set(leaves(config.to_dict())) <= {field.path for field in config_fields(config)}
     assert len(describe_config(config)) > len(config_fields(config))
-
-
-def test_a_field_that_the_config_leaves_out_is_added_with_its_default():
-    config = ml_collections.ConfigDict({"loss": {"name": "DiffusionLoss"}, "data": {"name": "Digits"}})
-    add_default(config, "loss.times.name")
-    add_default(config, "mesh.fsdp")
-    assert config.to_dict() == {
-        "loss": {"name": "DiffusionLoss", "times": {"name": "StratifiedTimes"}},
-        "data": {"name": "Digits"},
-        "mesh": {"fsdp": 1},
-    }
-
-
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("loss.wieghting", "config.loss.wieghting: there is no such field; did you mean weighting"),
-        ("los.name", "config.los"),
-        ("mesh", "config.mesh"),
-        ("data.name.x", "config.data.name.x: there is no such field"),
-    ],
-)
-def test_an_unknown_field_is_refused(path, message):
-    config = ml_collections.ConfigDict({"loss": {"name": "DiffusionLoss"}, "data": {"name": "Digits"}})
-    with pytest.raises(ConfigError, match=message):
-        add_default(config, path)
