@@ -1,5 +1,7 @@
 """Texts of the command line, as the configs that training receives."""
 
+import functools
+import operator
 import re
 import sys
 import types
@@ -212,3 +214,12 @@ def test_training_receives_what_was_written():
     assert experiment.lr_schedule(77) == 1e-4
     assert (experiment.network.model.attention, experiment.network.model.channels) == ((), (8, 16))
     assert (experiment.sampling.sampler.eta, experiment.sampling.steps) == (0.5, 20)
+
+
+@pytest.mark.parametrize("path", ["weight_decay", "lr_schedule.peak_value"])
+def test_an_integer_for_a_number_is_a_float_where_the_type_allows_both(path):
+    """As before: the dtype of what optax computes follows from it."""
+    lr_schedule = {"name": "warmup_cosine_decay_schedule", "peak_value": 0.5}
+    config = ConfigDict({"optimizer": {"name": "adamw", "weight_decay": 0.5, "lr_schedule": lr_schedule}})
+    override_fields(config, [(f"optimizer.{path}", "1")])
+    assert str(functools.reduce(operator.getitem, path.split("."), config.optimizer)) == "1.0"
