@@ -83,7 +83,7 @@ def _error_text(error: Exception, path: str) -> str:
 def _split(arguments: list[str]) -> tuple[str | None, list[tuple[str, str | bool]], list[str]]:
     """(the last value of --config or None, the overrides, the other arguments).
 
-    An override is (path, text), or (path, whether there is no "no") for a flag without a value.
+    An override is (path, text), or (path, False for --noconfig, else True) for a flag without a value.
     """
     value: str | bool | None = None
     overrides, rest, waiting = [], [], list(arguments)
@@ -109,7 +109,7 @@ def _split(arguments: list[str]) -> tuple[str | None, list[tuple[str, str | bool
 
 
 def _take_value(negation: str | None, text: str | None, waiting: list[str]) -> str | bool:
-    """The text behind "=", or else the next argument if it is not a flag, or else whether there is no "no"."""
+    """The text behind "=", or else the next argument if it is not a flag, or else False for --noconfig and True for --config."""
     if text is not None:
         return text
     if waiting and not negation and not _NEXT_FLAG.match(waiting[0]):

@@ -18,7 +18,7 @@ _LISTED = 10
 
 
 def parse_labels(text: str, class_names: Sequence[str], num_classes: int) -> list[int] | None:
-    """--labels as classes; None for "none". Raises ValueError, which lists the classes, for what is not a class.
+    """--labels as classes; None for "none". Raises ValueError, which lists the classes, if a part is not a class.
 
     >>> parse_labels("dog,2", ["cat", "dog", "owl"], 3)
     [1, 2]
@@ -31,7 +31,7 @@ def parse_labels(text: str, class_names: Sequence[str], num_classes: int) -> lis
         return None
     if not num_classes:
         raise ValueError(f"--labels={text}: this run was trained without classes; leave the flag out")
-    return [_find_class(name, is_quoted, class_names, num_classes) for name, is_quoted in _split(text)]
+    return [_find_class(name, is_quoted, class_names, num_classes) for name, is_quoted in _split_list(text)]
 
 
 def repeat_labels(labels: Sequence[int], n: int) -> np.ndarray:
@@ -55,7 +55,7 @@ def _is_none(text: str, class_names: Sequence[str]) -> bool:
     return True
 
 
-def _split(text: str) -> list[tuple[str, bool]]:
+def _split_list(text: str) -> list[tuple[str, bool]]:
     """The parts of a list separated by commas, and whether each is in quotes."""
     parts: list[tuple[str, bool]] = []
     rest = f"{text},"
@@ -88,7 +88,7 @@ def _list_classes(text: str, class_names: Sequence[str], num_classes: int) -> st
     numbers = f"a number from 0 to {num_classes - 1}"
     if not class_names:
         return f"{numbers}; the classes of this run have no names"
-    similarity = lambda name: difflib.SequenceMatcher(None, _fold(text), _fold(name)).ratio()  # noqa: E731
+    similarity = lambda name: difflib.SequenceMatcher(None, _strip_accents(text), _strip_accents(name)).ratio()  # noqa: E731
     names = sorted(class_names, key=similarity, reverse=True)
     listed = ", ".join(f'"{name[:40]}"' for name in names[:_LISTED])
     return f"{numbers} or one of {listed}" + f", ... ({len(names)} in all)" * (len(names) > _LISTED)
@@ -99,7 +99,7 @@ def _compose(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _fold(name: str) -> str:
+def _strip_accents(name: str) -> str:
     """A name without case and accents."""
     decomposed = unicodedata.normalize("NFKD", name.casefold())
     return "".join(character for character in decomposed if not unicodedata.combining(character))

@@ -88,7 +88,7 @@ def generate_output(
         x0, labels = dj.figures.held_out_images(loaded, n, options.allow_code)
         return functools.partial(dj.images.save, dj.figures.forward(loaded, key, x0, labels=labels, **settings))
     if options.show == "guidance":
-        classes = None if options.labels is None else _parse_labels(options, loaded)
+        classes = None if options.labels is None else _read_labels(options, loaded)
         if classes is None and options.labels is not None:
             raise ValueError("--labels=none: guidance leads to a class; name some classes, or leave the flag out")
         rows = None if classes is None else np.array(classes)
@@ -152,11 +152,11 @@ def choose_labels(options: FlagValues, loaded: "Run", n: int) -> np.ndarray | No
     num_classes = loaded.network.num_classes
     if options.labels is None:
         return np.arange(n) % num_classes if num_classes else None
-    labels = _parse_labels(options, loaded)
+    labels = _read_labels(options, loaded)
     return None if labels is None else repeat_labels(labels, n)
 
 
-def _parse_labels(options: FlagValues, loaded: "Run") -> list[int] | None:
+def _read_labels(options: FlagValues, loaded: "Run") -> list[int] | None:
     return parse_labels(options.labels, loaded.class_names, loaded.network.num_classes)
 
 

@@ -71,7 +71,7 @@ def override_fields(config: ConfigDict, overrides: Sequence[tuple[str, str | boo
     paths = [path for path, _ in overrides]
     for path, text in sorted(overrides, key=lambda override: override[0].removesuffix(".name").count(".")):
         field = _find_field(config, path)
-        value = _read(path, text, field)
+        value = _read_text(path, text, field)
         if isinstance(value, tuple) and paths.count(path) > 1:
             raise ConfigError(f"--config.{path}: must be given once; write all values with commas, such as 8,16")
         if path in _OWN_TYPES:
@@ -86,9 +86,9 @@ def _find_field(config: ConfigDict, path: str) -> _Field:
     check_names([section], SECTIONS, "")
     if section in SETTINGS and not words:
         raise ConfigError(f"config.{section}: is a section; set one of its fields, such as --config.train.steps=500")
-    field, at = _Field(Mapping, COMPONENTS.get(section), _fill(config).get(section)), section
+    field, at = _Field(Mapping, COMPONENTS.get(section), _fill_sections(config).get(section)), section
     for word in words:
-        fields = _fields(field, at)
+        fields = _inner_fields(field, at)
         if f"{at}.{word}" in _ELSEWHERE:
             raise ConfigError(f"config.{at}.{word}: there is no such field; set {_ELSEWHERE[f'{at}.{word}']}")
         check_names([word], sorted(fields), at)
@@ -96,13 +96,13 @@ def _find_field(config: ConfigDict, path: str) -> _Field:
     return field
 
 
-def _fill(config: ConfigDict) -> dict[str, Any]:
+def _fill_sections(config: ConfigDict) -> dict[str, Any]:
     """The sections with the defaults of their components, without those that are not well formed."""
     specs = {name: spec for name, spec in config.to_dict().items() if isinstance(spec, Mapping) and name in SECTIONS}
     return with_defaults({name: spec for name, spec in specs.items() if name in SETTINGS or _is_component(spec)})
 
 
-def _fields(parent: _Field, path: str) -> dict[str, _Field]:
+def _inner_fields(parent: _Field, path: str) -> dict[str, _Field]:
     """The fields of a section or a component; none of a plain value."""
     if path in SETTINGS:
         return {
@@ -129,7 +129,7 @@ def _check_arguments(config: Any, path: str, name: str, namespace: Namespace) ->
         raise ConfigError(f'config.{path}.name = "{name}": does not take {left} of the config; write {whole}')
 
 
-def _read(path: str, text: str | bool, field: _Field) -> Any:
+def _read_text(path: str, text: str | bool, field: _Field) -> Any:
     """The value that a text means. Raises ConfigError for another type."""
     annotation = _annotation(field)
     options = _options(annotation)
@@ -169,7 +169,9 @@ def _means_component(text: str, field: _Field, kinds: Set[Any]) -> bool:
         return False
     if all(isinstance(kind, type) and kind not in (*_FORMS, Any, inspect.Parameter.empty) for kind in kinds):
         return True
-    return bool((_NAME if _is_component(field.value) else _CALL).fullmatch(text)) and isinstance(_parse(text), str)
+    return bool((_NAME if _is_component(field.value) else _CALL).fullmatch(text)) and isinstance(
+        _parse_literal(text), str
+    )
 
 
 def _read_component(path: str, text: str, field: _Field) -> dict[str, Any]:
@@ -191,13 +193,13 @@ def _read_plain(text: str, kinds: Set[Any]) -> Any:
         return None if types.NoneType in kinds and text.strip().lower() == "none" else text
     if kinds == {bool}:
         return _BOOLS.get(text.strip().lower(), text)
-    value = _parse(text)
+    value = _parse_literal(text)
     if tuple in kinds and not kinds & {bool, int, float, str} and not isinstance(value, tuple | list):
         return (value,) if text.strip() else ()
     return value
 
 
-def _parse(text: str) -> Any:
+def _parse_literal(text: str) -> Any:
     """A text as the value that it is in Python, else as text."""
     if text.strip().lower() in _WORDS:
         return _WORDS[text.strip().lower()]
@@ -212,7 +214,7 @@ def _parse(text: str) -> Any:
 def _set(config: ConfigDict, path: str, value: Any) -> None:
     """Sets a field, and the sections and components above it that the config leaves at their defaults."""
     *above, name = path.split(".")
-    filled: Any = _fill(config)
+    filled: Any = _fill_sections(config)
     branch: Any = config
     with config.unlocked(), config.ignore_type():
         for word in above:

@@ -82,7 +82,7 @@ def readable(texts: Sequence[str]) -> list[str]:
 
 
 def choose_font(text: str) -> Caption:
-    """The text in the first font that has all of its characters: Pillow's own, that of `VARIABLE`, one of `FONTS`.
+    """The text in the first font that has all of its characters: Pillow's own, the one that `VARIABLE` names, `FONTS`.
 
     >>> choose_font("cat").font.getname()[0]
     'Aileron'
@@ -90,7 +90,7 @@ def choose_font(text: str) -> Caption:
     name = _best_font(text)
     missing = _find_missing(name, text)
     written = "".join(f" U+{ord(character):04X} " if character in missing else character for character in text)
-    return Caption(written if not missing else re.sub(" {2,}", " ", written).strip(), _load(name, _SIZE))
+    return Caption(written if not missing else re.sub(" {2,}", " ", written).strip(), _open_font(name, _SIZE))
 
 
 def _clean(text: str) -> str:
@@ -117,9 +117,9 @@ def _best_font(text: str) -> str:
 
 def _names() -> Iterator[str]:
     own = os.environ.get(VARIABLE, "")
-    if own and _load(own, _SIZE) is None:
+    if own and _open_font(own, _SIZE) is None:
         _warn_once(f"{VARIABLE} = {own}: cannot be opened as a font; set it to a .ttf, .otf or .ttc file with outlines")
-    yield from (name for name in (own, *FONTS) if name and _load(name, _SIZE) is not None)
+    yield from (name for name in (own, *FONTS) if name and _open_font(name, _SIZE) is not None)
 
 
 def _find_missing(name: str, text: str) -> set[str]:
@@ -130,7 +130,7 @@ def _find_missing(name: str, text: str) -> set[str]:
 @functools.cache
 def _has_glyph(name: str, character: str) -> bool:
     """Whether a font has a character: an unassigned one is drawn as a box, or as nothing."""
-    font = _load_unshaped(name)
+    font = _open_unshaped(name)
     if font is None:
         return character.isascii()
     drawn, box = ((font.getlength(text), bytes(font.getmask(text))) for text in (character, _UNASSIGNED))
@@ -138,16 +138,16 @@ def _has_glyph(name: str, character: str) -> bool:
 
 
 @functools.cache
-def _load_unshaped(name: str) -> ImageFont.FreeTypeFont | None:
+def _open_unshaped(name: str) -> ImageFont.FreeTypeFont | None:
     """A font in large, with one glyph for each character; None if Pillow was built without FreeType."""
-    font = _load(name, 64)
+    font = _open_font(name, 64)
     is_outline = isinstance(font, ImageFont.FreeTypeFont)
     return font.font_variant(layout_engine=ImageFont.Layout.BASIC) if is_outline else None
 
 
 @functools.cache
-def _load(name: str, size: int) -> Any:
-    """A font by the name of its file, "" for Pillow's own; None if there is none, or it has no outlines."""
+def _open_font(name: str, size: int) -> Any:
+    """A font by the name of its file, "" for Pillow's own; None if it is missing or has no outlines."""
     try:
         return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
     except (OSError, ValueError):

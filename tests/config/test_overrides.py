@@ -216,7 +216,7 @@ def test_training_receives_what_was_written():
     assert (experiment.sampling.sampler.eta, experiment.sampling.steps) == (0.5, 20)
 
 
-@pytest.mark.parametrize("path", ["weight_decay", "lr_schedule.peak_value"])
+@pytest.mark.parametrize("path", ["weight_decay", "eps", "lr_schedule.peak_value", "lr_schedule.end_value"])
 def test_an_integer_for_a_number_is_a_float_where_the_type_allows_both(path):
     """As before: the dtype of what optax computes follows from it."""
     lr_schedule = {"name": "warmup_cosine_decay_schedule", "peak_value": 0.5}
