@@ -109,7 +109,7 @@ def _split(arguments: list[str]) -> tuple[str | None, list[tuple[str, str | bool
 
 
 def _take_value(negation: str | None, text: str | None, waiting: list[str]) -> str | bool:
-    """The text behind "=", or else the next argument if it is not a flag, or else False for --noconfig and True for --config."""
+    """The text behind "=", or the next argument if it is not a flag, or False for --noconfig and True for --config."""
     if text is not None:
         return text
     if waiting and not negation and not _NEXT_FLAG.match(waiting[0]):
