@@ -1,15 +1,19 @@
 """Reads the image files that a command edits."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.data.sources.decode import Decoder, ImageError
+from diffusion_jax.data.sources.decode import Decoder
+from diffusion_jax.data.sources.formats import ImageError, Unsuitable
 from diffusion_jax.process.pixels import to_float
 from diffusion_jax.validation import local_path
+
+log = logging.getLogger(__name__)
 
 _MAX_PIXELS = 64_000_000
 
@@ -21,7 +25,7 @@ class _ExactDecoder(Decoder):
     def _box(self, width, height):
         rows, columns = self.size
         if (height, width) != self.size:
-            raise ImageError(f"is {width}x{height}, not {columns}x{rows} pixels; resize it, or use --resize")
+            raise Unsuitable(f"is {width}x{height}, not {columns}x{rows} pixels; resize it, or use --resize")
         return super()._box(width, height)
 
 
@@ -33,7 +37,7 @@ def read_images(
     crop: str = "center",
     background: str = "white",
 ) -> np.ndarray:
-    """Reads PNG, JPEG or WebP files as float32 [N, *size, channels] in [-1, 1].
+    """Reads image files of any format that `sources.Folder` reads, as float32 [N, *size, channels] in [-1, 1].
 
     With `resize`, images of another size are cropped and resized; `crop` and `background` are as in `sources.Folder`.
     Raises ValueError, naming the file, if a file cannot be read or has another size.
@@ -59,8 +63,11 @@ def training_look(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _decode_file(decoder: Decoder, path: str) -> np.ndarray:
     try:
-        return decoder(local_path("image", path))
+        decoded = decoder(local_path("image", path))
     except IsADirectoryError:
         raise ValueError(f"{path} is a directory; name image files") from None
     except ImageError as error:
         raise ValueError(f"{path} {error}") from None
+    for note in decoded.notes:
+        log.warning("%s: %s", path, note)
+    return decoded.pixels

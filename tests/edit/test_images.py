@@ -51,7 +51,7 @@ def test_the_look_is_known_only_for_a_directory_of_images():
     ("name", "message"),
     [
         ("wide.png", "wide.png is 24x16, not 8x8 pixels; resize it, or use --resize"),
-        ("broken.png", "broken.png is not a PNG, JPEG or WebP"),
+        ("broken.png", "broken.png is not a PNG, JPEG, WebP"),
         ("none.png", "none.png does not exist"),
         (".", " is a directory; name image files"),
     ],
@@ -60,3 +60,10 @@ def test_what_cannot_be_read_is_named(name, message, folder):
     with pytest.raises(ValueError, match=message) as error:
         read_images([str(folder / "a.png"), str(folder / name)], (8, 8), 1)
     assert "\n" not in str(error.value)
+
+
+def test_formats_of_scanners_and_printers_are_read_and_what_was_converted_is_told(tmp_path, caplog):
+    Image.fromarray(LEVELS.astype(np.uint16) * 257).save(tmp_path / "scan.tif")
+    x = read_images([str(tmp_path / "scan.tif")], (8, 8), 1)
+    np.testing.assert_allclose((x[0, ..., 0] + 1) * 127.5, LEVELS, atol=1e-4)
+    assert [record.message for record in caplog.records] == [f"{tmp_path}/scan.tif: 16-bit grey, scaled to 8 bits"]

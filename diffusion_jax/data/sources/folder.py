@@ -12,13 +12,13 @@ from typing import Any
 import grain
 import numpy as np
 import tqdm
-from PIL import Image
 
 from diffusion_jax.data.sources import cache
 from diffusion_jax.data.sources.base import DataError, Dataset, Source, check_classes, split_holdout
-from diffusion_jax.data.sources.decode import VERSION, Decoder, ImageError
+from diffusion_jax.data.sources.decode import VERSION, Decoded, Decoder
+from diffusion_jax.data.sources.formats import ImageError, make_format_stamp
 from diffusion_jax.data.sources.labels import Table, classes_from_directories
-from diffusion_jax.data.sources.scan import make_stamp, scan
+from diffusion_jax.data.sources.scan import File, make_stamp, scan
 from diffusion_jax.validation import choice, integer, location
 
 __all__ = ["Folder"]
@@ -30,11 +30,15 @@ _MAX_LISTED = 10  # skipped images that are logged by name
 
 @dataclasses.dataclass(frozen=True)
 class Folder(Dataset):
-    """The PNG, JPEG and WebP images in a directory and its subdirectories, in the order of their names.
+    """The image files in a directory and its subdirectories, in the order of their names.
 
-    Hidden files and directories are ignored. The first `open` decodes the images and stores them in
-    `cache_dir`/diffusion_jax, one cache for each directory and way to decode; it is built again when an image is
-    added, removed or changed.
+    PNG, JPEG, WebP, BMP, TIFF, GIF and AVIF are read, and HEIC with `pip install "diffusion_jax[heic]"`. 16-bit grey is
+    scaled to 8 bits, CMYK is converted to RGB, and damaged metadata are left out; each is logged with the number of
+    images. Hidden files and directories are ignored, other files are counted and logged.
+
+    The first `open` decodes the images and stores them in `cache_dir`/diffusion_jax, one cache for each directory and
+    way to decode; it is built again when an image is added, removed or changed. Accents in names may be composed or
+    not: the same images copied from another system are the same data.
 
     Attributes:
       path: the directory.
@@ -53,6 +57,7 @@ class Folder(Dataset):
       cache_dir: a directory outside of `path`; "" for $XDG_CACHE_HOME or ~/.cache.
 
     >>> import tempfile
+    >>> from PIL import Image
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     for i in range(20):
     ...         os.makedirs(f"{directory}/images/{i % 2}", exist_ok=True)
@@ -91,14 +96,19 @@ class Folder(Dataset):
 
     def open(self) -> tuple[Source, Source]:
         root, decoder = self.root, self._decoder()
-        files = scan(root)
+        listing = scan(root, ignored=[_absolute_path(self.csv)] if self.csv else [])
+        files = listing.images
         classes = self._classes(list(files))
         split_holdout(len(files), self.holdout)  # raises before anything is decoded
-        stamp = f"{VERSION} {make_stamp(files)}"
-        build = _make_builder(decoder, root, list(files))
+        stamp = f"{VERSION} {make_format_stamp()} {make_stamp(files)}"
+        build = _make_builder(decoder, root, files)
         images = cache.open_or_build(self._cache_path(root, decoder), stamp, decoder.image_shape, build)
         skipped = images.about["skipped"]
+        if unused := listing.describe_unused():
+            log.warning("%s: %s", root, unused)
         self._report_skipped(root, skipped)
+        for note, (count, name) in images.about["notes"].items():
+            log.warning("%s: %d image%s: %s (for example %s)", root, count, "s" * (count > 1), note, name)
         return self._sources(images, {name: classes[name] for name in classes if name not in skipped})
 
     def _decoder(self) -> Decoder:
@@ -174,35 +184,43 @@ def _absolute_path(path: str) -> Path:
     return Path(path).resolve()
 
 
-def _make_builder(decoder: Decoder, root: Path, names: list[str]) -> cache.Build:
-    """Writes the pixels of each image; returns the reasons why images were skipped, by name."""
+def _make_builder(decoder: Decoder, root: Path, files: dict[str, File]) -> cache.Build:
+    """Writes the pixels of each image; returns why images were skipped, by name, and the decoder's notes.
+
+    For each note the number of images is stored, and the name of the first.
+    """
 
     def build(write: Callable[[np.ndarray], object]) -> dict[str, Any]:
-        skipped = {}
-        results = tqdm.tqdm(_decode_images(decoder, root, names), f"decoding {root}", len(names), unit="img", delay=2)
+        skipped: dict[str, str] = {}
+        notes: dict[str, tuple[int, str]] = {}
+        results = tqdm.tqdm(_decode_images(decoder, root, files), f"decoding {root}", len(files), unit="img", delay=2)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the decoder rejects these images
-            for name, result in zip(names, results, strict=True):
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # of bombs and metadata, which the decoder reports
+            for name, result in zip(files, results, strict=True):
                 if isinstance(result, ImageError):
                     skipped[name] = str(result)
-                else:
-                    write(result)
-        return {"skipped": skipped}
+                    continue
+                write(result.pixels)
+                for note in result.notes:
+                    count, first = notes.get(note, (0, name))
+                    notes[note] = count + 1, first
+        return {"skipped": skipped, "notes": notes}
 
     return build
 
 
-def _decode_images(decoder: Decoder, root: Path, names: list[str]) -> Iterator[np.ndarray | ImageError]:
+def _decode_images(decoder: Decoder, root: Path, files: dict[str, File]) -> Iterator[Decoded | ImageError]:
     """Yields the pixels of each image, or why it cannot be used; threads decode a few images ahead."""
 
-    def decode(name: str) -> np.ndarray | ImageError:
+    def decode(file: File) -> Decoded | ImageError:
+        path = root / file.path
         try:
-            return decoder(root / name)
+            return decoder(path)
         except ImageError as error:
             return error
         except OSError as error:
-            raise DataError(f"{root / name} cannot be read ({error.strerror}); repair or remove it") from error
+            raise DataError(f"{path} cannot be read ({error.strerror}); repair or remove it") from error
 
     threads = os.cpu_count() or 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-    return iter(grain.MapDataset.source(names).map(decode).to_iter_dataset(options))
+    return iter(grain.MapDataset.source(list(files.values())).map(decode).to_iter_dataset(options))

@@ -57,7 +57,7 @@ class Table:
         return classes
 
     def _class(self, cell: str) -> str:
-        return (cell.split(self.separator)[0] if self.separator else cell).strip()
+        return _normalize((cell.split(self.separator)[0] if self.separator else cell).strip())
 
     def _read(self) -> list[dict[str, str]]:
         try:

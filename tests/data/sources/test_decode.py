@@ -6,16 +6,25 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from diffusion_jax.data.sources import decode
 from diffusion_jax.data.sources.budget import Budget
-from diffusion_jax.data.sources.decode import Decoder, ImageError
+from diffusion_jax.data.sources.decode import Decoder
+from diffusion_jax.data.sources.formats import ImageError
+
+avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow is built without AVIF")
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def decoder(size=(8, 8), **settings):
+    """Path -> pixels; `decode_all` gives the notes too."""
+    decode_path = decode_all(size, **settings)
+    return lambda path: decode_path(path).pixels
+
+
+def decode_all(size=(8, 8), **settings):
     defaults = {"channels": 3, "crop": "center", "background": "white", "max_pixels": 10_000}
     return Decoder(size, **(defaults | settings))
 
@@ -264,12 +273,13 @@ def resampled(pixels, size, box):
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_pixels_are_those_of_version_1(saved, shape, size, crop, box, channels):
+def test_the_pixels_are_those_of_versions_1_and_2(saved, shape, size, crop, box, channels):
     """Anything else needs another VERSION: old caches, and the runs on them, have these pixels.
 
-    The library computes in fixed point, so that a few pixels differ by one level.
+    Version 2 reads more files than version 1, and those of version 1 as before. The library computes in fixed point,
+    so that a few pixels differ by one level.
     """
-    assert decode.VERSION == 1
+    assert decode.VERSION == 2
     pixels = noise(*shape, channels)
     found = decoder(size, crop=crop, channels=channels)(saved(pixels)).astype(int)
     difference = np.abs(found - resampled(pixels, size, box))
@@ -323,28 +333,26 @@ class Watched(Budget):
 
 @pytest.mark.parametrize(
     ("mode", "name", "per_pixel"),
-    [("RGB", "x.png", 8), ("L", "x.jpg", 8), ("RGBA", "x.png", 24), ("RGB", "x.webp", 24)],
+    [
+        ("RGB", "x.png", 12),
+        ("L", "x.jpg", 12),
+        ("I;16", "x.tif", 12),
+        ("CMYK", "x.jpg", 16),
+        ("RGBA", "x.png", 24),
+        ("LA", "x.tif", 24),
+        ("RGB", "x.webp", 24),
+        ("P", "x.gif", 24),
+        pytest.param("RGB", "x.avif", 24, marks=avif),
+    ],
 )
 def test_images_are_decoded_at_once_within_a_budget(saved, monkeypatch, mode, name, per_pixel):
     """A budget for two of these images; eight threads would decode eight."""
     path, budget = saved(Image.new(mode, (500, 400)), name), Watched(2 * per_pixel * 200_000)
     monkeypatch.setattr(decode, "MEMORY", budget)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(decoder(max_pixels=200_000), [path] * 24))
-    assert budget.sizes == [per_pixel * 200_000] * 24
+        list(pool.map(decoder(max_pixels=200_000), [path] * 16))
+    assert budget.sizes == [per_pixel * 200_000] * 16
     assert budget.peak <= budget.limit
-
-
-@pytest.mark.parametrize(
-    ("image", "name", "mode"),
-    [
-        (Image.new("CMYK", (8, 8)), "x.jpg", "CMYK"),
-        (Image.fromarray(np.full((8, 8), 40_000, np.uint16)), "x.png", "I;16"),
-    ],
-)
-def test_odd_channels_are_refused_by_name(saved, image, name, mode):
-    with pytest.raises(ImageError, match=f"mode {mode} is not 8-bit grey, RGB or palette"):
-        decoder()(saved(image, name))
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.webp"])
@@ -353,14 +361,15 @@ def test_a_truncated_image_is_refused(saved, name, kept):
     path = saved(noise(64, 64), name)
     data = path.read_bytes()
     path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
-    with pytest.raises(ImageError, match="cannot be decoded|is not a PNG") as error:
+    with pytest.raises(ImageError, match="cannot be decoded|is not a PNG, JPEG") as error:
         decoder()(path)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("format", ["GIF", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("format", ["PPM", "TGA", "EPS", "PDF", "ICO", "PCX", "SGI", "JPEG2000", "DDS", "ICNS"])
 def test_other_formats_are_refused(saved, format):
-    with pytest.raises(ImageError, match="is not a PNG, JPEG or WebP file"):
+    """Whatever Pillow could do with them: EPS would start Ghostscript."""
+    with pytest.raises(ImageError, match="is not a PNG, JPEG, WebP, BMP, TIFF, GIF.* file, or a damaged or rare one$"):
         decoder()(saved(noise(), "x.png", format=format))
 
 

@@ -2,10 +2,12 @@ import dataclasses
 import logging
 import os
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
 import tiny
+from handmade import chunk, encode, with_chunks
 from PIL import Image
 
 import diffusion_jax as dj
@@ -13,7 +15,7 @@ from diffusion_jax.config.components import ConfigError, Namespace, build
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.data import sources
 from diffusion_jax.data.pipeline import Batches
-from diffusion_jax.data.sources import DataError, Folder
+from diffusion_jax.data.sources import DataError, Folder, formats
 from diffusion_jax.data.sources.decode import Decoder
 from diffusion_jax.workdir.resume import write_config
 
@@ -199,14 +201,14 @@ def spoil(images):
     (images / "03.png").write_bytes((images / "03.png").read_bytes()[:45])
     (images / "04.png").write_text("no image")
     Image.new("RGB", (30, 40)).save(images / "10.png")
-    Image.new("CMYK", (6, 4)).save(images / "11.png", format="JPEG")
+    Image.new("F", (6, 4)).save(images / "11.png", format="TIFF")
 
 
 REASONS = {
     "03.png": "cannot be decoded",
-    "04.png": "is not a PNG, JPEG or WebP file",
+    "04.png": "is not a PNG, JPEG, WebP, BMP, TIFF, GIF",
     "10.png": "30x40 is more than max_pixels = 100",
-    "11.png": "mode CMYK is not 8-bit grey",
+    "11.png": "has mode F (floats, of which black and white are not known",
 }
 
 
@@ -293,6 +295,63 @@ def test_there_must_be_a_directory_with_images(tmp_path, folder):
     assert_refused(folder(tmp_path / "none"), "does not exist")
     (tmp_path / "empty").mkdir()
     assert_refused(folder(tmp_path / "empty"), "has no images")
+
+
+# What is told
+
+
+def test_other_files_are_told_once_on_every_opening(tmp_path, folder, caplog):
+    """The table in use is left out; formats that nobody would miss are used."""
+    root = paint(tmp_path / "x", [f"{i}.{ending}" for i, ending in enumerate(["jpg", "bmp", "tif", "jfif", "gif"] * 2)])
+    for name in ("a.psd", "b.psd", "notes.txt", "LICENSE"):
+        (root / name).touch()
+    (root / "t.csv").write_text("file,class\n" + "".join(f"{p.name},{p.name < '5'}\n" for p in root.glob("[0-9]*")))
+    for _ in range(2):
+        caplog.clear()
+        parts = folder(root, classes="csv", csv=str(root / "t.csv"), holdout=5).open()
+        assert sum(map(len, parts)) == 10
+        assert [record.message for record in caplog.records] == [
+            f"{root}: 4 files are not used: 2 .psd, 1 without an ending, 1 .txt"
+        ]
+
+
+def test_what_was_converted_is_counted_on_every_opening(images, folder, caplog):
+    for i in (3, 5, 7):
+        Image.fromarray(np.full((4, 6), 257 * i, np.uint16)).save(images / f"{i:02d}.png")
+    Image.new("CMYK", (6, 4), (0, 0, 0, 255)).save(images / "04.png", format="TIFF")
+    png = encode(Image.new("RGB", (6, 4), colour(8)), "PNG")
+    (images / "08.png").write_bytes(with_chunks(png, chunk(b"tEXt", b"a\0b", crc=1)))
+    for _ in range(2):
+        caplog.clear()
+        training, _ = folder(images).open()
+        assert colours(training)[2:8] == [(3, 3, 3), (0, 0, 0), (5, 5, 5), colour(6), (7, 7, 7), colour(8)]
+        assert [record.message for record in caplog.records] == [
+            f"{images}: 3 images: 16-bit grey, scaled to 8 bits (for example 03.png)",
+            f"{images}: 1 image: CMYK without a profile, converted to RGB by the plain formula (for example 04.png)",
+            f"{images}: 1 image: damaged metadata, which were left out (for example 08.png)",
+        ]
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_pillow_says_of_metadata_is_not_repeated(images, folder, caplog):
+    """Its words name no file."""
+    png = encode(Image.new("RGB", (6, 4), colour(8)), "PNG")
+    (images / "08.png").write_bytes(with_chunks(png, chunk(b"eXIf", b"II*\0\x08\0\0\0\x05\0\x12\x01")))
+    folder(images).open()
+    assert [record.message for record in caplog.records] == [
+        f"{images}: 1 image: damaged metadata, which were left out (for example 08.png)"
+    ]
+
+
+def test_an_extra_that_was_installed_is_noticed(images, folder, monkeypatch):
+    """A HEIC file that is called .png was skipped without it."""
+    (images / "04.png").write_bytes(b"\0\0\0\x18ftypheic" + bytes(4) + b"mif1heic" + bytes(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(formats, "_heif", lambda: None)
+        for _ in range(2):
+            assert_refused(folder(images), r'04.png .is a HEIC file; pip install "diffusion_jax\[heic\]"')
+    pytest.importorskip("pillow_heif")
+    assert_refused(folder(images), "04.png .cannot be decoded|04.png .is not a PNG")
 
 
 # The cache
@@ -393,6 +452,55 @@ def test_the_same_images_elsewhere_have_the_same_fingerprint(tmp_path, folder):
     elsewhere = folder(tmp_path / "there", classes="folder", cache_dir=str(tmp_path / "cache2")).open()
     assert [s.fingerprint for s in elsewhere] == [s.fingerprint for s in first]
     assert first[0].fingerprint != first[1].fingerprint
+
+
+def test_decomposed_names_are_the_same_data(tmp_path, folder):
+    """As a Mac writes them: order, held-out images, classes and fingerprint. Latin, Hangul and Vietnamese."""
+    composed = [
+        f"{name}/{i}\u1ebf.png" for name in ("\u00c4pfel", "Zebra", "\ud55c\uae00", "Vi\u1ec7t") for i in range(6)
+    ]
+    parts = []
+    for kind in ("NFC", "NFD"):
+        root = paint(tmp_path / kind, [unicodedata.normalize(kind, name) for name in composed])
+        parts.append(folder(root, classes="folder", holdout=5).open())
+    for first, second in zip(*parts, strict=True):
+        assert second.class_names == first.class_names == ("Vi\u1ec7t", "Zebra", "\u00c4pfel", "\ud55c\uae00")
+        assert second.fingerprint == first.fingerprint
+        assert colours(second) == colours(first)
+        assert [second.rows[i]["label"] for i in range(len(second))] == [
+            first.rows[i]["label"] for i in range(len(first))
+        ]
+
+
+def paint_as_before(root):
+    """PNG, JPEG and WebP of every mode that the decoder's version 1 read, of the size of the data."""
+    pixels = (np.arange(8 * 6 * 4).reshape(8, 6, 4) * 37 % 256).astype(np.uint8)
+    image, exif = Image.fromarray(pixels), Image.Exif()
+    exif[0x0112] = 6
+    for i, mode in enumerate(["RGBA", "RGB", "L", "LA", "1"]):
+        for folder in ("ape", "bee"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            image.convert(mode).save(root / folder / f"{i}.png")
+            image.convert(mode).rotate(90, expand=True).save(root / folder / f"{i}turned.png", exif=exif)
+            Image.new("L", (6, 8), 40 * i + 16).save(root / folder / f"{i}.jpg")
+            image.save(root / folder / f"{i}.webp", lossless=True, exact=True)
+    palette = Image.fromarray(pixels[..., 0] % 4, "P")
+    palette.putpalette(range(12))
+    palette.save(root / "bee" / "palette.png", transparency=1)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("settings", "training", "held_out"),
+    [
+        ({}, "61ce412cf73e6c70", "7a81390e4e0b81f8"),
+        ({"classes": "folder", "channels": 1}, "55f234bb38ecbe3e", "9645b66fddebf8c7"),
+    ],
+)
+def test_the_fingerprints_are_those_of_version_1_of_the_decoder(tmp_path, folder, settings, training, held_out):
+    """Which the code before version 2 computed: runs that began with it are resumed."""
+    parts = folder(paint_as_before(tmp_path / "x"), size=(8, 6), **settings).open()
+    assert [part.fingerprint for part in parts] == [training, held_out]
 
 
 def swapped(root):

@@ -72,3 +72,15 @@ def test_accents_and_blanks_in_the_table_may_be_written_either_way(tmp_path):
     found = table(tmp_path, "file, class\n\u00c4rger.png, cat\nA\u0308pfel.png, dog\n")
     names = ["A\u0308rger.png", "\u00c4pfel.png"]
     assert found.read_classes(names) == dict(zip(names, ["cat", "dog"], strict=True))
+
+
+def test_classes_are_composed(tmp_path):
+    """A table from a Mac names the same classes."""
+    found = table(
+        tmp_path, "file,class\na.png,cafe\u0301\nb.png,caf\u00e9\nc.png,\u1112\u1161\u11ab|x\n", separator="|"
+    )
+    assert found.read_classes(["a.png", "b.png", "c.png"]) == {
+        "a.png": "caf\u00e9",
+        "b.png": "caf\u00e9",
+        "c.png": "\ud55c",
+    }
