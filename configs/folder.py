@@ -2,7 +2,7 @@
 
     python train.py --config configs/folder.py --config.data.path=$HOME/images --workdir runs/mine
 
-Any directory of PNG, JPEG or WebP files, with its subdirectories: cropped to the centre, resized to 64x64. If each
+Any directory of images (docs/your-own-images.md lists the formats), cropped to the centre, resized to 64x64. If each
 subdirectory holds a class, add --config.data.classes=folder. Its 69 631 875 parameters need a GPU or a TPU, where it
 has not been run yet. `:smoke`, ten steps of a small network at 32x32, takes 42 s on 2 CPU cores.
 """

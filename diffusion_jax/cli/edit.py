@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _EVERY_TASK = (
     flags.WORKDIR,
-    Flag("image", list, "Image files, PNG, JPEG or WebP.", required=True),
+    Flag("image", list, "Image files: PNG, JPEG, WebP, TIFF and others.", required=True),
     Flag("out", str, "Output path: a table, .png, or a new directory.", "edited.png"),
     Flag("resize", bool, "Crop and resize images of another size.", False),
     flags.SEED,

@@ -24,7 +24,7 @@ class Job:
     Attributes:
       run: the trained network.
       key: source of all randomness.
-      paths: PNG, JPEG or WebP files.
+      paths: image files, of any format that `sources.Folder` reads.
       resize: crop and resize images of another size instead of refusing them.
       labels: one class per edited image, [N]; None for no class.
       guidance: scale of classifier-free guidance; needs labels.
