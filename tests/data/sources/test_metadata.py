@@ -11,6 +11,7 @@ import pytest
 from handmade import SIGNATURE, chunk, chunks, encode, tiff, with_chunks, with_segment
 from PIL import Image, ImageCms, PngImagePlugin, features
 
+from diffusion_jax.data.sources import decode as decode_module
 from diffusion_jax.data.sources.decode import Decoder
 from diffusion_jax.data.sources.formats import ImageError
 from diffusion_jax.data.sources.metadata import is_whole_exif, strip_metadata
@@ -189,13 +190,21 @@ def test_sound_exif_of_a_jpeg_turns_it(decode):
     assert_used(decode(with_segment(jpeg, 0xE2, b"ICC_PROFILE\0\1"), TURNED.shape[:2]), whole.pixels)
 
 
-def test_the_colours_of_cmyk_and_rgb_jpegs_survive_the_loss_of_metadata(decode):
-    """Adobe's segment, which says how the colours are stored, is kept."""
-    for image in (Image.new("CMYK", (48, 32), (0, 255, 0, 0)), IMAGE):
-        jpeg = encode(image, "JPEG", quality=95, subsampling=0, **({"keep_rgb": True} if image is IMAGE else {}))
-        sound, damaged = decode(jpeg), decode(with_segment(jpeg, 0xE2, b"ICC_PROFILE\0\1"))
-        np.testing.assert_array_equal(damaged.pixels, sound.pixels)
-        assert damaged.notes == (DAMAGED, *sound.notes)
+def test_the_colours_of_a_jpeg_survive_the_loss_of_metadata(decode):
+    """Adobe's segment is kept. Here nothing else says that the channels are red, green and blue."""
+    jpeg = encode(IMAGE, "JPEG", quality=95, subsampling=0, keep_rgb=True)
+    for named, numbered in [(b"R\x11\0G\x11\0B\x11\0", b"\1\x11\0\2\x11\0\3\x11\0"), (b"R\0G\0B\0", b"\1\0\2\0\3\0")]:
+        assert named in jpeg
+        jpeg = jpeg.replace(named, numbered)
+    np.testing.assert_allclose(decode(jpeg).pixels.astype(int), PIXELS, atol=20)
+    assert_used(decode(with_segment(jpeg, 0xE2, b"ICC_PROFILE\0\1")), PIXELS, atol=20)
+
+
+def test_the_inks_of_a_jpeg_survive_the_loss_of_metadata(decode):
+    jpeg = encode(Image.new("CMYK", (48, 32), (0, 255, 0, 0)), "JPEG", quality=95)
+    sound, damaged = decode(jpeg), decode(with_segment(jpeg, 0xE2, b"ICC_PROFILE\0\1"))
+    np.testing.assert_array_equal(damaged.pixels, sound.pixels)
+    assert damaged.notes == (DAMAGED, *sound.notes)
 
 
 WEBP = encode(IMAGE, "WEBP", lossless=True, exif=exif().tobytes(), icc_profile=ICC, xmp=XMP)
@@ -295,6 +304,36 @@ def test_no_damage_within_the_metadata_of_a_png_costs_the_image(decode):
                 assert any(np.array_equal(made.pixels, wanted) for wanted in (turned, upright))
                 assert made.notes == (DAMAGED,)
         position = end
+
+
+# Memory and time
+
+
+def test_the_file_that_is_read_again_counts_within_the_budget(decode, monkeypatch):
+    budget = decode_module.MEMORY
+    held = []
+    monkeypatch.setattr(decode_module, "MEMORY", type(budget)(budget.limit))
+    monkeypatch.setattr(decode_module.MEMORY, "_is_full", lambda size: held.append(size) or False)
+    stripped = next(strip_metadata(PNG))
+    decode(with_chunks(PNG, PNG_DAMAGE["a wrong checksum of text"]))
+    assert held == [12 * 48 * 32 + 2 * len(stripped)]
+
+
+def test_a_large_file_is_not_read_again(decode, monkeypatch):
+    damaged = with_chunks(PNG, PNG_DAMAGE["a wrong checksum of text"])
+    monkeypatch.setattr(decode_module, "_MAX_STRIPPED", len(damaged))
+    assert_used(decode(damaged))
+    monkeypatch.setattr(decode_module, "_MAX_STRIPPED", len(damaged) - 1)
+    with pytest.raises(ImageError, match="is not a PNG, JPEG"):
+        decode(damaged)
+
+
+def test_an_image_that_would_be_refused_again_is_not_read_again(decode, monkeypatch):
+    monkeypatch.setattr(decode_module, "strip_metadata", lambda data: pytest.fail("read again"))
+    with pytest.raises(ImageError, match="is more than max_pixels"):
+        decode(PNG, max_pixels=10)
+    with pytest.raises(ImageError, match="has mode F"):
+        decode(encode(Image.new("F", (8, 8)), "TIFF"))
 
 
 # Pixels

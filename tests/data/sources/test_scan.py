@@ -228,6 +228,15 @@ def test_the_order_is_that_of_the_composed_names(tree):
     assert names(tree("E\u0301.png", "Z.png")) == ["Z.png", "\u00c9.png"]
 
 
+@pytest.mark.parametrize("kind", ["NFC", "NFD"])
+def test_of_two_links_to_one_directory_the_same_is_taken(tree, tmp_path_factory, kind):
+    root, other = tree("Z/z.png"), tmp_path_factory.mktemp("other")
+    (other / "c.png").touch()
+    for name in form(kind, ["\u00c9", "Zz"]):
+        (root / name).symlink_to(other)
+    assert names(root) == ["Z/z.png", "Zz/c.png"]
+
+
 @pytest.mark.parametrize("name", ["\u00e9.png", "a/\ud55c.png", "\u1ec7/b.png", "\u212b.png"])
 def test_two_names_that_differ_in_their_accents_only_are_refused(tree, name):
     """The last one is the sign of the unit, which has no other form than the letter."""
