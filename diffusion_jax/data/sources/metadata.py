@@ -13,6 +13,8 @@ __all__ = ["is_whole_exif", "strip_metadata"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+# Start and end of an image, EXIF data, and quantization tables of the usual lengths.
+_JPEG_MARKS = re.compile(rb"\xff\xd8\xff|\xff\xd9|\xff\xe1..Exif\0\0|\xff\xdb\0[\x43\x84\xc5]", re.DOTALL)
 _WEBP_PIXELS = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF")
 _WEBP_FLAGS, _WEBP_EXIF_FLAG = 0b00101100, 0b00001000  # ICC profile, EXIF and XMP
 # Size, bits, compression, colours, strips, tiles, orientation, palette, samples, and what JPEG and YCbCr need.
@@ -82,10 +84,30 @@ def _strip_jpeg(data: bytes, exif: bool) -> bytes:
             return b"".join([*parts, data[position:]])
         else:
             end = position + 2 + length
-            if _is_needed(kind, data[position + 4 : end], exif):
+            if _is_metadata(kind) and data[end : end + 1] != b"\xff":  # the length is damaged too
+                end = _find_jpeg_header(data, position + 4, exif)
+            elif _is_needed(kind, data[position + 4 : end], exif):
                 parts.append(data[position:end])
             position = end
     return b"".join(parts)
+
+
+def _find_jpeg_header(data: bytes, position: int, exif: bool) -> int:
+    """The next EXIF data or quantization table, except those of a thumbnail; the end if there is none."""
+    depth = 0
+    for found in _JPEG_MARKS.finditer(data, position):
+        start = found[0][:2]
+        if start == b"\xff\xd8":  # the start of a thumbnail
+            depth += 1
+        elif start == b"\xff\xd9":
+            depth = max(depth - 1, 0)
+        elif not depth and (exif or start == b"\xff\xdb"):
+            return found.start()
+    return len(data)
+
+
+def _is_metadata(kind: int) -> bool:
+    return 0xE0 <= kind <= 0xEF or kind == 0xFE
 
 
 def _is_needed(kind: int, content: bytes, exif: bool) -> bool:
@@ -93,7 +115,7 @@ def _is_needed(kind: int, content: bytes, exif: bool) -> bool:
         return exif and content.startswith(b"Exif\0\0")
     if kind in (0xE0, 0xEE):
         return len(content) >= (12 if kind == 0xEE else 14)
-    return not 0xE0 <= kind <= 0xEF and kind != 0xFE
+    return not _is_metadata(kind)
 
 
 def _strip_webp(data: bytes, exif: bool) -> bytes:

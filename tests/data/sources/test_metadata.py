@@ -190,6 +190,30 @@ def test_sound_exif_of_a_jpeg_turns_it(decode):
     assert_used(decode(with_segment(jpeg, 0xE2, b"ICC_PROFILE\0\1"), TURNED.shape[:2]), whole.pixels)
 
 
+def with_thumbnail(orientation):
+    """EXIF data as cameras write them: the thumbnail is a JPEG of its own."""
+    return exif(orientation).tobytes() + encode(Image.new("RGB", (16, 16), "lime"), "JPEG")
+
+
+@pytest.mark.parametrize("length", [0, 2, 9, 20, 500, 0xFFFF])
+@pytest.mark.parametrize("marker", [b"\xff\xe0", b"\xff\xe1", b"\xff\xe2", b"\xff\xfe"])
+def test_a_jpeg_with_a_damaged_length_shows_the_photo_and_not_its_thumbnail(decode, marker, length):
+    jpeg = encode(
+        IMAGE, "JPEG", quality=95, subsampling=0, exif=with_thumbnail(1), icc_profile=ICC, comment=b"text" * 9
+    )
+    at = jpeg.index(marker) + 2
+    made = decode(jpeg[:at] + struct.pack(">H", length) + jpeg[at + 2 :])
+    np.testing.assert_array_equal(made.pixels, decode(jpeg).pixels)
+
+
+def test_sound_exif_behind_a_damaged_length_turns_the_image(decode):
+    jpeg = encode(IMAGE, "JPEG", quality=95, subsampling=0, exif=with_thumbnail(6))
+    sound = decode(jpeg, TURNED.shape[:2])
+    assert sound.notes == ()
+    at = jpeg.index(b"\xff\xe0") + 2
+    assert_used(decode(jpeg[:at] + b"\xff\xff" + jpeg[at + 2 :], TURNED.shape[:2]), sound.pixels)
+
+
 def test_the_colours_of_a_jpeg_survive_the_loss_of_metadata(decode):
     """Adobe's segment is kept. Here nothing else says that the channels are red, green and blue."""
     jpeg = encode(IMAGE, "JPEG", quality=95, subsampling=0, keep_rgb=True)
