@@ -19,7 +19,7 @@ from diffusion_jax.data.sources.decode import VERSION, Decoded, Decoder
 from diffusion_jax.data.sources.formats import ImageError, make_format_stamp
 from diffusion_jax.data.sources.labels import Table, classes_from_directories
 from diffusion_jax.data.sources.scan import File, make_stamp, scan
-from diffusion_jax.validation import choice, integer, location
+from diffusion_jax.validation import choice, integer, location, printable
 
 __all__ = ["Folder"]
 
@@ -193,7 +193,9 @@ def _make_builder(decoder: Decoder, root: Path, files: dict[str, File]) -> cache
     def build(write: Callable[[np.ndarray], object]) -> dict[str, Any]:
         skipped: dict[str, str] = {}
         notes: dict[str, tuple[int, str]] = {}
-        results = tqdm.tqdm(_decode_images(decoder, root, files), f"decoding {root}", len(files), unit="img", delay=2)
+        results = tqdm.tqdm(
+            _decode_images(decoder, root, files), f"decoding {printable(str(root))}", len(files), unit="img", delay=2
+        )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # of bombs and metadata, which the decoder reports
             for name, result in zip(files, results, strict=True):
