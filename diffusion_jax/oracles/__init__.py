@@ -14,7 +14,7 @@ Closed-form answers are float64 NumPy and do not call the samplers; denoisers ar
 inside samplers.
 """
 
-from diffusion_jax.oracles.data import Correlated, Data, Gaussian, Mixture, PointMass, exact_denoiser, scales
+from diffusion_jax.oracles.data import Correlated, Data, Gaussian, Mixture, PointMass, scales
 from diffusion_jax.oracles.laws import (
     ancestral_law,
     half_noise,
@@ -23,6 +23,7 @@ from diffusion_jax.oracles.laws import (
     step_variance,
     step_variance_unless_data,
 )
+from diffusion_jax.oracles.networks import exact_denoiser, perfect_network
 
 __all__ = [
     "Correlated",
@@ -34,6 +35,7 @@ __all__ = [
     "exact_denoiser",
     "half_noise",
     "no_noise",
+    "perfect_network",
     "posterior_variance",
     "scales",
     "step_variance",

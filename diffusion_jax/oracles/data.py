@@ -15,11 +15,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy.special import logsumexp, ndtr
 
-from diffusion_jax.process.predictions import Denoised, Preconditioned, Prediction
+from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.sampling.denoiser import Denoise, denoiser
 
-__all__ = ["Correlated", "Data", "Gaussian", "Mixture", "PointMass", "Scales", "exact_denoiser", "scales"]
+__all__ = ["Correlated", "Data", "Gaussian", "Mixture", "PointMass", "Scales", "scales"]
 
 Scales = tuple[Any, Any]  # (alpha, sigma) at one time
 
@@ -176,53 +175,6 @@ class Mixture(Data):
         """log p(x) of each pixel of clean images, float64, shaped like x."""
         z = (np.asarray(x, np.float64)[..., None] - np.asarray(self.means)) / self.std
         return logsumexp(-(z**2) / 2, b=np.asarray(self.weights), axis=-1) - np.log(np.sqrt(2 * np.pi) * self.std)
-
-
-def exact_denoiser(data: Data, schedule: Schedule, prediction: Prediction | None = None) -> Denoise:
-    """The best denoiser for `data`: denoise(x_t, t) -> Denoised(E[x0 | x_t], E[eps | x_t]), t a scalar or [B].
-
-    With a `prediction`, the answer comes from a perfect network of that type behind `dj.denoiser`, which tests the
-    conversion between them. As after training, this network knows only the times of a discrete schedule's table: it
-    returns NaN at others.
-
-    >>> schedule = dj.schedules.Cosine()
-    >>> denoise = dj.oracles.exact_denoiser(dj.oracles.PointMass(0.5), schedule, dj.predictions.V())
-    >>> x0 = denoise(jnp.ones((2, 4, 4, 1)), 0.5).x0
-    >>> x0.shape, bool(jnp.allclose(x0, 0.5))
-    ((2, 4, 4, 1), True)
-    """
-    if prediction is not None:
-        return denoiser(_perfect_network(data, schedule, prediction), None, schedule, prediction)
-
-    def denoise(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
-        t = jnp.asarray(t, jnp.float32)
-        t = t.reshape(-1, *[1] * (x_t.ndim - 1)) if t.ndim else t
-        return data.denoised(x_t, schedule.alpha(t), schedule.sigma(t))
-
-    return denoise
-
-
-def _perfect_network(data: Data, schedule: Schedule, prediction: Prediction):
-    """apply(params, x, time, labels) that returns the best `prediction`, NaN at times it was not trained on."""
-
-    def apply(params, x, time, labels, x0_hat=None):  # the best answer needs no earlier estimate
-        time = time.reshape(-1, *[1] * (x.ndim - 1))
-        if isinstance(prediction, Preconditioned):
-            # The network receives -log_snr/8 as time, and x_t scaled to unit variance for the std it assumes.
-            alpha, sigma = schedule.scales(-8 * time)
-            x = x * jnp.sqrt(sigma**2 + (alpha * prediction.sigma_data) ** 2)
-            time = schedule.time(-8 * time)
-        else:
-            alpha, sigma = schedule.alpha(time), schedule.sigma(time)
-        exact = data.denoised(x, alpha, sigma)
-        output = prediction.target(exact.x0, exact.eps, alpha, sigma)
-        if schedule.steps is None:
-            return output
-        k = time * schedule.steps
-        is_trained = (jnp.abs(k - jnp.round(k)) < 0.02) & (k > 0.5) & (k < schedule.steps + 0.5)
-        return jnp.where(is_trained, output, jnp.nan)
-
-    return apply
 
 
 def __dir__() -> list[str]:
