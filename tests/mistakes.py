@@ -51,6 +51,35 @@ class Overstated(DDIM):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Overflowing(Sampler):
+    """DPM-Solver++ of order 1, with the infinite step of log-SNR capped at float32's largest number.
+
+    The compiler forms (2 h) eta instead of 2 (h eta), if h is a constant and eta is not: infinity times 0.
+    """
+
+    order = 1
+    eta: float = 0.0
+
+    def step(self, keys, denoise, schedule, x_t, t, s, memory):
+        h = jnp.minimum((schedule.log_snr(s) - schedule.log_snr(t)) / 2, jnp.finfo(jnp.float32).max)
+        keep = schedule.sigma(s) / schedule.sigma(t) * jnp.exp(-self.eta * h)
+        spread = schedule.sigma(s) * jnp.sqrt(-jnp.expm1(-2 * self.eta * h))
+        mean = keep * x_t + (schedule.alpha(s) - schedule.alpha(t) * keep) * denoise(x_t, t).x0
+        return mean + spread * standard_normal(keys, x_t.shape[1:]), memory
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Untraced(DDIM):
+    """DDIM that takes half of eta where jit traces it."""
+
+    def step(self, keys, denoise, schedule, x_t, t, s, memory):
+        eta = self.eta if isinstance(self.eta, float) else self.eta / 2
+        return DDIM(eta).step(keys, denoise, schedule, x_t, t, s, memory)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Broken(Sampler):
     """Does not keep to the interface of `Sampler`."""
 

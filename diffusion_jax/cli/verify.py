@@ -30,7 +30,12 @@ def run(options: FlagValues) -> int:
 
     start = time.perf_counter()
     with tqdm.tqdm(bar_format="{elapsed} {desc}", leave=False, delay=1) as bar:
-        rows = verify.run(samplers, schedules, lambda part: bar.set_description(one_line(f"{part}: done")))
+        rows = verify.run(
+            samplers,
+            schedules,
+            lambda part: bar.set_description(one_line(f"{part}: done")),
+            all_grids=options.all_grids,
+        )
     if options.full:
         print("\n".join(f"{'pass' if row.passed else 'FAIL'}  {verify.format_row(row)}" for row in rows))
     print(verify.format_table(rows))
@@ -56,6 +61,7 @@ COMMAND = Command(
     flags=(
         Flag("sampler", str, "Verify this sampler instead of all."),
         Flag("schedule", str, "Verify this schedule instead of all."),
+        Flag("all_grids", bool, "Sample few steps on every grid, not on one per sampler and schedule.", False),
         Flag("full", bool, "Print every case.", False),
     ),
     run=run,

@@ -1,6 +1,7 @@
 """The schedules, predictions and samplers that are verified, and the known facts about the samplers."""
 
 import dataclasses
+import importlib.util
 
 import numpy as np
 
@@ -93,6 +94,12 @@ _SAMPLERS = (
     samplers.SelfConditioned(samplers.Heun()),
 )
 SAMPLERS: dict[str, Sampler] = {sampler_name(sampler): sampler for sampler in _SAMPLERS}
+
+
+def adaptive_samplers() -> dict[str, Sampler]:
+    """Samplers that choose their own steps, so that their order cannot be measured; none without diffrax."""
+    return {"RK45()": samplers.RK45()} if importlib.util.find_spec("diffrax") else {}
+
 
 # Samplers whose step asks the denoiser somewhere else before it asks at (x_t, t): churn first adds noise.
 ASK_ELSEWHERE_FIRST = ("Heun(churn=0.4)",)

@@ -13,14 +13,21 @@ HALF = IMAGES // 2
 
 FEW_STEPS, MANY_STEPS = (*range(1, 11), 20), range(40, 51)
 ORDER_STEPS = (20, 40)
-_OTHER_STEPS = (3, 20, 50)
+FEWEST_STEPS = (1, 2, 3)
+_OTHER_STEPS = (*FEWEST_STEPS, 20, 50)
 
 # A list of times as it might be published, interpolated to any number of steps.
 PUBLISHED = grids.Explicit((1.0, 0.85, 0.7, 0.5, 0.3, 0.15, 0.05, 0.0), interpolate=True)
 
-TWENTY_STEPS = "Uniform, 20 steps"
-OTHER_STEP_NOISE = "Uniform, 20 steps, other noise in the steps"
-OTHER_BATCH = "Uniform, 20 steps, reversed and among other images"
+
+def route_name(grid: grids.Grid, steps: int) -> str:
+    """The name of a route to data, which tells the times."""
+    return f"{type(grid).__name__}, {steps} steps"
+
+
+TWENTY_STEPS = route_name(grids.Uniform(), 20)
+OTHER_STEP_NOISE = f"{TWENTY_STEPS}, other noise in the steps"
+OTHER_BATCH = f"{TWENTY_STEPS}, reversed and among other images"
 ORDER_ROUTES = tuple(f"{steps} unequal steps of log-SNR" for steps in ORDER_STEPS)
 
 
@@ -48,7 +55,7 @@ def routes_to_data(schedule: Schedule) -> dict[str, Route]:
     uniform = [(grids.Uniform(), steps) for steps in (*FEW_STEPS, *MANY_STEPS)]
     others = [(grid, steps) for grid in other_grids(schedule) for steps in _OTHER_STEPS]
     return {
-        f"{type(grid).__name__}, {steps} steps": Route(grid(schedule, steps), i, i)
+        route_name(grid, steps): Route(grid(schedule, steps), i, i)
         for i, (grid, steps) in enumerate([*uniform, *others])
     }
 

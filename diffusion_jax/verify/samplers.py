@@ -42,13 +42,19 @@ def _check_point_mass(results: Results, sampler: str, where: str) -> Iterator[Ro
     """A point mass is hit exactly on every grid: the last step ends on clean data, without noise."""
     for prediction in results.predictions:
         ends = [results.ends(sampler, route, prediction)[:, 1] for route in results.to_data]
-        # float32 rounds x_t at the size of sigma(1). At t = 1, eps -> x0 multiplies the rounding errors of x_t and of
-        # sigma eps, 2^-22 each if they lie between 4 and 8, by sigma/alpha, which is 20 291 for the cosine.
-        alpha, sigma = (scale[0] for scale in results.scales[TWENTY_STEPS])
-        rounding = 2 * 2**-22 * sigma / alpha if prediction == "eps" else 0.0
-        column = "point mass, eps" if rounding else "point mass"
-        error, limit = np.abs(np.array(ends) - POINT.mean).max(), 3e-5 * max(1, sigma) + rounding
+        column = "point mass, eps" if prediction == "eps" else "point mass"
+        error, limit = np.abs(np.array(ends) - POINT.mean).max(), point_mass_limit(results, prediction)
         yield Row(column, f"{where}, {prediction}", error, limit, subject=sampler)
+
+
+def point_mass_limit(results: Results, prediction: str) -> float:
+    """The largest error on a point mass that rounding explains.
+
+    float32 rounds x_t at the size of sigma(1). At t = 1, eps -> x0 multiplies the rounding errors of x_t and of sigma
+    eps, 2^-22 each if they lie between 4 and 8, by sigma/alpha, which is 20 291 for the cosine.
+    """
+    alpha, sigma = (scale[0] for scale in results.scales[TWENTY_STEPS])
+    return 3e-5 * max(1, sigma) + (2 * 2**-22 * sigma / alpha if prediction == "eps" else 0.0)
 
 
 def _check_other_batch(results: Results, sampler: str, where: str) -> Row:

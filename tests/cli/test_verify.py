@@ -1,10 +1,12 @@
 """The command `verify`: certifies a sampler or schedule of the user's own, and refuses mistakes in one line."""
 
 import re
+from unittest import mock
 
 import pytest
 
 from diffusion_jax.cli.main import main
+from diffusion_jax.verify.report import Row
 
 
 def test_the_command_certifies_a_user_s_sampler(capsys):
@@ -12,6 +14,13 @@ def test_the_command_certifies_a_user_s_sampler(capsys):
     printed = capsys.readouterr().out
     assert re.search(r"^mistakes:Wrong\(mistake='none'\).* pass$", printed, re.M)
     assert "all pass" in printed
+
+
+@pytest.mark.parametrize("flags", [[], ["--all_grids"]])
+def test_all_grids_is_passed_on(flags):
+    with mock.patch("diffusion_jax.verify.run", return_value=[Row("c", "", 0.0, 1.0)]) as run:
+        assert main(["verify", *flags]) == 0
+    assert run.call_args.kwargs == {"all_grids": bool(flags)}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """The parts of the certificate that are not about samplers pass, and wrong schedules fail by name."""
 
+from unittest import mock
+
 import pytest
 from mistakes import Late, Unscaled
 from oracles import SCHEDULES
 
 from diffusion_jax import verify
 from diffusion_jax.sampling.samplers import DDIM
+from diffusion_jax.verify import certificate
 from diffusion_jax.verify.cases import KINDS
 from diffusion_jax.verify.certificate import check_predictions, check_schedules
 from diffusion_jax.verify.editing import check_editing
@@ -14,6 +17,7 @@ from diffusion_jax.verify.likelihood import check_likelihood
 from diffusion_jax.verify.loop import check_loop
 from diffusion_jax.verify.process import check_schedule
 from diffusion_jax.verify.report import format_row
+from diffusion_jax.verify.run_sample import POINT_CHECK
 
 # Five schedules of different form; the other four are of the same forms, and slow.
 SAME_FORM = ("sigmoid", "betas", "shifted_cosine", "shifted_rectified")
@@ -49,7 +53,18 @@ def test_own_samplers_and_schedules_are_checked_alone_and_in_full():
     assert parts == ["schedules and grids", "samplers on flow"]
     assert {row.subject for row in rows} == {"mine", ""}
     assert {"point mass", "other batch", "gaussian", "infinite steps"} <= {row.check for row in rows if row.subject}
+    assert [row.subject for row in rows if row.check == POINT_CHECK] == ["mine", "mine"]
     assert all(row.passed for row in rows)
+
+
+@pytest.mark.parametrize(("all_grids", "count"), [(False, 2), (True, 3 * 6)])
+def test_all_grids_reaches_the_plan(all_grids, count):
+    with (
+        mock.patch.object(certificate, "check_schedules", return_value=[]),
+        mock.patch.object(certificate, "check_samplers_on", return_value=[]) as check,
+    ):
+        verify.run({"mine": DDIM()}, {"flow": SCHEDULES["rectified"]}, all_grids=all_grids)
+    assert len(check.call_args.args[3]) == count
 
 
 def test_kinds_are_schedules():

@@ -17,7 +17,7 @@ from diffusion_jax.verify.compilation import compile_functions
 from diffusion_jax.verify.infinite_steps import check_infinite_steps
 from diffusion_jax.verify.problems import POINT, make_problems
 from diffusion_jax.verify.report import format_row
-from diffusion_jax.verify.routes import IMAGES, Route
+from diffusion_jax.verify.routes import FEWEST_STEPS, IMAGES, Route
 from diffusion_jax.verify.samplers import check_samplers
 
 # The other schedules repeat these kinds, and are slow.
@@ -87,27 +87,30 @@ def _assert_equal_to_single_case(sampler: str, where: str, route: str, problem: 
 
 
 # With one step and eta traced, twice float32's maximum overflowed in the coefficients of DPM-Solver++.
+# `verify` compiles such programs with cheaper options (see test_run_sample.py).
 FEW_STEPS = [
     pytest.param(
         where,
         name,
-        marks=[pytest.mark.slow] * (where != "rectified" or name not in ("DDPM()", "Heun(churn=0.4)", "DPMSolverPP()")),
+        steps,
+        marks=[pytest.mark.slow] * ((where, name, steps) != ("rectified", "DPMSolverPP()", 1)),
     )
     for where in KINDS
     for name in SAMPLERS
+    for steps in FEWEST_STEPS
 ]
 
 
-@pytest.mark.parametrize(("where", "name"), FEW_STEPS)
-def test_few_steps_hit_a_point_mass_in_the_programs_of_users(where, name):
+@pytest.mark.parametrize(("where", "name", "steps"), FEW_STEPS)
+def test_few_steps_hit_a_point_mass_in_the_programs_of_users(where, name, steps):
     """With the default compiler options, the sampler as an argument of jit, and constant times."""
     schedule = SCHEDULES[where]
     problem, sigma = make_problems(schedule)["v"], float(schedule.sigma(1.0))
     start = sigma * jax.random.normal(jax.random.key(0), (IMAGES, 2, 2, 2))
-    routes = [Route(Uniform()(schedule, steps), steps, steps) for steps in (1, 2, 3)]
-    run = optimized_jit(lambda sampler, x: [sample_one(problem, schedule, sampler, route, x) for route in routes])
-    for end in run(SAMPLERS[name], start):
-        np.testing.assert_allclose(end[..., 1], POINT.mean, atol=3e-5 * max(1, sigma))
+    route = Route(Uniform()(schedule, steps), steps, steps)
+    run = optimized_jit(lambda sampler, x: sample_one(problem, schedule, sampler, route, x))
+    end = run(SAMPLERS[name], start)
+    np.testing.assert_allclose(end[..., 1], POINT.mean, atol=3e-5 * max(1, sigma))
 
 
 def test_a_sampler_that_first_asks_elsewhere_is_noticed():
