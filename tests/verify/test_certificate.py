@@ -5,6 +5,7 @@ from unittest import mock
 import pytest
 from mistakes import Late, Unscaled
 from oracles import SCHEDULES
+from slow import slow
 
 from diffusion_jax import verify
 from diffusion_jax.sampling.samplers import DDIM
@@ -22,7 +23,7 @@ from diffusion_jax.verify.run_sample import POINT_CHECK
 # Five schedules of different form; the other four are of the same forms, and slow.
 SAME_FORM = ("sigmoid", "betas", "shifted_cosine", "shifted_rectified")
 ALL_SCHEDULES = [pytest.param(name, marks=[pytest.mark.slow] * (name in SAME_FORM)) for name in SCHEDULES]
-PARTS = [check_predictions, check_guidance, check_loop, check_editing, check_likelihood]
+PARTS = [check_predictions, *slow(check_guidance, check_loop, check_editing, check_likelihood)]
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda check: check.__name__)

@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 from mistakes import Overflowing, Untraced
 from oracles import SCHEDULES
+from slow import slow
 
 from diffusion_jax.sampling.denoiser import clipped
 from diffusion_jax.sampling.grids import Uniform
@@ -124,7 +125,9 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize(
+    "fault", [unscaled, *slow(other_times, same_noise, too_strong, half_range)], ids=lambda fault: fault.__name__
+)
 def test_faults_around_the_sampler_are_found(fault):
     place, settings, checks = FAULTS[fault]
     case = Case("DDIM(eta=0.5)", SAMPLERS["DDIM(eta=0.5)"], Uniform(), 2, "v", settings)
