@@ -101,9 +101,9 @@ def nearest_time(schedule: Schedule, t: ArrayLike) -> ArrayLike:
 
 
 def _is_rebuilt(value: Any) -> bool:
-    """Whether JAX may have put `value` in the place of a field: arrays, tracers, shapes, shardings."""
-    kinds = (jax.Array, np.ndarray, jax.ShapeDtypeStruct, jax.sharding.Sharding, jax.sharding.PartitionSpec)
-    return type(value) is object or isinstance(value, kinds)
+    """Whether JAX may have put `value` in the place of a field: arrays, tracers, shapes, shardings and the like."""
+    shapes = (jax.ShapeDtypeStruct, jax.stages.ArgInfo, jax.sharding.Sharding, jax.sharding.PartitionSpec)
+    return type(value) is object or isinstance(value, (jax.Array, np.ndarray, *shapes))
 
 
 def _check_leaf(name: str, leaf: Any) -> None:

@@ -295,6 +295,9 @@ def test_jax_rebuilds_samplers_with_anything_in_place_of_their_numbers():
     assert shapes.eta.shape == (4,)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     assert jax.device_put(sampler, jax.tree.map(lambda _: device, sampler)).eta == 0.25
+    for each in (sampler, SelfConditioned(sampler)):
+        compiled = jax.jit(lambda sampler: 4 * jax.tree.leaves(sampler)[0]).lower(each).compile()  # ahead of time
+        assert compiled(each) == 1.0
 
     def error(sampler):
         return jnp.sum((_generate(sampler) - 3.0) ** 2)
