@@ -133,7 +133,7 @@ def test_a_signal_does_not_wait_for_a_compile(config, tmp_path, signalled):
         assert time.monotonic() - start < 20
         assert 0 not in codes
         assert all(codes[process] == 128 + signal.SIGTERM for process in signalled)
-        assert "stopped after step 0; run the same command" in cluster.text(signalled[0])
+        assert "SIGTERM: this process stops, which ends the others" in cluster.text(signalled[0])
 
 
 @pytest.mark.slow

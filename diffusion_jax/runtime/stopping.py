@@ -3,6 +3,7 @@
 import atexit
 import collections
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ import jax
 from diffusion_jax.runtime.processes import largest
 
 __all__ = ["Stop", "Stopped"]
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -127,6 +130,8 @@ class Stop:
         while not done.wait(0.05):
             if self._signal and not done.wait(1):  # a moment, for work that is nearly done
                 atexit.register(_exit_before, thread, 128 + self._signal)
+                if not self._alone:
+                    log.warning("%s: this process stops, which ends the others", signal.Signals(self._signal).name)
                 self._leave()
         if "error" in outcome:
             raise outcome["error"]
