@@ -1,6 +1,10 @@
-"""The notebook as committed: run from top to bottom without error, with its images. CI executes it again."""
+"""The notebook as committed: run from top to bottom without error, with its images. CI executes it again.
+
+And what an interrupted cell does.
+"""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -28,3 +32,30 @@ def test_its_images_are_in_it(cells):
         kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
         assert kinds & {"image/png", "image/gif"}, "".join(cell["source"])
     assert NOTEBOOK.stat().st_size < 3e6
+
+
+@pytest.mark.slow
+def test_an_interrupted_cell_saves_and_the_notebook_goes_on(tmp_path):
+    manager = pytest.importorskip("jupyter_client.manager")
+    kernel, client = manager.start_new_kernel(cwd=str(Path(__file__).parent))
+
+    def reply_to(message: str) -> dict:
+        while (reply := client.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != message:
+            pass
+        return reply["content"]
+
+    try:
+        train = f"import tiny, diffusion_jax as dj; dj.train(tiny.config(tiny.AFFINE, steps=10**6), {str(tmp_path)!r})"
+        message = client.execute(train)
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "metrics.jsonl").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        kernel.interrupt_kernel()
+        assert reply_to(message)["ename"] == "KeyboardInterrupt"
+        last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+        saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+        assert max(saved) >= last
+        assert reply_to(client.execute("1 + 1"))["status"] == "ok"
+    finally:
+        kernel.shutdown_kernel(now=True)
