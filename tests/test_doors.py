@@ -132,6 +132,56 @@ def test_the_leaf_types_that_a_checkpoint_names_are_not_imported(hostile):
         dj.load(hostile)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("config", None),
+        ("config", {}),
+        ("config", {"model": []}),
+        ("data", 3),
+        ("image_shape", None),
+        ("image_shape", [8, 8]),
+        ("image_shape", [8, 8, 0]),
+        ("image_shape", [8, 8, 2**40]),
+        ("num_classes", -1),
+        ("num_classes", "10"),
+        ("class_names", None),
+        ("class_names", "ab"),
+        ("class_names", [{}, None]),
+    ],
+)
+def test_a_description_of_another_form_is_refused_by_name(hostile, field, value):
+    change_description(hostile, lambda description: description.update({field: value}))
+    with pytest.raises(ConfigError, match=f"^{field}( = |\\.)") as error:
+        dj.load(hostile)
+    one_line(error)
+    config = json.loads((hostile / "config.json").read_text())["config"]
+    (hostile / "config.json").unlink()
+    with pytest.raises(ConfigError, match=f"^{field}( = |\\.)"):  # it would be rebuilt from the checkpoint
+        dj.train(config, hostile)
+
+
+@pytest.mark.parametrize("part", ["description", "leaves"])
+@pytest.mark.parametrize("value", [None, [], "x"])
+def test_a_description_without_its_parts_is_damaged(hostile, part, value):
+    path = hostile / "checkpoints" / "6" / "meta" / "metadata"
+    meta = json.loads(json.loads(path.read_text())["content"])
+    path.write_text(json.dumps(add_hash(meta | {part: value})))
+    with pytest.raises(CheckpointError, match="its description is not that of a run") as error:
+        dj.load(hostile)
+    one_line(error)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 100_000])
+def test_json_of_any_depth_does_not_end_a_run_with_a_traceback(hostile, text):
+    config = json.loads((hostile / "config.json").read_text())["config"]
+    (hostile / "config.json").write_text(text)
+    with (hostile / "metrics.jsonl").open("a") as file:
+        file.write(text + "\n")
+    dj.train(config | {"train": config["train"] | {"steps": 7}}, hostile, should_stop=lambda: True)
+    assert json.loads((hostile / "config.json").read_text())["data"]
+
+
 def test_class_names_do_not_lead_out_of_a_directory(hostile, tmp_path):
     names = [f"../../escaped/{i}" for i in range(10)]
     change_description(hostile, lambda description: description.update(class_names=names))

@@ -1,12 +1,16 @@
 """The description of a run that is stored in each of its checkpoints."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from diffusion_jax.config.components import ConfigError
+from diffusion_jax.config.sections import COMPONENTS, SECTIONS
+from diffusion_jax.validation import describe
 from diffusion_jax.version import __version__
 
-__all__ = ["describe_run"]
+__all__ = ["check_config", "check_description", "describe_run"]
 
 
 def describe_run(
@@ -29,3 +33,40 @@ def describe_run(
         "class_names": list(class_names),
         "versions": {"diffusion_jax": __version__, "jax": jax.__version__},
     }
+
+
+def check_description(description: dict[str, Any]) -> dict[str, Any]:
+    """Returns a description that was read. Raises ConfigError if `describe_run` cannot have made it.
+
+    >>> check_description(describe_run({}, None, (8, 8), 2, ()))
+    Traceback (most recent call last):
+    ...
+    diffusion_jax.config.components.ConfigError: image_shape = [8, 8] in the checkpoint's description: must be ...
+    """
+    texts = lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value)  # noqa: E731
+    forms: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "data": (lambda value: value is None or isinstance(value, str), "text"),
+        "image_shape": (lambda value: _are_integers(value, 1) and len(value) == 3, "[H, W, C]"),
+        "num_classes": (lambda value: _are_integers([value], 0), "a number of classes"),
+        "class_names": (texts, "a list of names"),
+    }
+    for field, (is_valid, form) in forms.items():
+        if not is_valid(description.get(field)):
+            found = f"{field} = {describe(description.get(field))} in the checkpoint's description"
+            raise ConfigError(f"{found}: must be {form}; use a checkpoint that this library has written")
+    check_config(description.get("config"))
+    return description
+
+
+def check_config(config: Any) -> None:
+    """Raises ConfigError unless every section is there, with a name where it is a component."""
+    if not isinstance(config, dict):
+        raise ConfigError(f"config = {describe(config)}: is not a run's config")
+    for section in SECTIONS:
+        spec = config.get(section, {} if section == "mesh" else None)
+        if not isinstance(spec, dict) or (section in COMPONENTS and not isinstance(spec.get("name"), str)):
+            raise ConfigError(f"config.{section} = {describe(spec)}: is not a section of a run's config")
+
+
+def _are_integers(values: Any, least: int) -> bool:
+    return isinstance(values, list) and all(type(value) is int and least <= value < 2**31 for value in values)

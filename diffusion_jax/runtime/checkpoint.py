@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+# A lack of memory, files or threads, in the words of XLA, C++, Python and the system.
+_SHORTAGES = ("RESOURCE_EXHAUSTED", "bad_alloc", "Cannot allocate memory", "Too many open files", "start new thread")
+
 # Under absl's app.run Orbax logs every thread; its errors are raised as CheckpointError anyway.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
@@ -227,7 +230,7 @@ class Checkpoints:
 def _find_obstacle(directory: Place, error: Exception) -> str | None:
     """What kept a checkpoint from being read although it may be sound; None if nothing did."""
     text = first_line(error)
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "Too many open files" in text:
+    if isinstance(error, MemoryError) or any(sign in text for sign in _SHORTAGES):
         return text
     if jax.process_count() > 1:
         return text  # the others may have read it, and wait

@@ -58,4 +58,7 @@ def add_hash(content: dict[str, Any]) -> dict[str, Any]:
 def verify_hash(meta: dict[str, Any]) -> dict[str, Any]:
     if hashlib.sha256(meta["content"].encode()).hexdigest() != meta["sha256"]:
         raise DamageError("its description does not match its hash")
-    return json.loads(meta["content"])
+    content = json.loads(meta["content"])
+    if not (isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in ("description", "leaves"))):
+        raise DamageError("its description is not that of a run")
+    return content

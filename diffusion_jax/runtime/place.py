@@ -47,7 +47,10 @@ def run_path(name: str, value: Any) -> Place:
     """
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
     if not (address := find_address(text)):
-        return local_path(name, value)
+        path = local_path(name, value)
+        if os.sep == "/" and "\\" in str(path.absolute()):
+            raise ValueError(f"{name} = {path.absolute()}: has a \\, which checkpoints take for a /; rename it")
+        return path
     if address[0] != "gs" or not (rest := address[1].rstrip("/")):
         raise ValueError(f"{name} = {text}: must be a path of this machine or gs://bucket/run; mount other buckets")
     return _open_bucket(name, f"gs://{rest}")  # pathlib makes one slash of two
@@ -108,13 +111,10 @@ def make_directory(path: Place) -> None:
 
 
 def walk(directory: Place) -> Iterator[Place]:
-    """Yields everything below a directory."""
-    if not is_remote(directory):
-        yield from directory.rglob("*")
-        return
-    for path in directory.iterdir():
+    """Yields everything below a directory. Raises OSError if a part of it cannot be read."""
+    for path in directory.iterdir():  # rglob would leave out what cannot be read
         yield path
-        if path.is_dir():
+        if path.is_dir() and not os.path.islink(path):
             yield from walk(path)
 
 
@@ -142,8 +142,15 @@ def complete_steps(directory: Place) -> list[int]:
     """The steps of the checkpoints in a directory, oldest first, without those that were not written to the end."""
     if not directory.exists():
         return []
-    steps = sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
-    return [step for step in steps if not is_remote(directory) or (directory / str(step) / _COMPLETE).exists()]
+    named = {int(path.name): path for path in directory.iterdir() if path.name.isascii() and path.name.isdigit()}
+    return sorted(step for step, path in named.items() if _is_complete(path))
+
+
+def _is_complete(checkpoint: Place) -> bool:
+    """Whether it was written to the end: in a bucket a mark says so, on a disk it has its name only then."""
+    if is_remote(checkpoint):
+        return (checkpoint / _COMPLETE).exists()
+    return checkpoint.is_dir() and any(checkpoint.iterdir())
 
 
 def remove_remains(directory: Place) -> None:
@@ -156,7 +163,7 @@ def remove_remains(directory: Place) -> None:
     elif directory.exists():
         complete = set(complete_steps(directory))
         for path in list(directory.iterdir()):
-            if path.name.isdigit() and int(path.name) not in complete:
+            if path.name.isascii() and path.name.isdigit() and int(path.name) not in complete:
                 remove_tree(path)
 
 

@@ -63,6 +63,8 @@ def initialize(
     }
     if any(value is not None for value in arguments.values()):
         _check(arguments)
+        if process_id:
+            log.info("waiting for process 0 at %s", coordinator_address)
         _connect(bind=str(coordinator_address), **arguments)
     elif _launched_tasks() > 1:
         os.environ.setdefault("JAX_COORDINATOR_PORT", str(_launcher_port()))
@@ -82,10 +84,24 @@ def _check(arguments: dict) -> None:
             raise ValueError(f"{name}: required, because {given} is given")
     address = arguments["coordinator_address"]
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ValueError(f"coordinator_address = {address}: must be host:port, such as 10.0.0.1:1234")
     check_integer("num_processes", arguments["num_processes"])
     check_integer("process_id", arguments["process_id"], 0, arguments["num_processes"] - 1)
+    _check_reachable(address, host.strip("[]"), int(port), listens=arguments["process_id"] == 0)
+
+
+def _check_reachable(address: str, host: str, port: int, listens: bool) -> None:
+    """Raises ValueError if the host has no address, or if it must listen there and cannot: gRPC ends the process."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        if listens:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+    except OSError as error:
+        needs = "must be an address and a free port of the host of process 0" if listens else "must lead to a host"
+        raise ValueError(f"coordinator_address = {address}: {needs} ({error.strerror})") from error
 
 
 def _connect(bind: str | None, **arguments) -> None:

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# The reason of a stop that `should_stop` asked for. Other reasons are the number of a signal, which is larger.
-_ASKED = 1
+# The reason of a stop that `should_stop` asked for. Other reasons are the number of a signal.
+_ASKED = signal.NSIG
 # In several processes an answer is read this many questions late, so that nobody waits for the device.
 _LAG = 2
 
@@ -33,7 +33,9 @@ class Stopped(Exception):
 
 
 class Stop:
-    """Whether to stop, asked between two pieces of work; `reason` is 0 until then, then 1 or the number of a signal.
+    """Whether to stop, asked between two pieces of work; `reason` is 0 until then.
+
+    Then it is the number of the signal, or another one.
 
     `should_stop` is called once per question. In several processes all must ask equally often; all get the same
     answer to the same question, so that none leaves a loop before the others.
@@ -61,11 +63,13 @@ class Stop:
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:
-        """Notes SIGINT and SIGTERM inside the block instead of ending the process; a second one ends it at once.
+        """Notes SIGINT, SIGTERM and SIGHUP in the block instead of ending the process; a second one ends it at once.
 
         Only in the main thread, where Python can catch signals, and only if the caller has no handler of its own.
         """
         default: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        if hasattr(signal, "SIGHUP"):  # a closed terminal; not on Windows
+            default[signal.SIGHUP] = signal.SIG_DFL
         caught = [number for number, handler in default.items() if signal.getsignal(number) is handler]
         if threading.current_thread() is not threading.main_thread():
             caught = []

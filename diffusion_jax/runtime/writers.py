@@ -103,8 +103,13 @@ class _Record:
 
     def __init__(self, path: Path, start: int, complete: bool):
         self._path, self._waiting, self._failed = path, "", False
-        self.found = self._rewind(start, complete)
-        self._size = path.stat().st_size if path.exists() else 0
+        self.found: list[dict[str, Any]] = []
+        self._size = 0
+        try:
+            self.found = self._rewind(start, complete)
+            self._size = path.stat().st_size if path.exists() else 0
+        except OSError as error:
+            self._fail(error)
 
     def write(self, line: dict[str, Any]) -> None:
         self._waiting += json.dumps(line, allow_nan=False) + "\n"
@@ -116,11 +121,14 @@ class _Record:
                 file.flush()
                 self._size = file.seek(0, os.SEEK_END)
         except OSError as error:
-            if not self._failed:
-                log.warning("%s cannot be written (%s); training continues", self._path, first_line(error))
-            self._failed = True
+            self._fail(error)
         else:
             self._waiting, self._failed = "", False
+
+    def _fail(self, error: OSError) -> None:
+        if not self._failed:
+            log.warning("%s cannot be written (%s); training continues", self._path, first_line(error))
+        self._failed = True
 
     def _rewind(self, start: int, complete: bool) -> list[dict[str, Any]]:
         """Removes the lines that a run resumed after `start` writes again; returns the others."""
@@ -137,7 +145,7 @@ class _Record:
 def _parse(line: str) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:  # cut off by a kill
+    except (ValueError, RecursionError):  # cut off by a kill, or damaged
         return None
     return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None
 

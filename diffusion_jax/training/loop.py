@@ -1,5 +1,6 @@
 """The training loop: steps, logging, evaluation, samples and checkpoints."""
 
+import collections
 import contextlib
 import dataclasses
 import logging
@@ -19,6 +20,9 @@ from diffusion_jax.training.step import Batch, TrainStep
 __all__ = ["Actions", "fit"]
 
 log = logging.getLogger(__name__)
+
+# Enough for the device never to wait for the host.
+_AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +57,16 @@ def fit(
 ) -> tuple[TrainState, int]:
     """Trains from step `start`, the step of `state`, to plan.steps, or until stop().
 
-    `batches` yields batch start, start + 1, .. on the device. The host waits for the device only at log points, and
-    only for the metrics of the previous log point. Returns the state and its step.
+    `batches` yields batch start, start + 1, .. on the device. The host is at most two steps ahead of it, so that
+    a signal need not wait for more, and waits for it before checkpoints, evaluations and samples. Returns the state and
+    its step.
 
     Only the training itself and the checkpoints can end the run: an evaluation or samples that fail are a warning.
     Raises TrainingError after plan.max_skipped skipped batches in a row.
     """
     stop = Stop() if stop is None else stop
     step = saved = start
+    in_flight: collections.deque[Any] = collections.deque()
     with MetricsLog(writer, plan, start) as metrics_log, contextlib.suppress(Stopped):
         _observe(state, start, actions.missing, plan, writer, actions, stop)
         while step < plan.steps and not stop():
@@ -68,6 +74,9 @@ def fit(
                 batch = next(batches)
             state, metrics = _take_step(train_step, state, batch, key, stop if step == start else None)
             step += 1
+            in_flight.append(metrics)
+            if len(in_flight) > _AHEAD:
+                jax.block_until_ready(in_flight.popleft())
             metrics_log.add(step, metrics)
             if plan.is_due(step, plan.log_every):
                 actions.watch()

@@ -33,8 +33,9 @@ class MetricsLog:
     def __init__(self, writer: MetricsWriter, plan: Plan, start: int):
         self._writer, self._plan = writer, plan
         self._pending: tuple[int, Metrics] | None = None
-        self._skips = _Skips(plan.max_skipped)
+        self._skips = _Skips(min(plan.max_skipped, -(-plan.steps // 2)))  # a short run must learn something, too
         self._last_step, self._last_time = start, time.perf_counter()
+        self._compiling = True
         self._bar = tqdm.tqdm(
             total=plan.steps * plan.batch_size,
             initial=start * plan.batch_size,
@@ -57,6 +58,9 @@ class MetricsLog:
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Takes the metrics of a step. At a log point, writes those of the previous one and starts copying these."""
+        if self._compiling:
+            self._bar.set_description(f"step {step}/{self._plan.steps}")
+            self._compiling = False
         self._skips.add(step, metrics)
         if self._plan.is_due(step, self._plan.log_every):
             self.flush()

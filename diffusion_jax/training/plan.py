@@ -29,7 +29,8 @@ class Plan(Checked):
       keep_checkpoints: number of newest checkpoints to keep.
       ema_decay: decay of the averaged parameters, which the samples are generated with.
       accumulate: number of micro-batches per batch, for batches that do not fit on the device at once.
-      max_skipped: number of batches skipped in a row after which the run stops with an error; 0 for no limit.
+      max_skipped: number of batches skipped in a row, or half of the run's, after which it stops with an error; 0 for
+        no limit.
       skip_spikes: skip a batch whose loss or gradient norm exceeds this multiple of its running median; 0 for never.
       stop_if_save_fails: stop when a checkpoint cannot be written, instead of training on to the next one.
       seed: seed of everything: parameters, order of the data, noise, dropout, samples.

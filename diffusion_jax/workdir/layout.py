@@ -94,7 +94,7 @@ def check_not_imported(workdir: Place) -> None:
     """Raises ConfigError if the directory holds imported weights."""
     try:
         origin = json.loads((workdir / "config.json").read_text())["imported_from"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return  # no run yet, or a training run, or damaged, which is reported later
     raise ConfigError(
         f"workdir {workdir} holds weights imported from {origin}, without an optimizer state to resume from; "

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from diffusion_jax.config.description import check_description
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.run import Run
 from diffusion_jax.runtime.checkpoint import Checkpoints
@@ -29,12 +30,13 @@ def load(workdir: str | os.PathLike, *, allow_code: bool = False) -> Run:
     if not directory.is_dir():
         raise CheckpointError(f"no checkpoint in {workdir}; train first, or use another directory")
     with Checkpoints(directory, read_only=True) as checkpoints:
-        description = checkpoints.describe()
+        description = check_description(checkpoints.describe())
         config = description["config"] | {"mesh": {}}  # all devices that are here, not those of the training
         image_shape = tuple(description["image_shape"])
         experiment = Experiment.from_config(config, image_shape, description["num_classes"], allow_code)
         target = {"ema_params": abstract_state(experiment).ema_params}
         step, restored, description = checkpoints.restore(target)
+        check_description(description)
     return build_run(experiment, restored["ema_params"], description["class_names"], description["config"], step)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.defaults import with_defaults
+from diffusion_jax.config.description import check_config, check_description
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.data.sources import Source
 from diffusion_jax.runtime.checkpoint import Checkpoints
@@ -87,13 +88,14 @@ def _read_config(path: Place, level: int = logging.WARNING) -> dict[str, Any]:
     """The config and the fingerprint of the data of a run with checkpoints, which hold them as well."""
     try:
         return _label(json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:  # lost, or cut off by a full disk
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:  # lost, or damaged
         log.log(level, "%s cannot be read (%s); it is rebuilt from the newest checkpoint", path, first_line(error))
     with Checkpoints(path.parent / "checkpoints", read_only=True) as checkpoints:
-        return _label(checkpoints.describe())
+        return _label(check_description(checkpoints.describe()))
 
 
 def _label(content: dict[str, Any]) -> dict[str, Any]:
+    check_config(content["config"])
     return {"config": with_defaults(content["config"]), _DATA: content["data"]}
 
 

@@ -37,7 +37,7 @@ def train(
     Where `model.num_classes` is left out, it is the data's (see `config.from_data`).
 
     Returns whether the run is complete; False if `should_stop`, which is called before each step, ended it, with a
-    checkpoint. SIGINT and SIGTERM save a checkpoint as well, and then raise KeyboardInterrupt and SystemExit; a
+    checkpoint. SIGINT, SIGTERM and SIGHUP save a checkpoint as well, and then raise KeyboardInterrupt or SystemExit; a
     second signal ends the process at once. Signals are left alone outside the main thread, and where the caller has
     handlers of its own.
 
@@ -78,8 +78,8 @@ def train(
             complete = Session(directory, experiment, training, held_out, checkpoints, stop).run()
     if stop.reason == signal.SIGINT:
         raise KeyboardInterrupt
-    if stop.reason == signal.SIGTERM:
-        raise SystemExit(128 + signal.SIGTERM)
+    if stop.reason in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # the latter is not on Windows
+        raise SystemExit(128 + stop.reason)
     return complete
 
 

@@ -233,3 +233,11 @@ def test_a_record_that_was_deleted_is_begun_again(tmp_path):
         (tmp_path / "metrics.jsonl").unlink()
         writer.write(2, {"loss": 0.5})
     assert (tmp_path / "metrics.jsonl").read_text() == line(2, loss=0.5)
+
+
+def test_a_record_that_is_a_directory_is_one_warning(tmp_path, caplog):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(1, {"loss": 1.0})
+        writer.write(2, {"loss": 1.0})
+    assert caplog.text.count("metrics.jsonl cannot be written") == 1

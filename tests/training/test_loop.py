@@ -22,10 +22,13 @@ from diffusion_jax.training.step import CAUSES
 
 
 class Value:
-    """A number on a pretended device; it notes when the host reads it."""
+    """A number on a pretended device; it notes when the host waits for it and reads it."""
 
-    def __init__(self, value: float, step: int, reads: list):
-        self.value, self.step, self.reads = value, step, reads
+    def __init__(self, value: float, step: int, reads: list, waits: list):
+        self.value, self.step, self.reads, self.waits = value, step, reads, waits
+
+    def block_until_ready(self):
+        self.waits.append(self.step)
 
     def copy_to_host_async(self):
         pass
@@ -49,7 +52,7 @@ class Recorder:
     """Stands in for the step and the actions, and notes what the loop does."""
 
     def __init__(self):
-        self.events, self.reads, self.stop_at = [], [], None
+        self.events, self.reads, self.waits, self.stop_at = [], [], [], None
         self.on_save = lambda: None
         self.missing = Due()
         self.skip, self.skipped = (), 0  # the steps whose batch is skipped
@@ -60,7 +63,7 @@ class Recorder:
         self.skipped += step in self.skip
         cause = CAUSES.index("the loss is not finite") if step in self.skip else 0
         values = {"loss": 10.0 * step, "grad_norm": 1.0, "skipped": self.skipped, "cause": cause}
-        return state, {name: Value(x, step, self.reads) for name, x in values.items()}
+        return state, {name: Value(x, step, self.reads, self.waits) for name, x in values.items()}
 
     def actions(self) -> Actions:
         def evaluate(state):
@@ -119,6 +122,18 @@ def test_the_host_waits_for_the_device_before_all_else_and_only_then(tmp_path):
     kinds = [kind for kind, _ in recorder.events]
     for before, kind in itertools.pairwise(kinds):
         assert kind in ("step", "wait") or before != "step"
+
+
+def test_the_host_is_at_most_two_steps_ahead_so_that_a_signal_waits_for_no_more(tmp_path):
+    recorder, done_before = Recorder(), {}
+
+    def step(state, batch, key):
+        done_before[batch + 1] = max(recorder.waits, default=0)
+        return Recorder.step(recorder, state, batch, key)
+
+    recorder.step = step
+    recorder.fit(tmp_path, log_every=0, eval_every=0, sample_every=0, checkpoint_every=0)
+    assert done_before == {k: max(0, k - 3) for k in range(1, 11)}
 
 
 def test_a_checkpoint_finds_all_metrics_up_to_its_step_in_the_record(tmp_path):
@@ -274,7 +289,18 @@ def test_zero_is_no_limit(tmp_path):
 # Signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("steps", [1, 19, 20])
+def test_a_short_run_stops_where_half_of_its_batches_were_skipped_in_a_row(tmp_path, steps):
+    recorder, half = Recorder(), -(-steps // 2)
+    recorder.skip = range(steps - half + 1, steps + 1)
+    with pytest.raises(TrainingError, match=f"{half} batches in a row were skipped"):
+        recorder.fit(tmp_path / "a", steps=steps, log_every=3)
+    sound = Recorder()
+    sound.skip = range(steps - half + 2, steps + 1)
+    assert sound.fit(tmp_path / "b", steps=steps, log_every=3) == steps
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("place", ["batch", "compile", "evaluate", "sample"])
 def test_a_signal_stops_at_once_wherever_the_loop_is(tmp_path, number, place):
     """The work that the loop waits for takes a minute; it is left behind, and what was done is saved."""

@@ -294,7 +294,9 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("text", [None, "", '{"config": {"data"', "[]", "\xff"])
+@pytest.mark.parametrize(
+    "text", [None, "", '{"config": {"data"', "[]", "\xff", "[" * 200_000, '{"config": {"data": {}}, "data": "x"}']
+)
 def test_a_config_that_is_lost_or_cut_is_rebuilt_from_the_checkpoint(text, straight, tmp_path, caplog):
     shutil.copytree(straight, tmp_path / "run")
     path = tmp_path / "run" / "config.json"
@@ -307,6 +309,26 @@ def test_a_config_that_is_lost_or_cut_is_rebuilt_from_the_checkpoint(text, strai
     assert dj.train(config(), tmp_path / "run")
     assert path.read_bytes() == before
     assert "rebuilt from the newest checkpoint" in caplog.text
+
+
+@pytest.mark.parametrize("odd", ["directory", "file", "link", "\u00b2"])
+def test_what_only_has_the_name_of_a_checkpoint_is_none(odd, straight, tmp_path):
+    shutil.copytree(straight, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / ("99" if odd != "\u00b2" else odd)
+    if odd == "file":
+        path.write_text("")
+    elif odd == "link":
+        path.symlink_to(tmp_path / "nowhere")
+    else:
+        path.mkdir()
+    assert dj.train(config(), tmp_path / "run")
+
+
+def test_a_backslash_which_checkpoints_take_for_a_slash_is_refused(straight, tmp_path):
+    shutil.copytree(straight, tmp_path / "a\\b")
+    for use in (dj.load, lambda workdir: dj.train(config(), workdir)):
+        with pytest.raises(ValueError, match=r"workdir = .*a\\b: has a \\, which checkpoints take for a /; rename it"):
+            use(tmp_path / "a\\b")
 
 
 def test_checkpoints_without_their_config_are_not_trained_over(tmp_path):

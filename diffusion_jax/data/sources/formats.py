@@ -1,7 +1,6 @@
 """The image formats that are read. No other decoder of Pillow ever runs."""
 
 import functools
-import importlib
 from types import ModuleType
 from typing import BinaryIO
 
@@ -67,6 +66,8 @@ def open_image(file: BinaryIO) -> ImageFile.ImageFile:
         file.seek(0)
         start = file.read(12)
         file.seek(0)
+        if not start:
+            raise Unsuitable("is empty") from None
         if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
             return _open_heic(file)
         formats = " or ".join(", ".join(_available()).rsplit(", ", 1))
@@ -83,9 +84,10 @@ def _open_heic(file: BinaryIO) -> ImageFile.ImageFile:
 @functools.cache
 def _heif() -> ModuleType | None:
     try:
-        return importlib.import_module("pillow_heif")
+        import pillow_heif
     except ImportError:
         return None
+    return pillow_heif
 
 
 def _available() -> list[str]:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -9,6 +10,8 @@ from pathlib import Path, PurePosixPath
 from diffusion_jax.data.sources.base import DataError
 
 __all__ = ["Table", "classes_from_directories"]
+
+_DELIMITERS = ",;\t"
 
 
 def classes_from_directories(names: Iterable[str]) -> dict[str, str]:
@@ -61,15 +64,25 @@ class Table:
 
     def _read(self) -> list[dict[str, str]]:
         try:
-            with self.path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file, skipinitialspace=True)
-                columns, rows = list(reader.fieldnames or ()), list(reader)
+            columns, rows = self._split(self.path.read_text("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise DataError(f'csv = "{self.path}": is not UTF-8; save it as CSV UTF-8') from error
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(f'csv = "{self.path}": cannot be read ({error})') from error
         for field, column in (("csv_file", self.file_column), ("csv_class", self.class_column)):
             if column not in columns:
                 raise DataError(f'{field} = "{column}": must be a column of {self.path}, which has {columns}')
         return rows
+
+    def _split(self, text: str) -> tuple[list[str], list[dict[str, str]]]:
+        """The columns and rows; separated by commas, else by what spreadsheets write in other countries."""
+        for delimiter in _DELIMITERS:
+            reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, delimiter=delimiter)
+            columns = list(reader.fieldnames or ())
+            if {self.file_column, self.class_column} <= set(columns):
+                return columns, list(reader)
+        reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+        return list(reader.fieldnames or ()), list(reader)
 
 
 def _normalize(name: str) -> str:

@@ -22,6 +22,7 @@ _REFUSED = {
 }
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the last two
+_DARK = 32  # of 255; 12 bits end at 16
 _ROWS = 256  # that are scaled at a time, for the sake of memory
 
 
@@ -50,7 +51,8 @@ def to_eight_bits(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     the plain formula R = 255 - C - K.
     """
     if _is_grey_16(image):
-        return _scale_grey(image), ("16-bit grey, scaled to 8 bits",)
+        scaled = _scale_grey(image)
+        return scaled, ("16-bit grey, scaled to 8 bits", *_describe_range(scaled))
     if image.mode == "CMYK":
         return _from_cmyk(image)
     if image.mode in _CONVERTED:
@@ -86,6 +88,13 @@ def _scale_grey(image: Image.Image) -> Image.Image:
     if hidden is None:
         return Image.fromarray(grey)
     return Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
+
+
+def _describe_range(image: Image.Image) -> tuple[str, ...]:
+    """A note on an image that is dark throughout: microscopes store 10 or 12 bits in 16."""
+    if np.asarray(image.getchannel(0)).max() >= _DARK:
+        return ()
+    return ("16-bit grey that is nearly black; scale its brightest value to 65535 if it should not be",)
 
 
 def _as_tuple(value: Any) -> tuple[int, ...]:

@@ -28,6 +28,15 @@ def test_the_class_is_in_the_row_of_the_image(tmp_path, encoding):
     assert found == {"a/a.png": "dog, small", "b.png": "cat", "c.png": "cat"}
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_columns_are_separated_as_spreadsheets_of_any_country_do(tmp_path, delimiter):
+    text = 'file,class,note\na.png,"cat, small","x;y"\nb.png,dog;big,\n'.replace(",", "\0")
+    text = text.replace("cat\0", "cat,").replace("\0", delimiter)
+    if delimiter == ";":
+        text = text.replace("dog;big", '"dog;big"')
+    assert table(tmp_path, text).read_classes(["a.png", "b.png"]) == {"a.png": "cat, small", "b.png": "dog;big"}
+
+
 @pytest.mark.parametrize(("separator", "found"), [("|", "grass"), ("", "grass|ice"), ("ss", "gra")])
 def test_the_class_ends_at_the_separator(tmp_path, separator, found):
     classes = table(tmp_path, "file,class\na.png,grass|ice\n", separator).read_classes(["a.png"])
@@ -48,7 +57,9 @@ def test_the_class_ends_at_the_separator(tmp_path, separator, found):
         ("file,class\na.png\n", "a.png has an empty class"),
         ("file,class\na.png,|\n", "a.png has an empty class"),
         ("file,class\na.png,cat\na.png,dog\n", "a.png has two classes, cat and dog"),
-        (b"file,class\na.png,\xff\xfe\n", 'csv = ".*x.csv": cannot be read .*codec'),
+        (b"file,class\na.png,\xff\xfe\n", 'csv = ".*x.csv": is not UTF-8; save it as CSV UTF-8'),
+        ("file,class\na.png,\u043a\u043e\u0442\n".encode("utf-16"), "is not UTF-8; save it as CSV UTF-8"),
+        ("file;kind\na.png;cat\n", r"csv_file = .* which has \[.file;kind.\]"),
         ('file,class\na.png,"' + "x" * 200_000, "cannot be read .*field larger"),
     ],
 )

@@ -238,3 +238,11 @@ def test_the_handmade_chunks_are_those_of_a_writer():
         b"IDAT",
         b"IEND",
     ]
+
+
+@pytest.mark.parametrize(("brightest", "is_told"), [(1023, True), (4095, True), (20_000, False), (65_535, False)])
+def test_grey_of_few_bits_in_16_is_told_because_it_comes_out_dark(decode, brightest, is_told):
+    pixels = np.linspace(0, brightest, 64).astype(np.uint16).reshape(8, 8)
+    decoded = decode(encode(Image.fromarray(pixels), "PNG"), (8, 8), channels=1)
+    assert any("nearly black; scale its brightest value to 65535" in note for note in decoded.notes) == is_told
+    assert decoded.pixels.max() == round(brightest / 257)
