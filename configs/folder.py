@@ -64,7 +64,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             decay_steps=steps,
             end_value=1e-5,
         )
-        config.train.update(steps=steps, batch_size=16, eval_every=600, sample_every=300, checkpoint_every=300)
+        config.train.update(steps=steps, batch_size=16, eval_every=600, sample_every=400, checkpoint_every=200)
         config.train.update(eval_examples=64, ema_decay=0.995)
         config.sampler.steps = 15
     elif variant == "smoke":
