@@ -1,7 +1,7 @@
 """Real faults on a small run: kills, signals, damage, full disks, lost processes, other layouts, a long run, a bucket.
 
     python tests/drills            # everything, about 20 minutes on 2 cores
-    python tests/drills --short    # a few cases of each drill, about 4 minutes
+    python tests/drills --short    # a few cases of each drill, about 3 minutes
     python tests/drills kills disk
 
 Prints how many faults were tried and how many were survived: the run ended with the same bits as without the fault, or

@@ -36,7 +36,7 @@ def drill(scratch: Path, short: bool, seed: int) -> Iterator[Outcome]:
     # The newest checkpoint, and all that is not a checkpoint.
     files = [path for path in files if path.parts[0] != "checkpoints" or path.parts[1] == "60"]
     cases = [(path, harm) for path in files for harm in HARMS]
-    for i, (path, harm) in enumerate(generator.sample(cases, min(len(cases), 4 if short else 40))):
+    for i, (path, harm) in enumerate(generator.sample(cases, min(len(cases), 2 if short else 40))):
         copy = scratch / f"damaged_{i}"
         shutil.copytree(run, copy)
         HARMS[harm](copy / path, generator)

@@ -44,7 +44,7 @@ def drill(scratch: Path, short: bool, seed: int) -> Iterator[Outcome]:
         expected = straight(scratch)
     generator = random.Random(seed)
     moments = dict(list(MOMENTS.items())[: 2 if short else None])
-    for _ in range((4 if short else 30) - len(moments)):
+    for _ in range((2 if short else 30) - len(moments)):
         seconds = generator.uniform(0.3, 1.0) * whole[0]
         moments[f"after {seconds:.2f} s"] = at_random(seconds)
     for i, (name, wait) in enumerate(moments.items()):
