@@ -302,9 +302,13 @@ def test_a_short_run_stops_where_half_of_its_batches_were_skipped_in_a_row(tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("place", ["batch", "compile", "evaluate", "sample"])
-def test_a_signal_stops_at_once_wherever_the_loop_is(tmp_path, number, place):
+def test_a_signal_stops_at_once_wherever_the_loop_is(tmp_path, number, place, request):
     """The work that the loop waits for takes a minute; it is left behind, and what was done is saved."""
     recorder, released = Recorder(), threading.Event()
+    # The suite may run where they are ignored, such as under nohup, and then the loop ignores them too.
+    default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, default)
+    request.addfinalizer(lambda: signal.signal(number, before))
 
     def interrupted(*_):
         os.kill(os.getpid(), number)
