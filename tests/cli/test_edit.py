@@ -135,7 +135,7 @@ def test_an_input_is_not_overwritten(task, name, folder, capsys):
         ("inpaint", {"mask": "mask.png,mask.png"}, "--mask: 2 masks for 1 images; give one mask"),
         ("inpaint", {"mask": "mask.png", "resamples": 0}, "resamples = 0: must be an integer >= 1"),
         ("reconstruct", {"image": "wide.png"}, "{folder}/wide.png is 24x16, not 8x8 pixels; resize it"),
-        ("reconstruct", {"image": "broken.png"}, "{folder}/broken.png is not a PNG, JPEG or WebP"),
+        ("reconstruct", {"image": "broken.png"}, "{folder}/broken.png is not a PNG, JPEG, WebP, BMP"),
         ("reconstruct", {"image": "."}, "{folder} is a directory"),
         (
             "image_to_image",

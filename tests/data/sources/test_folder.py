@@ -317,14 +317,14 @@ def test_other_files_are_told_once_on_every_opening(tmp_path, folder, caplog):
 
 def test_what_was_converted_is_counted_on_every_opening(images, folder, caplog):
     for i in (3, 5, 7):
-        Image.fromarray(np.full((4, 6), 257 * i, np.uint16)).save(images / f"{i:02d}.png")
+        Image.fromarray(np.full((4, 6), 257 * (40 + i), np.uint16)).save(images / f"{i:02d}.png")
     Image.new("CMYK", (6, 4), (0, 0, 0, 255)).save(images / "04.png", format="TIFF")
     png = encode(Image.new("RGB", (6, 4), colour(8)), "PNG")
     (images / "08.png").write_bytes(with_chunks(png, chunk(b"tEXt", b"a\0b", crc=1)))
     for _ in range(2):
         caplog.clear()
         training, _ = folder(images).open()
-        assert colours(training)[2:8] == [(3, 3, 3), (0, 0, 0), (5, 5, 5), colour(6), (7, 7, 7), colour(8)]
+        assert colours(training)[2:8] == [(43,) * 3, (0, 0, 0), (45,) * 3, colour(6), (47,) * 3, colour(8)]
         assert [record.message for record in caplog.records] == [
             f"{images}: 3 images: 16-bit grey, scaled to 8 bits (for example 03.png)",
             f"{images}: 1 image: CMYK without a profile, converted to RGB by the plain formula (for example 04.png)",
@@ -563,7 +563,7 @@ def test_a_run_resumes_after_the_images_have_moved_but_not_on_others(tmp_path, f
         write_config(run, experiment, training)
 
     start(dataset)
-    (run / "checkpoints" / "1").mkdir(parents=True)
+    (run / "checkpoints" / "1" / "meta").mkdir(parents=True)
     (tmp_path / "x").rename(tmp_path / "y")
     moved = dataclasses.replace(dataset, path=str(tmp_path / "y"), cache_dir=str(tmp_path / "cache2"))
     start(moved)
