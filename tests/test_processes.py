@@ -172,6 +172,15 @@ def test_processes_that_do_not_fit_together_are_refused(arguments, message):
         processes.initialize(*arguments)
 
 
+def test_the_coordinator_may_listen_on_another_address(monkeypatch):
+    """Behind a NAT the address that leads to process 0 is none of its own."""
+    arguments = {"coordinator_address": "192.0.2.1:1234", "num_processes": 2, "process_id": 0}
+    with pytest.raises(ValueError, match="must be an address and a free port of the host of process 0"):
+        processes._check(arguments)
+    monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "127.0.0.1:1234")
+    processes._check(arguments)
+
+
 LAUNCHERS = {
     "slurm": {
         "SLURM_JOB_ID": "4711",

@@ -70,9 +70,11 @@ def _split_list(text: str) -> list[tuple[str, bool]]:
 
 
 def _find_class(text: str, is_quoted: bool, class_names: Sequence[str], num_classes: int) -> int:
+    from diffusion_jax.validation import compose  # imports JAX, for which --help need not wait
+
     number = None if is_quoted else re.fullmatch("(#?)([0-9]+)", text)
     by_number = {int(number[2])} & {*range(num_classes)} if number else set()
-    by_name = {i for i, name in enumerate(class_names) if _compose(name) == _compose(text)}
+    by_name = {i for i, name in enumerate(class_names) if compose(name) == compose(text)}
     found = by_number if number and number[1] else by_number | by_name
     if not found:
         raise ValueError(f"--labels={text}: must be {_list_classes(text, class_names, num_classes)}")
@@ -92,11 +94,6 @@ def _list_classes(text: str, class_names: Sequence[str], num_classes: int) -> st
     names = sorted(class_names, key=similarity, reverse=True)
     listed = ", ".join(f'"{name[:40]}"' for name in names[:_LISTED])
     return f"{numbers} or one of {listed}" + f", ... ({len(names)} in all)" * (len(names) > _LISTED)
-
-
-def _compose(name: str) -> str:
-    """The NFC form, which is the same for the two ways to write an accent."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _strip_accents(name: str) -> str:

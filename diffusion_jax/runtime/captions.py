@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import ImageFont, features
 
-from diffusion_jax.validation import printable
+from diffusion_jax.validation import compose, printable
 
 __all__ = ["Caption", "choose_font", "readable"]
 
@@ -94,7 +94,7 @@ def choose_font(text: str) -> Caption:
 
 
 def _clean(text: str) -> str:
-    text = re.sub(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+", " ", unicodedata.normalize("NFC", text))
+    text = re.sub(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+", " ", compose(text))
     text = _VARIANTS.sub("", text)
     kept = (character for character in text if character in _JOINERS or unicodedata.category(character) != "Cf")
     return printable("".join(kept))

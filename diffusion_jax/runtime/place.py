@@ -11,6 +11,7 @@
 import contextlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -142,8 +143,12 @@ def complete_steps(directory: Place) -> list[int]:
     """The steps of the checkpoints in a directory, oldest first, without those that were not written to the end."""
     if not directory.exists():
         return []
-    named = {int(path.name): path for path in directory.iterdir() if path.name.isascii() and path.name.isdigit()}
-    return sorted(step for step, path in named.items() if _is_complete(path))
+    return sorted(step for step, path in _named_steps(directory).items() if _is_complete(path))
+
+
+def _named_steps(directory: Place) -> dict[int, Place]:
+    """What has the name of a checkpoint, by its step."""
+    return {int(path.name): path for path in directory.iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name)}
 
 
 def _is_complete(checkpoint: Place) -> bool:
@@ -161,9 +166,8 @@ def remove_remains(directory: Place) -> None:
     if not is_remote(directory):
         remove_tree(directory / _TRASH)
     elif directory.exists():
-        complete = set(complete_steps(directory))
-        for path in list(directory.iterdir()):
-            if path.name.isascii() and path.name.isdigit() and int(path.name) not in complete:
+        for path in _named_steps(directory).values():
+            if not _is_complete(path):
                 remove_tree(path)
 
 

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 # A process that is gone is noticed after this many seconds; JAX's defaults are 100 and 300.
 _HEARTBEAT_SECONDS = 10
 _SHUTDOWN_SECONDS = 5
+# Another address for the coordinator to listen on, behind a NAT for example; JAX reads it.
+_BIND = "JAX_COORDINATOR_BIND_ADDRESS"
 
 
 def __dir__() -> list[str]:
@@ -88,7 +90,8 @@ def _check(arguments: dict) -> None:
         raise ValueError(f"coordinator_address = {address}: must be host:port, such as 10.0.0.1:1234")
     check_integer("num_processes", arguments["num_processes"])
     check_integer("process_id", arguments["process_id"], 0, arguments["num_processes"] - 1)
-    _check_reachable(address, host.strip("[]"), int(port), listens=arguments["process_id"] == 0)
+    listens = arguments["process_id"] == 0 and _BIND not in os.environ
+    _check_reachable(address, host.strip("[]"), int(port), listens)
 
 
 def _check_reachable(address: str, host: str, port: int, listens: bool) -> None:
@@ -105,8 +108,8 @@ def _check_reachable(address: str, host: str, port: int, listens: bool) -> None:
 
 
 def _connect(bind: str | None, **arguments) -> None:
-    if "JAX_COORDINATOR_BIND_ADDRESS" in os.environ:
-        bind = None  # JAX reads it
+    if _BIND in os.environ:
+        bind = None
     # CPUs that stand in for accelerators: programs in flight beside each other would wait for each other's collectives.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     # JAX's own handler of SIGTERM would swallow a signal that comes before the training listens to signals.

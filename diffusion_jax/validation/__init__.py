@@ -51,7 +51,7 @@ from diffusion_jax.validation.fields import (
     text,
 )
 from diffusion_jax.validation.paths import find_address, local_path
-from diffusion_jax.validation.printing import printable
+from diffusion_jax.validation.printing import compose, printable
 from diffusion_jax.validation.signature import bind_arguments, checked
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "check_shape",
     "checked",
     "choice",
+    "compose",
     "concrete",
     "describe",
     "divides",

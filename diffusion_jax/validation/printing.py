@@ -1,8 +1,8 @@
-"""Text of users that is shown in a terminal."""
+"""Text of users: shown in a terminal, and compared."""
 
 import unicodedata
 
-__all__ = ["printable"]
+__all__ = ["compose", "printable"]
 
 _CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, separators of lines and paragraphs
 _DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -26,3 +26,12 @@ def _is_unsafe(character: str) -> bool:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def compose(text: str) -> str:
+    r"""Composes accents (Unicode's NFC): systems, files and tables write them in either form.
+
+    >>> compose("cafe\u0301") == "caf\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", text)

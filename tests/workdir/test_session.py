@@ -311,10 +311,10 @@ def test_a_config_that_is_lost_or_cut_is_rebuilt_from_the_checkpoint(text, strai
     assert "rebuilt from the newest checkpoint" in caplog.text
 
 
-@pytest.mark.parametrize("odd", ["directory", "file", "link", "\u00b2"])
+@pytest.mark.parametrize("odd", ["directory", "file", "link", "\u00b2", "00060"])
 def test_what_only_has_the_name_of_a_checkpoint_is_none(odd, straight, tmp_path):
     shutil.copytree(straight, tmp_path / "run")
-    path = tmp_path / "run" / "checkpoints" / ("99" if odd != "\u00b2" else odd)
+    path = tmp_path / "run" / "checkpoints" / ("99" if odd.isascii() and not odd.isdigit() else odd)
     if odd == "file":
         path.write_text("")
     elif odd == "link":

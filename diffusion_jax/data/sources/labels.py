@@ -3,11 +3,11 @@
 import csv
 import dataclasses
 import io
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from diffusion_jax.data.sources.base import DataError
+from diffusion_jax.validation import compose
 
 __all__ = ["Table", "classes_from_directories"]
 
@@ -43,7 +43,7 @@ class Table:
         """Returns the class of each image; rows of other images are ignored."""
         rows, classes = self._rows(), {}
         for name in names:
-            found = rows.get(_normalize(name))
+            found = rows.get(compose(name))
             if not found:
                 problem = "has no row" if found is None else "has an empty class"
                 raise DataError(f'csv = "{self.path}": {name} {problem}; add it, or remove the image')
@@ -53,14 +53,14 @@ class Table:
     def _rows(self) -> dict[str, str]:
         classes: dict[str, str] = {}
         for row in self._read():
-            name = _normalize(str(PurePosixPath(row[self.file_column] or "")))
+            name = compose(str(PurePosixPath(row[self.file_column] or "")))
             found = self._class(row[self.class_column] or "")
             if classes.setdefault(name, found) != found:
                 raise DataError(f'csv = "{self.path}": {name} has two classes, {classes[name]} and {found}; remove one')
         return classes
 
     def _class(self, cell: str) -> str:
-        return _normalize((cell.split(self.separator)[0] if self.separator else cell).strip())
+        return compose((cell.split(self.separator)[0] if self.separator else cell).strip())
 
     def _read(self) -> list[dict[str, str]]:
         try:
@@ -83,8 +83,3 @@ class Table:
                 return columns, list(reader)
         reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
         return list(reader.fieldnames or ()), list(reader)
-
-
-def _normalize(name: str) -> str:
-    """Composes accents: file systems and tables write them in either form."""
-    return unicodedata.normalize("NFC", name)

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import stat
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NoReturn
 
 from diffusion_jax.data.sources.base import DataError
 from diffusion_jax.data.sources.formats import explain_missing, read_suffixes
+from diffusion_jax.validation import compose
 
 __all__ = ["File", "Listing", "make_stamp", "scan"]
 
@@ -100,7 +100,7 @@ def _walk(root: Path) -> Iterator[Path]:
     visited = set()
     for folder, folders, files in os.walk(root, onerror=_raise_unreadable, followlinks=True):
         here = Path(folder)
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_compose)
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=compose)
         if here.resolve() in visited:
             folders.clear()
             continue
@@ -112,14 +112,10 @@ def _add_image(images: dict[str, File], root: Path, path: Path) -> None:
     if (state := _state(path)) is None:
         return
     relative = path.relative_to(root).as_posix()
-    name = _compose(relative)
+    name = compose(relative)
     if name in images:
         raise DataError(f"{root}: two images have the name {name}, with composed and decomposed accents; rename one")
     images[name] = File(relative, *state)
-
-
-def _compose(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 def _state(file: Path) -> tuple[int, int] | None:
