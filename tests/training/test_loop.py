@@ -107,6 +107,13 @@ def test_everything_happens_when_it_is_due(tmp_path):
     assert recorder.of("save") == [4, 8, 10]
 
 
+def test_the_bar_says_compiling_until_the_first_step_only(tmp_path, capsys):
+    Recorder().fit(tmp_path, log_every=10)
+    bar = capsys.readouterr().err
+    assert "step 0/10, compiling:" in bar
+    assert "step 1/10:" in bar
+
+
 def test_zero_means_only_at_the_end(tmp_path):
     recorder = Recorder()
     recorder.fit(tmp_path, log_every=0, eval_every=0, sample_every=0, checkpoint_every=0)

@@ -361,7 +361,7 @@ def test_a_truncated_image_is_refused(saved, name, kept):
     path = saved(noise(64, 64), name)
     data = path.read_bytes()
     path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
-    with pytest.raises(ImageError, match="cannot be decoded|is not a PNG, JPEG|^is empty$") as error:
+    with pytest.raises(ImageError, match="cannot be decoded|is not a PNG, JPEG" if kept else "^is empty$") as error:
         decoder()(path)
     assert "\n" not in str(error.value)
 
