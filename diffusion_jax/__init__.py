@@ -7,6 +7,7 @@ with epy.lazy_api_imports(globals()):
     from diffusion_jax.data import sources
     from diffusion_jax.process import forward, pixels, predictions, schedules, vlb
     from diffusion_jax.process.predictions import Denoised
+    from diffusion_jax.pytrees import register_dataclass
     from diffusion_jax.run import Guidance, Network, Run, Sampling
     from diffusion_jax.runtime import images, processes
     from diffusion_jax.sampling import editing, grids, guidance, likelihood, samplers
@@ -46,6 +47,7 @@ __all__ = [
     "pixels",
     "predictions",
     "processes",
+    "register_dataclass",
     "sample",
     "samplers",
     "schedules",

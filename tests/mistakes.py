@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+import diffusion_jax as dj
 from diffusion_jax.process import forward
 from diffusion_jax.process.schedules import Discrete, RectifiedFlow, Schedule
 from diffusion_jax.sampling.randomness import standard_normal
@@ -13,7 +13,7 @@ from diffusion_jax.sampling.samplers import DDIM, Sampler
 from diffusion_jax.validation import STATIC
 
 
-@jax.tree_util.register_dataclass
+@dj.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Wrong(Sampler):
     """DDIM with one mistake of those that public code bases have made."""
@@ -41,7 +41,7 @@ class Wrong(Sampler):
         return schedule.alpha(s) * x0 + direction * eps + jnp.sqrt(variance) * z, memory
 
 
-@jax.tree_util.register_dataclass
+@dj.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Overstated(DDIM):
     """DDIM that claims second order."""
@@ -49,7 +49,7 @@ class Overstated(DDIM):
     order = 2
 
 
-@jax.tree_util.register_dataclass
+@dj.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Overflowing(Sampler):
     """DPM-Solver++ of order 1, with the infinite step of log-SNR capped at float32's largest number.
@@ -68,7 +68,7 @@ class Overflowing(Sampler):
         return mean + spread * standard_normal(keys, x_t.shape[1:]), memory
 
 
-@jax.tree_util.register_dataclass
+@dj.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Untraced(DDIM):
     """DDIM that takes half of eta where jit traces it."""
@@ -78,7 +78,7 @@ class Untraced(DDIM):
         return DDIM(eta).step(keys, denoise, schedule, x_t, t, s, memory)
 
 
-@jax.tree_util.register_dataclass
+@dj.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Broken(Sampler):
     """Does not keep to the interface of `Sampler`."""
@@ -115,7 +115,7 @@ class Unregistered(Sampler):
         return x_t, memory
 
 
-@jax.tree_util.register_dataclass
+@dj.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Unlucky(DDIM):
     """Cannot be made."""

@@ -14,7 +14,7 @@ PACKAGE = "diffusion_jax"
 # parts in one row are neighbours and import nothing of each other.
 LAYERS = [
     {"version"},
-    {"validation"},
+    {"validation", "pytrees"},
     {"process"},
     {"models", "runtime"},
     {"training", "sampling", "data"},
@@ -31,7 +31,7 @@ LAYERS = [
 ]
 ROW = {layer: row for row, layers in enumerate(LAYERS) for layer in layers}
 # What imports nothing of ours, and what must not be imported by whom although the rows would allow it.
-INDEPENDENT = {"version", "validation", "configs"}
+INDEPENDENT = {"version", "validation", "pytrees", "configs"}
 FORBIDDEN_ARROWS = {(layer, "training") for layer in ("evaluation", "oracles", "run", "verify", "figures", "edit")}
 # A third-party package -> the only folder or file that may import it.
 CONFINED = {

@@ -337,7 +337,7 @@ def test_related_fields_that_do_not_fit_are_refused(fields, message):
         _Levels(**fields)
 
 
-@jax.tree_util.register_dataclass
+@dj.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Between(dj.samplers.DDIM):
     low: float = dataclasses.field(default=0.0, metadata=number() | below("high"))

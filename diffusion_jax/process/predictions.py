@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.validation import Checked, number
 
 __all__ = ["X0", "Denoised", "Eps", "Preconditioned", "Prediction", "V", "Velocity", "split_variance"]
@@ -27,7 +28,7 @@ LOG_SNR_LIMIT = 30.0
 _MAX_EPS_GAIN = 1e6
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Denoised:
     """A network's estimate of both parts of x_t = alpha x0 + sigma eps, each shaped like x_t.

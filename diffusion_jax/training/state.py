@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.training import spikes
 from diffusion_jax.training.batch import check_channels_last
 from diffusion_jax.training.losses import Loss
@@ -32,7 +33,7 @@ class Model(Protocol):
         """
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
     """State of a training run after `step` steps.

@@ -18,6 +18,7 @@ import numpy as np
 from diffusion_jax.oracles import scales
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.loop import march, sample
 from diffusion_jax.sampling.randomness import image_keys, standard_normal
@@ -132,7 +133,7 @@ def _split_problems(x: jax.Array, n: int) -> np.ndarray:
     return np.asarray(x, np.float64).reshape(len(x), -1, 2)[:, :n]
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SideBySide(Sampler):
     """Samplers side by side along the batch.

@@ -196,7 +196,7 @@ def test_images_are_the_same_on_eight_devices_as_on_one(sampler, atol, devices):
 def test_no_noise_is_used_twice():
     """A sampler that only adds noise: start and increments are independent, and so are images."""
 
-    @jax.tree_util.register_dataclass
+    @dj.register_dataclass
     @dataclasses.dataclass(frozen=True)
     class Walk(dj.samplers.Sampler):
         order = 1

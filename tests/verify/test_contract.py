@@ -11,7 +11,7 @@ from diffusion_jax.verify.contract import check_sampler_contract, check_schedule
 SAMPLER_FAULTS = {
     RK45(): "mine: chooses its own steps, so its order cannot be measured",
     SelfConditioned(sampler=RK45()): "mine: chooses its own steps",
-    mistakes.Unregistered(): "must be a registered pytree; put @jax.tree_util.register_dataclass above",
+    mistakes.Unregistered(): "must be a registered pytree; put @dj.register_dataclass above",
     mistakes.Broken("raises"): "mine: step fails with KeyError: 'out of luck'$",
     mistakes.Broken("no order"): "mine: order fails with AttributeError: Broken has no order$",
     mistakes.Broken("order is text"): "mine: has no order; define it",

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from diffusion_jax.process import forward
 from diffusion_jax.process.numerics import safe_sqrt
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.denoiser import Denoise, of_one_schedule
 from diffusion_jax.sampling.editing.images import keep_known
 from diffusion_jax.sampling.grids import Grid, Uniform, make_times
@@ -86,7 +87,7 @@ def inpaint(
     return jnp.where(known, images, x)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Replacement(Sampler):
     """Steps of `inner` whose known pixels are replaced by noisy pixels of `images`; steps up add noise.

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.denoiser import Denoise, of_one_schedule
 from diffusion_jax.sampling.editing.images import as_images, as_states
 from diffusion_jax.sampling.grids import Grid, Uniform, make_times
@@ -19,7 +20,7 @@ from diffusion_jax.validation import STATIC, integer
 __all__ = ["Inversion", "decode", "invert", "reconstruct"]
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Inversion(Sampler):
     """A step of DDIM backwards, from time t up to s > t.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from jax.typing import ArrayLike
 
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.editing.images import as_mask
 from diffusion_jax.validation import Checked, check_divides, check_shape, integer
 
@@ -105,7 +106,7 @@ class Grayscale(Measurement):
         return sum(weight**2 for weight in _LUMA)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mask(Measurement):
     """The known pixels, and 0 elsewhere: y shaped like x.

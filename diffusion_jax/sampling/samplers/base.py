@@ -7,7 +7,7 @@ multistep method carries from step to step, made by `init`.
 
 The fields are traced under jit, except those marked static in their metadata:
 
-    @jax.tree_util.register_dataclass
+    @dj.register_dataclass
     @dataclasses.dataclass(frozen=True)
     class Mine(Sampler):
         strength: float = 0.3
@@ -25,10 +25,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.pytrees import is_registered
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.validation import Checked, check_fields, check_instance, describe
 
-_DECORATORS = "@jax.tree_util.register_dataclass above @dataclasses.dataclass(frozen=True)"
+_DECORATORS = "@dj.register_dataclass above @dataclasses.dataclass(frozen=True)"
 _MARK_STATIC = "mark a field that is not a number static: dataclasses.field(..., metadata=dict(static=True))"
 
 __all__ = ["Sampler", "check_sampler", "nearest_time"]
@@ -41,7 +42,7 @@ class Sampler(Checked, abc.ABC):
     The fields are checked when an object is made. Arrays and tracers are exempt, because JAX calls the constructor
     with gradients, stacked numbers or placeholders to rebuild a pytree; `sample` checks them.
 
-    >>> @jax.tree_util.register_dataclass
+    >>> @dj.register_dataclass
     ... @dataclasses.dataclass(frozen=True)
     ... class Relaxation(dj.samplers.Sampler):
     ...     rate: float = 0.5
@@ -87,10 +88,8 @@ class Sampler(Checked, abc.ABC):
 def check_sampler(sampler: Any) -> None:
     """Raises ValueError unless `sampler` is a registered sampler whose traced fields are single, valid numbers."""
     check_instance("sampler", sampler, Sampler, "DDIM()")
-    leaves = jax.tree_util.tree_leaves_with_path(sampler)
-    if any(isinstance(leaf, Sampler) for _, leaf in leaves):
-        raise ValueError(f"sampler = {describe(sampler)}: must be a registered pytree; put {_DECORATORS} of its class")
-    for path, leaf in leaves:
+    _check_registered(sampler)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(sampler):
         _check_leaf(f"sampler{jax.tree_util.keystr(path)}", leaf)
     _check_values(sampler)
 
@@ -104,6 +103,16 @@ def _is_rebuilt(value: Any) -> bool:
     """Whether JAX may have put `value` in the place of a field: arrays, tracers, shapes, shardings and the like."""
     shapes = (jax.ShapeDtypeStruct, jax.stages.ArgInfo, jax.sharding.Sharding, jax.sharding.PartitionSpec)
     return type(value) is object or isinstance(value, (jax.Array, np.ndarray, *shapes))
+
+
+def _check_registered(sampler: Sampler) -> None:
+    """Checks the class of the sampler and of those inside."""
+    if not is_registered(type(sampler)):
+        raise ValueError(f"sampler = {describe(sampler)}: must be a registered pytree; put {_DECORATORS} of its class")
+    for field in dataclasses.fields(sampler):
+        for inner in jax.tree.leaves(getattr(sampler, field.name), is_leaf=lambda value: isinstance(value, Sampler)):
+            if isinstance(inner, Sampler):
+                _check_registered(inner)
 
 
 def _check_leaf(name: str, leaf: Any) -> None:

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import forward
 from diffusion_jax.process.numerics import safe_sqrt
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.validation import number
@@ -14,7 +14,7 @@ from diffusion_jax.validation import number
 __all__ = ["DDIM"]
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DDIM(Sampler):
     """x_s = alpha_s x0 + sqrt(sigma_s^2 - tau^2) eps + tau z, with tau^2 = eta^2 var (Song et al. 2021, Eq. 12, 16).

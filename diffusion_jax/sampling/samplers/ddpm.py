@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process import forward
 from diffusion_jax.process.numerics import safe_sqrt
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.validation import STATIC, choice
@@ -14,7 +14,7 @@ from diffusion_jax.validation import STATIC, choice
 __all__ = ["DDPM"]
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DDPM(Sampler):
     """Ancestral sampling from p(x_s | x_t) = q(x_s | x_t, x0-hat) (Ho et al. 2020, Alg. 2).

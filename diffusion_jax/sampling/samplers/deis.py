@@ -2,9 +2,9 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.sampling.samplers.exponential import History, weighted_difference, weights
 from diffusion_jax.validation import STATIC, choice
@@ -12,7 +12,7 @@ from diffusion_jax.validation import STATIC, choice
 __all__ = ["DEIS"]
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DEIS(Sampler):
     """DEIS, multistep, on d(x_t/alpha_t) = eps d(nsr), nsr = sigma/alpha (Zhang and Chen 2023, Prop. 3).

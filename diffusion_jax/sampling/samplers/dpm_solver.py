@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers.base import Sampler, nearest_time
 from diffusion_jax.sampling.samplers.exponential import History, exact_step, weighted_difference, weights
@@ -13,7 +14,7 @@ from diffusion_jax.validation import STATIC, choice, number
 __all__ = ["DPMSolverPP", "DPMSolverPP2S"]
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DPMSolverPP(Sampler):
     """DPM-Solver++ in x0, multistep: 1S, 2M and 3M, and at eta = 1 their SDE forms (Lu et al. 2022b).
@@ -57,7 +58,7 @@ class DPMSolverPP(Sampler):
         return whole.mean(x_t, direction) + noise, memory.push(x0, here)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DPMSolverPP2S(Sampler):
     """DPM-Solver++ in x0, single step of second order (Lu et al. 2022b, Alg. 1), and its SDE form.

@@ -10,6 +10,7 @@ from diffusion_jax.process import forward
 from diffusion_jax.process.numerics import safe_sqrt
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import Schedule
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.validation import number
@@ -29,7 +30,7 @@ def euler_step(
     return x_t + (schedule.alpha(s) - schedule.alpha(t)) * here.x0 + (sigma - schedule.sigma(t)) * here.eps
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Euler(Sampler):
     """Euler's method on dx = x0 d(alpha) + eps d(sigma).
@@ -51,7 +52,7 @@ class Euler(Sampler):
         return euler_step(denoise(x_t, t), x_t, schedule, t, s, schedule.sigma(s)), memory
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EulerAncestral(Sampler):
     """Euler's method down to a lower noise level, then fresh noise: k-diffusion's ancestral step.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.process import forward
 from diffusion_jax.process.numerics import safe_sqrt
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.randomness import standard_normal
 from diffusion_jax.sampling.samplers.base import Sampler, nearest_time
 from diffusion_jax.validation import number
@@ -17,7 +18,7 @@ __all__ = ["Heun"]
 _MAX_CHURN = math.sqrt(2) - 1  # at most twice the variance of the noise
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Heun(Sampler):
     """The trapezoidal rule on dx = x0 d(alpha) + eps d(sigma) (Karras et al. 2022, Alg. 1 and 2).

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.process.predictions import Denoised
 from diffusion_jax.process.schedules import RectifiedFlow, Schedule
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.samplers.base import Sampler, nearest_time
 from diffusion_jax.sampling.samplers.euler import euler_step
 
@@ -15,7 +16,7 @@ __all__ = ["Midpoint"]
 _FLOW = RectifiedFlow()
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Midpoint(Sampler):
     """Euler's method with x0 and eps of the middle of the step, to which a shorter Euler step leads.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.process.schedules import RectifiedFlow, Schedule
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.validation import STATIC, integer, number
 
@@ -15,7 +16,7 @@ __all__ = ["RK45"]
 _FLOW = RectifiedFlow()
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RK45(Sampler):
     """Dormand and Prince's method of order 5 on the probability flow; it chooses its own steps from t to s.

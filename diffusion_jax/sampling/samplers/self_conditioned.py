@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.process.forward import expand
 from diffusion_jax.process.predictions import Denoised
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.sampling.samplers.ddim import DDIM
 from diffusion_jax.validation import instance
@@ -14,7 +15,7 @@ from diffusion_jax.validation import instance
 __all__ = ["SelfConditioned"]
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SelfConditioned(Sampler):
     """`sampler` for a network that receives its previous x0 as `x0_hat` (Chen et al. 2023, Alg. 2).

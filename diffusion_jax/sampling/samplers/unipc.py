@@ -2,9 +2,9 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
+from diffusion_jax.pytrees import register_dataclass
 from diffusion_jax.sampling.samplers.base import Sampler
 from diffusion_jax.sampling.samplers.exponential import History, exact_step, weighted_difference, weights
 from diffusion_jax.validation import STATIC, choice
@@ -12,7 +12,7 @@ from diffusion_jax.validation import STATIC, choice
 __all__ = ["UniPC"]
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class UniPC(Sampler):
     """UniPC in x0, multistep (Zhao et al. 2023, Alg. 1 and 2): UniP-p leads to s, UniC-p corrects x_s.

@@ -230,7 +230,7 @@ def _tensor(x: np.ndarray, exact: bool) -> Any:
 # Our side. Both predictions in one compile, side by side in the channels.
 
 
-@jax.tree_util.register_dataclass
+@dj.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Noises(Sampler):
     """Its state after a step is the noise that every sampler receives there."""

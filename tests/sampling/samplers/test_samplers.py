@@ -211,7 +211,7 @@ def test_the_strided_posterior_is_the_loop_of_that_project():
 # --- samplers as pytrees ---------------------------------------------------------------------
 
 
-@jax.tree_util.register_dataclass
+@dj.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Relaxed(Sampler):
     """A user's sampler: a step of `pull` towards x0, away from it for a negative `sign`."""
@@ -232,7 +232,7 @@ class Unregistered(Relaxed):
     pass
 
 
-@jax.tree_util.register_dataclass
+@dj.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Named(Relaxed):
     name: str = "a"
@@ -314,7 +314,7 @@ def test_jax_rebuilds_samplers_with_anything_in_place_of_their_numbers():
     [
         (
             Unregistered(),
-            "sampler = Unregistered.*: must be a registered pytree; put @jax.tree_util.register_dataclass",
+            "sampler = Unregistered.*: must be a registered pytree; put @dj.register_dataclass",
         ),
         (SelfConditioned(Unregistered()), "sampler = SelfConditioned.*: must be a registered pytree"),
         (Named(), "sampler.name = 'a': must be a number, which jit traces; mark a field that is not a number static"),

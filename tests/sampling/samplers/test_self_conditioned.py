@@ -81,7 +81,7 @@ def _heun_step(x, x0_hat, at_t, at_s):
     return x, x0
 
 
-@jax.tree_util.register_dataclass
+@dj.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Copying(Sampler):
     """`inner` on copies of the state and the time, equal in value but other arrays."""
@@ -116,7 +116,7 @@ def test_each_step_receives_the_previous_x0(name, inner, step, traced, called):
     assert len(calls["traced"]) <= traced  # in the body of the scan
 
 
-@jax.tree_util.register_dataclass
+@dj.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Moving(Sampler):
     """A DDIM step from a state of which images above 1 on average are moved."""
