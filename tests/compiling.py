@@ -12,8 +12,11 @@ from unittest import mock
 import jax
 from jax._src import compiler
 
-OPTIMIZED = {"xla_backend_optimization_level": 3}
-FAST = "--xla_backend_optimization_level=0"  # for XLA_FLAGS
+OPTIMIZED: dict[str, int | bool] = {"xla_backend_optimization_level": 3}
+FAST = ["--xla_backend_optimization_level=0"]  # for XLA_FLAGS
+if jax.__version_info__ < (0, 11):  # newer compilers have only one way to generate loops
+    OPTIMIZED["xla_cpu_use_fusion_emitters"] = True
+    FAST.append("--xla_cpu_use_fusion_emitters=false")
 
 
 def optimized_jit(fn: Callable, **kwargs) -> Callable:

@@ -1,7 +1,8 @@
 """Eight fake devices; what needs one takes the first.
 
-Compiling takes most of the suite's time, so the compiler is told not to optimize (the fixture `default_options` lets a
-test compile as users do). Programs are kept for the rest of the suite and the processes that it starts.
+Compiling takes most of the suite's time, so the compiler is told not to optimize and to generate loops in its older
+way, which takes half the time (the fixture `default_options` lets a test compile as users do). Programs are kept for
+the rest of the suite and the processes that it starts.
 """
 
 import atexit
@@ -24,7 +25,7 @@ import pytest
 from compiling import FAST, optimizations
 
 # Read when the first program runs.
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", FAST])
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", *FAST])
 jax.config.update("jax_debug_key_reuse", True)  # a key used twice is an error
 
 

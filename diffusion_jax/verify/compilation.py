@@ -7,9 +7,12 @@ import jax
 
 from diffusion_jax.process.schedules import Schedule
 
+# The older way to generate loops compiles in half the time. Newer compilers have only one way.
+_LOOPS = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+
 # Optimized programs are not worth the time they take to compile: none for programs that run for less than a second, a
 # little for those that run for seconds. Both must be the outermost jit.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0, **_LOOPS})
 slow_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
 
 
