@@ -316,7 +316,7 @@ def test_jax_rebuilds_samplers_with_anything_in_place_of_their_numbers():
             Unregistered(),
             "sampler = Unregistered.*: must be a registered pytree; put @dj.register_dataclass",
         ),
-        (SelfConditioned(Unregistered()), "sampler = SelfConditioned.*: must be a registered pytree"),
+        (SelfConditioned(Unregistered()), "sampler = Unregistered.*: must be a registered pytree"),
         (Named(), "sampler.name = 'a': must be a number, which jit traces; mark a field that is not a number static"),
         (DDIM(jnp.zeros(2)), r"sampler.eta has shape \(2,\): must be one number"),
         (DDIM(np.zeros(1)), r"sampler.eta has shape \(1,\): must be one number"),
