@@ -26,8 +26,6 @@ from compiling import FAST, optimizations
 
 # Read when the first program runs.
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", *FAST])
-jax.config.update("jax_debug_key_reuse", True)  # a key used twice is an error
-
 
 # The files that take longest, longest first. They start first, so that no process waits for one of them at the end.
 LONG_FILES = (
@@ -54,6 +52,26 @@ LONG_FILES = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONG_FILES)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))  # stable: the others keep their order
+
+
+# Where all noise is drawn. The check keeps jit from its fast way to call a program, and other tests call many.
+KEYED = (
+    "cli",
+    "edit",
+    "run",
+    "sampling/editing",
+    "sampling/likelihood",
+    "sampling/test_loop.py",
+    "training",
+    "workdir",
+)
+
+
+@pytest.fixture(autouse=True)
+def _a_key_used_twice_is_an_error(request: pytest.FixtureRequest) -> Iterator[None]:
+    keyed = any(request.path.is_relative_to(Path(__file__).parent / name) for name in KEYED)
+    with jax.debug_key_reuse(keyed):
+        yield
 
 
 @pytest.fixture(scope="session")

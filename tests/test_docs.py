@@ -85,7 +85,7 @@ LONG = ["docs/editing.md", "docs/likelihood.md", "docs/training.md"]
 def test_the_python_of_a_page_runs(page, request):
     request.getfixturevalue("reader" if page in WITH_THE_RUN_ITSELF else "small_network")
     names = {"__name__": "a_page"}
-    with jax.debug_key_reuse(False), contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()):
         for line, code in examples(page):
             exec(compile("\n" * line + code, page, "exec"), names)
 

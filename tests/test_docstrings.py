@@ -45,9 +45,8 @@ def test_examples_run(name, directory):
     module = importlib.import_module(name)
     names = {"jax": jax, "jnp": jnp, "np": np, "dj": dj, **vars(module)}
     runner = doctest.DocTestRunner(optionflags=FLAGS)
-    with jax.debug_key_reuse(False):
-        for case in doctest.DocTestFinder(exclude_empty=True).find(module, globs=names):
-            runner.run(case)
+    for case in doctest.DocTestFinder(exclude_empty=True).find(module, globs=names):
+        runner.run(case)
     assert runner.summarize().failed == 0
 
 

@@ -45,8 +45,7 @@ def _steps(name):
             for name, sampler in samplers.items()
         }
 
-    with jax.debug_key_reuse(False):
-        return step(*jnp.asarray(STEPS, jnp.float32).T)
+    return step(*jnp.asarray(STEPS, jnp.float32).T)
 
 
 @pytest.mark.parametrize("name", NAMES)
