@@ -70,8 +70,9 @@ KEYED = (
 @pytest.fixture(autouse=True)
 def _a_key_used_twice_is_an_error(request: pytest.FixtureRequest) -> Iterator[None]:
     keyed = any(request.path.is_relative_to(Path(__file__).parent / name) for name in KEYED)
-    with jax.debug_key_reuse(keyed):
-        yield
+    jax.config.update("jax_debug_key_reuse", keyed)  # in all threads: training compiles in one of its own
+    yield
+    jax.config.update("jax_debug_key_reuse", False)
 
 
 @pytest.fixture(scope="session")
