@@ -6,9 +6,12 @@ the rest of the suite and the processes that it starts.
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
+
+gc.set_threshold(50_000, 20, 100)  # tracing makes many objects that live; looking through them takes long
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -67,6 +67,7 @@ def test_its_images_are_the_same(run, expected):
     assert_close(run.sample(key, 4, sampler=dj.samplers.Heun(), steps=3), expected["heun"])
 
 
+@pytest.mark.slow
 def test_it_resumes_to_the_same_weights(workdir, run, expected):
     """Stopped after step 8, which spares the evaluation and the samples at the end of a run."""
     config = run.config | {"train": run.config["train"] | {"steps": 100}}

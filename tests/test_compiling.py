@@ -26,6 +26,7 @@ def test_one_function_or_all_that_a_test_calls_is_optimized():
     assert code() == plain
 
 
+@pytest.mark.slow
 def test_the_fixture_optimizes(default_options):
     assert code() == code(optimized_jit)
 

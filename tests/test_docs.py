@@ -78,7 +78,7 @@ def small_network(reader, monkeypatch):
 
 
 WITH_THE_RUN_ITSELF = {"README.md", "docs/checkpoints.md"}
-LONG = ["docs/editing.md", "docs/likelihood.md", "docs/training.md"]
+LONG = ["docs/editing.md", "docs/guidance.md", "docs/likelihood.md", "docs/sampling.md", "docs/training.md"]
 
 
 @pytest.mark.parametrize("page", [*(page for page in PAGES if examples(page) and page not in LONG), *slow(*LONG)])

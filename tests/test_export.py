@@ -60,7 +60,9 @@ def convolutions_per_call() -> int:
     return text.count("stablehlo.convolution")
 
 
-@pytest.mark.parametrize(("sampler", "calls"), [(dj.samplers.DPMSolverPP(), 1), (dj.samplers.Heun(), 2)], ids=str)
+@pytest.mark.parametrize(
+    ("sampler", "calls"), [(dj.samplers.DPMSolverPP(), 1), *slow((dj.samplers.Heun(), 2))], ids=str
+)
 def test_the_sampler_lowers_to_one_loop(sampler, calls):
     schedule, prediction = dj.schedules.Cosine(), dj.predictions.V()
 

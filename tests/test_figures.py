@@ -134,6 +134,7 @@ def test_guidance_has_the_unconditional_and_the_conditional_model_in_their_colum
     assert_same_figure(figure, dj.images.table(x, ["a", "j", "e"], ["w = 0", "w = 1", "w = 1"]))
 
 
+@pytest.mark.slow
 def test_guidance_keeps_its_interval_and_takes_another(devices):
     run, rows = a_run(devices), np.array([2, 7])
     guided = dj.Guidance(1.0, interval=(0.5, 2.0))

@@ -86,6 +86,7 @@ def test_one_is_killed_and_the_same_command_ends_with_the_same_bits(straight, co
     assert_same_run(straight, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_images_are_those_of_one_process(straight, tmp_path):
     out = tmp_path / "images.npz"
     flags = ["--allow_code", "--num_samples=7", "--steps=3", "--seed=5", f"--out={out}"]

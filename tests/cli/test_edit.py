@@ -92,6 +92,7 @@ def test_an_image_depends_on_the_seed_and_not_on_the_others(folder, tmp_path):
     assert np.abs(outputs[0] - outputs[2]).max() > 3
 
 
+@pytest.mark.slow
 def test_restored_images_are_clipped_unless_noclip(folder, tmp_path):
     def restored(**flags) -> bytes:
         out = tmp_path / f"{len(list(tmp_path.iterdir()))}.png"

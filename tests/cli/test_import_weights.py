@@ -44,6 +44,7 @@ def test_the_directory_is_loaded_as_a_run(checkpoint, workdir):
     assert loaded.config["optimizer"]["b2"] == 0.95
 
 
+@pytest.mark.slow
 def test_sampling_from_it_is_sampling_with_the_imported_network(workdir, checkpoint, tmp_path):
     out = tmp_path / "x.npz"
     assert main(["sample", "--workdir", str(workdir), "--out", str(out), "--num_samples=3", "--steps=2"]) == 0

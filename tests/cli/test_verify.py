@@ -9,6 +9,7 @@ from diffusion_jax.cli.main import main
 from diffusion_jax.verify.report import Row
 
 
+@pytest.mark.slow
 def test_the_command_certifies_a_user_s_sampler(capsys):
     assert main(["verify", "--sampler", "mistakes:Wrong(mistake='none')", "--schedule", "RectifiedFlow"]) == 0
     printed = capsys.readouterr().out

@@ -35,6 +35,7 @@ def test_a_run_on_data_with_classes_has_classes_and_can_be_guided(tmp_path):
     assert dj.train(without_classes(), tmp_path)  # the same command again
 
 
+@pytest.mark.slow
 def test_a_run_that_began_without_classes_goes_on_without(tmp_path, caplog):
     config = without_classes()
     assert dj.train(config | {"model": MODEL | {"num_classes": 0}}, tmp_path)
@@ -49,6 +50,7 @@ def test_a_run_that_began_without_classes_goes_on_without(tmp_path, caplog):
     assert "the labels of the data are not used" in caplog.text
 
 
+@pytest.mark.slow
 def test_label_drop_0_is_told(tmp_path, caplog):
     config = without_classes()
     config["loss"]["label_drop"] = 0.0

@@ -40,6 +40,7 @@ def test_a_nested_checkpoint_is_found(checkpoint):
     assert {leaf.dtype for leaf in jax.tree.leaves(imported.params)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_a_plain_state_dict_is_loaded_and_needs_labels(tmp_path):
     path = torch_files.save(tmp_path / "mnist.pt", torch_files.state_dict(convnext()))
     imported = interop.load(path, image_size=12)

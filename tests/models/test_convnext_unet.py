@@ -198,6 +198,7 @@ def test_bfloat16_computes_nearly_the_same_and_gives_float32():
     assert np.sqrt(np.mean((found - exact) ** 2)) / exact.std() < 0.05
 
 
+@pytest.mark.slow
 def test_every_parameter_has_an_effect():
     # A key's bias adds the same to all scores of a query, which leaves the softmax unchanged.
     assert {path for path in without_effect(tiny(num_classes=3)) if not path.endswith("k/bias")} == set()

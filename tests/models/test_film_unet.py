@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from networks import abstract, initial, inputs, output, params_of_block, randoms, wave, without_effect
 from oracles import quick_jit
+from slow import slow
 from torch_files import filled, film_shapes
 
 from diffusion_jax.interop import pokemon
@@ -66,7 +67,7 @@ def test_each_stage_has_as_many_parameters_as_theirs(module, count):
     assert sum(leaf.size for name in module.split() for leaf in jax.tree.leaves(tree[name])) == count
 
 
-@pytest.mark.parametrize(("dtype", "tolerance", "pixel"), [("float32", 1e-5, 5e-5), ("float64", 1e-9, 1e-9)])
+@pytest.mark.parametrize(("dtype", "tolerance", "pixel"), [("float64", 1e-9, 1e-9), *slow(("float32", 1e-5, 5e-5))])
 def test_the_output_is_that_of_their_code(dtype, tolerance, pixel):
     """Golden values measured on their PyTorch code in float64, with weights filled by a rule.
 
@@ -168,6 +169,7 @@ def test_bfloat16_computes_nearly_the_same_and_gives_float32():
     assert np.sqrt(np.mean((found - exact) ** 2)) / exact.std() < 0.05
 
 
+@pytest.mark.slow
 def test_every_parameter_has_an_effect():
     assert without_effect(tiny(num_classes=3)) == set()
 

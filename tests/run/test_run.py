@@ -101,6 +101,7 @@ def test_no_device_gets_a_single_image(n, batch_size, count, devices):
     assert recording.sizes == {2}
 
 
+@pytest.mark.slow
 def test_images_of_a_unet_change_by_rounding_only(devices):
     """Convolutions and matrix products sum in an order that the compiler chooses by shape."""
     model, params = random_unet()
@@ -133,6 +134,7 @@ def assert_each_image_has_its_own_guidance(devices):
     np.testing.assert_array_equal(whole, run.sample(KEY, 9, labels=labels, guidance=scales, batch_size=4))
 
 
+@pytest.mark.slow
 def test_each_image_may_have_its_own_guidance_with_the_default_options(devices, default_options):
     assert_each_image_has_its_own_guidance(devices)
 

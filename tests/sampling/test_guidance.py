@@ -325,6 +325,7 @@ def _towards(label):
     return log_probability
 
 
+@pytest.mark.slow
 def test_the_scale_of_a_classifier_is_each_image_s_own_and_the_two_guidances_agree():
     """With exact models the classifier's w is that of classifier-free guidance: Bayes' rule."""
     x_t, w = jnp.linspace(-1, 1, 5).reshape(-1, 1, 1, 1), np.array([0.0, 0.5, 1.0, 2.0, 4.0])

@@ -11,6 +11,7 @@ from compiling import optimized_jit
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from oracles import SCHEDULES, Gaussian, exact_denoiser, predictions_for, quick_jit, scales, side_by_side
+from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.sampling.randomness import first_noise, standard_normal
@@ -127,7 +128,7 @@ def test_an_image_does_not_depend_on_its_batch(sampler, batch):
     np.testing.assert_array_equal(alone, _row(sampler)[:batch])
 
 
-@pytest.mark.parametrize("sampler", [DDIM(eta=0.5), DPMSolverPP(order=3)], ids=str)
+@pytest.mark.parametrize("sampler", [DDIM(eta=0.5), *slow(DPMSolverPP(order=3))], ids=str)
 def test_an_image_does_not_depend_on_its_batch_with_the_compiler_options_of_users(sampler):
     """Bit for bit, as users call it: under jit with the sampler as an argument, and optimized."""
     together, alone = (optimized_jit(lambda s, n=n: _images(n, s, shape=(8, 8, 1)))(sampler) for n in (7, 1))

@@ -96,6 +96,7 @@ def test_labels_are_never_dropped(devices):
     assert found["eval_loss"] == pytest.approx((1 + 4) / 2)
 
 
+@pytest.mark.slow
 def test_the_bound_of_a_hybrid_loss_is_reported_beside_its_squared_error(devices):
     """On the same images, times, noise and estimates as the two losses that it consists of."""
     hybrid = tiny.learning_loss()

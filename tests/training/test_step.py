@@ -292,6 +292,7 @@ def learning():
     return train_step, jax.device_get(state)
 
 
+@pytest.mark.slow
 def test_the_memory_is_of_the_losses_as_they_are_not_as_they_are_weighted(learning):
     """Followed step by step: the examples that the step draws, their losses, and what is kept of them."""
     (train_step, _), loss, apply = learning, tiny.learning_loss(), tiny.Learned().apply

@@ -48,6 +48,7 @@ def test_scales_of_another_schedule_fail_by_name():
     assert "scales(log_snr(t)) = alpha, sigma" in failed
 
 
+@pytest.mark.slow
 def test_own_samplers_and_schedules_are_checked_alone_and_in_full():
     parts = []
     rows = verify.run({"mine": DDIM(eta=1.0)}, {"flow": SCHEDULES["rectified"]}, parts.append)

@@ -59,6 +59,7 @@ def test_a_run_leaves_metrics_samples_and_events(straight):
     assert losses == sorted(losses, reverse=True)  # it learns
 
 
+@pytest.mark.slow
 def test_samples_come_from_the_same_noise_at_every_step_and_from_the_seed(tmp_path):
     """At a learning rate that changes nothing, the grids of two steps are equal; with another seed they are not."""
 
@@ -152,6 +153,7 @@ def test_stopped_between_two_checkpoints_it_resumes_to_the_same_bits(straight, t
     assert_same_run(straight, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_shorter_run_made_longer_gives_the_same_bits(straight, tmp_path):
     assert dj.train(config(steps=33), tmp_path)
     assert dj.train(config(steps=60), tmp_path)
@@ -360,6 +362,7 @@ def test_the_home_directory_is_found(straight, monkeypatch):
     assert dj.load(f"~/{straight.name}", allow_code=True).step == 60
 
 
+@pytest.mark.slow
 def test_micro_batches_may_change_on_resume(tmp_path):
     assert not dj.train(config(), tmp_path, should_stop=stop_after(10))
     assert dj.train(config(steps=20, accumulate=2), tmp_path)
@@ -395,6 +398,7 @@ def test_a_run_among_the_training_images_is_refused(tmp_path):
     assert not inside.exists()
 
 
+@pytest.mark.slow
 def test_classes_have_the_names_of_their_directories(tmp_path):
     dj.train(named_images(tmp_path), tmp_path / "run")
     run = dj.load(tmp_path / "run", allow_code=True)
@@ -404,6 +408,7 @@ def test_classes_have_the_names_of_their_directories(tmp_path):
             run.class_name(wrong)
 
 
+@pytest.mark.slow
 def test_an_evaluation_takes_only_so_many_examples(tmp_path):
     """At a learning rate that changes nothing, it is the loss of the first of them alone."""
 
