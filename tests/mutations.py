@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import libcst as cst
+import pytest
 from libcst.metadata import MetadataWrapper, PositionProvider
 from mutmut.mutation import mutators
 
@@ -41,9 +42,10 @@ ROOMS = ("process", "sampling", "training", "workdir", "runtime")
 ELSEWHERE = {
     "sampling": ["verify/test_samplers.py", "run/test_run.py"],
     "training": ["workdir/test_session.py"],
-    "workdir": ["test_train_command.py"],
+    "workdir": ["cli/test_train.py"],
     "runtime": ["workdir/test_session.py", "run/test_run.py"],
 }
+_LONGEST = 1800.0  # seconds for the slow tests, which are run where the others notice nothing
 LOGGING = {"debug", "info", "warning", "error", "exception", "warn", "print"}
 
 
@@ -163,16 +165,16 @@ def copy_checkout(target: Path) -> Path:
     return target
 
 
-def passes(checkout: Path, tests: Iterable[str], limit: float | None = None) -> bool:
-    """Whether the tests pass in `checkout` within `limit` seconds."""
-    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]
+def passes(checkout: Path, arguments: Iterable[str], limit: float | None = None) -> bool:
+    """Whether the tests pass in `checkout` within `limit` seconds; they do where none is selected."""
+    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", *arguments]
     environment = os.environ | {"PYTHONPATH": str(checkout)}
     with (checkout / "output.log").open("w") as output:
         process = subprocess.Popen(
             command, cwd=checkout, env=environment, stdout=output, stderr=output, start_new_session=True
         )
         try:
-            return process.wait(limit) == 0
+            return process.wait(limit) in (0, pytest.ExitCode.NO_TESTS_COLLECTED)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # and the processes that the tests started
             return process.wait() == 0
@@ -193,7 +195,8 @@ def survives(mutation: Mutation, checkout: Path, limit: float) -> bool:
     original = target.read_text()
     target.write_text(mutation.code)
     try:
-        survived = passes(checkout, related_tests(mutation.path), limit)
+        tests = related_tests(mutation.path)
+        survived = passes(checkout, tests, limit) and passes(checkout, ["-m", "slow", *tests], _LONGEST)
     finally:
         target.write_text(original)
     took = f"{'SURVIVED' if survived else 'died'} in {time.monotonic() - start:.0f} s"
