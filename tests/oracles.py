@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from slow import slow
 
 from diffusion_jax.oracles import Correlated as Correlated
 from diffusion_jax.oracles import Gaussian as Gaussian
@@ -20,6 +21,8 @@ from diffusion_jax.verify.cases import SCHEDULES as SCHEDULES
 from diffusion_jax.verify.compilation import quick_jit as quick_jit
 
 DISCRETE = [name for name, schedule in SCHEDULES.items() if schedule.steps is not None]
+# For tests that compile much: one of each kind, and the others in the slow suite.
+KINDS_FIRST = [*cases.KINDS, *slow(*(name for name in SCHEDULES if name not in cases.KINDS))]
 ZERO_TERMINAL = ["zero_terminal", "rectified", "shifted_rectified"]  # alpha(1) = 0: no eps there
 
 

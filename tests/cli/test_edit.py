@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.cli.main import main
@@ -52,9 +53,11 @@ def edit(folder: Path, task: str, out: Path, workdir="grey", image="a.png", **fl
         ("image_to_image", {"strength": 0.5, "image": "a.png,b.png"}, 2, 2),
         ("inpaint", {"mask": "mask.png", "image": "a.png,b.png", "sampler": "DDPM", "clip": True}, 2, 3),
         ("reconstruct", {"steps": 3, **LABELS}, 1, 3),
-        ("interpolate", {"steps": 1, "frames": 4, "image": "a.png,b.png"}, 1, 6),
-        ("super_resolve", {"image": "small.png", "noise_std": 0.1, "guidance": 2.0, **LABELS}, 1, 2),
-        ("colorise", {"workdir": "colour", "grid": "Leading"}, 1, 2),
+        *slow(
+            ("interpolate", {"steps": 1, "frames": 4, "image": "a.png,b.png"}, 1, 6),
+            ("super_resolve", {"image": "small.png", "noise_std": 0.1, "guidance": 2.0, **LABELS}, 1, 2),
+            ("colorise", {"workdir": "colour", "grid": "Leading"}, 1, 2),
+        ),
     ],
 )
 def test_each_task_makes_a_table_of_inputs_and_outputs(task, flags, rows, columns, folder, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.cli.main import main
@@ -105,12 +106,14 @@ def test_a_directory_has_one_file_per_image(workdir, tmp_path):
     ("show", "flags", "rows", "columns", "breaks"),
     [
         ("strip", {"num_samples": 3}, 6, 5, 2),  # 4 steps
-        ("strip", {"num_samples": 1, "frames": 3, "labels": "none"}, 2, 3, 0),
-        ("forward", {}, 4, 9, 0),
         ("forward", {"num_samples": 2, "frames": 4}, 2, 4, 0),
         ("interpolation", {"num_samples": 2, "frames": 3, "sampler": "DDPM"}, 2, 3, 0),
-        ("guidance", {}, 10, 4, 0),
         ("guidance", {"labels": "7,1", "scales": "0.5,1,3", "steps": 2, "guidance_interval": "0.3,3"}, 2, 3, 0),
+        *slow(
+            ("strip", {"num_samples": 1, "frames": 3, "labels": "none"}, 2, 3, 0),
+            ("forward", {}, 4, 9, 0),
+            ("guidance", {}, 10, 4, 0),
+        ),
     ],
 )
 def test_each_figure_has_its_rows_and_columns(show, flags, rows, columns, breaks, workdir, tmp_path):

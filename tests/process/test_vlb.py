@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import DISCRETE, SCHEDULES, Gaussian, posterior_variance, quick_jit, scales, step_variance
+from oracles import DISCRETE, KINDS_FIRST, SCHEDULES, Gaussian, posterior_variance, quick_jit, scales, step_variance
 from scipy.special import logsumexp
 
 import diffusion_jax as dj
 from diffusion_jax.process import vlb
 from diffusion_jax.process.predictions import Denoised
 
-every_schedule = pytest.mark.parametrize("name", SCHEDULES)
+every_schedule = pytest.mark.parametrize("name", KINDS_FIRST)
 LEVELS = np.arange(256) / 127.5 - 1
 
 

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import DISCRETE, SCHEDULES, Gaussian, exact_denoiser, predictions_for, quick_jit, scales
+from oracles import DISCRETE, KINDS_FIRST, SCHEDULES, Gaussian, exact_denoiser, predictions_for, quick_jit, scales
 
 import diffusion_jax as dj
 from diffusion_jax.process.predictions import X0, Preconditioned
 from diffusion_jax.sampling.denoiser import clipped
 
-every_schedule = pytest.mark.parametrize("name", SCHEDULES)
+every_schedule = pytest.mark.parametrize("name", KINDS_FIRST)
 
 
 def _zero(params, x, time, labels):

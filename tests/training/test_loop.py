@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.runtime.stopping import Stop
@@ -307,7 +308,7 @@ def test_a_short_run_stops_where_half_of_its_batches_were_skipped_in_a_row(tmp_p
     assert sound.fit(tmp_path / "b", steps=steps, log_every=3) == steps
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *slow(signal.SIGINT, signal.SIGHUP)])
 @pytest.mark.parametrize("place", ["batch", "compile", "evaluate", "sample"])
 def test_a_signal_stops_at_once_wherever_the_loop_is(tmp_path, number, place, request):
     """The work that the loop waits for takes a minute; it is left behind, and what was done is saved."""
