@@ -4,9 +4,9 @@
 
 Any directory of images (docs/your-own-images.md lists the formats), cropped to the centre, resized to 64x64. If each
 subdirectory holds a class, add --config.data.classes=folder. Its 69 631 875 parameters need a GPU or a TPU, where it
-has not been run yet. `:cpu` is for a laptop: 3 022 348 parameters at 32x32, 3 000 batches of 16, of which each takes
-about 0.9 s of CPU time; its first grid comes after 400. `:smoke`, ten steps of a small network at 32x32, takes 42 s on
-2 CPU cores.
+has not been run yet. `:cpu` is for a laptop: 3 022 348 parameters at 32x32, 3 000 batches of 16, each of which takes
+half a second on 2 CPU cores; its first grid comes after 300. `:smoke`, ten steps of a small network at 32x32, takes
+42 s on 2 CPU cores.
 """
 
 import ml_collections
@@ -66,7 +66,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             decay_steps=steps,
             end_value=1e-5,
         )
-        config.train.update(steps=steps, batch_size=16, eval_every=600, sample_every=400, checkpoint_every=200)
+        config.train.update(steps=steps, batch_size=16, eval_every=600, sample_every=300, checkpoint_every=300)
         config.train.update(eval_examples=64, ema_decay=0.995)
         config.sampler.steps = 15
     elif variant == "smoke":
