@@ -11,7 +11,10 @@ from diffusion_jax.models.layers import ClassEmbedding, at_least_float32
 from diffusion_jax.process.pixels import NO_LABEL
 from diffusion_jax.validation import check_fields, check_integer, integer
 
-__all__ = ["ImageNetwork", "check_attention", "check_halving", "even"]
+# A network of a million blocks would be traced for days: the config in a checkpoint of somebody else may ask for one.
+MOST_BLOCKS = 100
+
+__all__ = ["MOST_BLOCKS", "ImageNetwork", "check_attention", "check_halving", "even"]
 
 
 def _check_dtype(name: str, value: Any) -> Any:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.models.base import ImageNetwork, check_attention, even
+from diffusion_jax.models.base import MOST_BLOCKS, ImageNetwork, check_attention, even
 from diffusion_jax.models.layers import (
     Attention,
     GroupNorm,
@@ -24,7 +24,7 @@ from diffusion_jax.models.layers import (
     torch_dense,
     torch_init,
 )
-from diffusion_jax.validation import integer, integers
+from diffusion_jax.validation import describe, integer, integers
 
 __all__ = ["ConvNeXtBlock", "ConvNeXtUNet", "DepthwiseConv", "Upsample", "interleaved_sinusoid"]
 
@@ -154,6 +154,8 @@ class ConvNeXtUNet(ImageNetwork):
     def check(self, image_shape: tuple[int, int, int]) -> None:
         super().check(image_shape)
         below = len(self.channels) - 1
+        if below >= MOST_BLOCKS:
+            raise ValueError(f"channels = {describe(self.channels)}: must be at most {MOST_BLOCKS} integers")
         if len(self.strides) != below or min(self.strides, default=2) < 2:
             raise ValueError(f"strides = {self.strides}: must be {below} integers >= 2, one per level but the last")
         check_attention(self.attention, self.sides(min(image_shape[:2])))

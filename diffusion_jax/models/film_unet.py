@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.models.base import ImageNetwork, check_halving, even
+from diffusion_jax.models.base import MOST_BLOCKS, ImageNetwork, check_halving, even
 from diffusion_jax.models.layers import (
     Attention,
     GroupNorm,
@@ -75,7 +75,7 @@ class FiLMUNet(ImageNetwork):
     width: int = dataclasses.field(default=64, metadata=even())
     multipliers: tuple[int, ...] = dataclasses.field(default=(1, 2, 4, 8), metadata=integers(1))
     attention: tuple[int, ...] = (16, 8)
-    blocks: int = dataclasses.field(default=1, metadata=integer(1))
+    blocks: int = dataclasses.field(default=1, metadata=integer(1, MOST_BLOCKS))
     groups: int = dataclasses.field(default=4, metadata=integer(1) | divides("width"))
     heads: int = dataclasses.field(default=4, metadata=integer(1))
     head_channels: int = dataclasses.field(default=32, metadata=integer(1))

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.models.base import ImageNetwork, check_halving
+from diffusion_jax.models.base import MOST_BLOCKS, ImageNetwork, check_halving
 from diffusion_jax.models.layers import (
     Attention,
     Conv3x3,
@@ -84,7 +84,7 @@ class UNet(ImageNetwork):
     """
 
     channels: tuple[int, ...] = dataclasses.field(default=(128, 256, 256, 256), metadata=integers(2))
-    blocks: int = dataclasses.field(default=2, metadata=integer(1))
+    blocks: int = dataclasses.field(default=2, metadata=integer(1, MOST_BLOCKS))
     attention: tuple[int, ...] = (16,)
     heads: int = dataclasses.field(default=1, metadata=integer(0))
     head_channels: int = dataclasses.field(default=0, metadata=integer(0))

@@ -252,6 +252,7 @@ def test_upsample_is_a_transposed_convolution_padded_by_one(stride, side):
     [
         ({"channels": ()}, r"channels = \(\): must be one or more integers"),
         ({"channels": (4, 0)}, r"channels\[1\] = 0: must be an integer >= 1"),
+        ({"channels": (4,) * 101, "strides": (2,) * 100}, r"channels = \(4, .*: must be at most 100 integers"),
         ({"strides": (2, 2)}, r"strides = \(2, 2\): must be 1 integers >= 2"),
         ({"strides": (1,)}, r"strides = \(1,\)"),
         ({"last_width": 0}, "last_width = 0"),

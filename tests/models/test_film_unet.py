@@ -181,7 +181,7 @@ def test_every_parameter_has_an_effect():
         ({"multipliers": ()}, SHAPE, r"multipliers = \(\): must be one or more integers"),
         ({"multipliers": (1, 0)}, SHAPE, r"multipliers\[1\] = 0: must be an integer >= 1"),
         ({"width": 7}, SHAPE, "width = 7: must be even"),
-        ({"blocks": 0}, SHAPE, "blocks = 0: must be an integer >= 1"),
+        ({"blocks": 0}, SHAPE, "blocks = 0: must be an integer from 1 to 100"),
         ({"groups": 0}, SHAPE, "groups = 0: must be an integer >= 1"),
         ({"groups": 3}, SHAPE, "groups = 3: must divide width = 8"),
         ({"heads": 0}, SHAPE, "heads = 0"),
