@@ -39,7 +39,7 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Namespace:
-    """The public names of `module`: subclasses of the base class `kind`, or anything callable if None.
+    """The public names of `module` and of those `below` it: subclasses of the class `kind`, or, if None, callables.
 
     >>> from diffusion_jax.sampling import grids
     >>> Namespace(grids, grids.Grid).find("Leading", "sampler.grid", allow_code=False)
@@ -48,10 +48,11 @@ class Namespace:
 
     module: types.ModuleType
     kind: type | None = None
+    below: tuple[types.ModuleType, ...] = ()
 
     def names(self) -> list[str]:
         """The names that a config may use, sorted."""
-        return sorted(name for name, value in vars(self.module).items() if self._is_public(name, value))
+        return sorted(self._public())
 
     def find(self, name: str, path: str, allow_code: bool) -> Any:
         """The class or function called `name`. Raises ConfigError for an unknown name or another kind."""
@@ -60,12 +61,16 @@ class Namespace:
             return self._import(name, where, allow_code)
         if name not in self.names():
             raise ConfigError(f"{where}: unknown name; {_suggest(name, self.names())}")
-        return getattr(self.module, name)
+        return self._public()[name]
 
     def inside(self, annotation: Any) -> "Namespace":
         """The names for an argument of a component: of the same module, and of the type that its annotation asks."""
         is_open = annotation in (Any, inspect.Parameter.empty) or not isinstance(annotation, type)
-        return Namespace(self.module, None if is_open else annotation)
+        return Namespace(self.module, None if is_open else annotation, self.below)
+
+    def _public(self) -> dict[str, Any]:
+        found = {name: value for module in (*self.below, self.module) for name, value in vars(module).items()}
+        return {name: value for name, value in found.items() if self._is_public(name, value)}
 
     def _import(self, name: str, where: str, allow_code: bool) -> Any:
         found = _import_attribute(name, where, allow_code)

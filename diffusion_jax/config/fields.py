@@ -1,5 +1,6 @@
 """The fields of components and configs, each with its default and its line of the docstring."""
 
+import dataclasses
 import inspect
 import re
 import textwrap
@@ -129,7 +130,7 @@ def _component_fields(spec: Mapping[str, Any], path: str, namespace: Namespace, 
     """The fields of a component, its name first; `line` describes the field that holds the component."""
     component = namespace.find(spec["name"], path, allow_code=True)
     lines = {"name": line or summarize(component)} | _lines(component) | _BESIDE.get(path, {})
-    return _fields(spec, path, Namespace(namespace.module), lines)
+    return _fields(spec, path, dataclasses.replace(namespace, kind=None), lines)
 
 
 def _fields(spec: Mapping[str, Any], path: str, namespace: Namespace, lines: Mapping[str, str]) -> list[ConfigField]:

@@ -20,7 +20,7 @@ COMPONENTS = {
     "schedule": Namespace(schedules, schedules.Schedule),
     "prediction": Namespace(predictions, predictions.Prediction),
     "loss": Namespace(losses, losses.Loss),
-    "optimizer": Namespace(optax),
+    "optimizer": Namespace(optax, below=(optax.contrib,)),
     "sampler": Namespace(samplers, samplers.Sampler),
 }
 # Sections without one.

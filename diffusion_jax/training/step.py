@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -58,7 +59,8 @@ def make_train_step(
 
     Args:
       model: the network.
-      tx: the optimizer.
+      tx: the optimizer. One that takes extra arguments, such as optax.lbfgs or optax.contrib.reduce_on_plateau,
+        receives the batch's value (its mean loss), grad and value_fn, with the same noise and dropout.
       loss: the training loss.
       ema_decay: decay of the averaged parameters after the warm-up, in [0, 1).
       accumulate: number of micro-batches, computed one after another, into which a batch is split; it must divide the
@@ -93,7 +95,8 @@ def make_train_step(
         examples = loss.draw(key, batch, state.memory)
         value, losses, grads = _compute_gradient(model, loss, state.params, examples, dropout_key, accumulate)
         grad_norm = optax.tree.norm(grads)
-        updated = _apply_gradient(state, grads, tx, ema_decay)
+        compute_value = partial(_compute_value, model, loss, examples, dropout_key, accumulate)
+        updated = _apply_gradient(state, value, grads, compute_value, tx, ema_decay)
         updated = dataclasses.replace(updated, memory=loss.update(state.memory, examples, losses))
         # Includes the parameters, because a step size that overflows makes them NaN from a finite gradient.
         cause = _find_cause(
@@ -139,13 +142,7 @@ def _compute_gradient(
     accumulate: int,
 ) -> tuple[jax.Array, jax.Array, Any]:
     """(weighted mean of the losses, the losses [B], gradient of the mean), in `accumulate` micro-batches."""
-
-    def mean_loss(params: Any, part: Examples, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        kwargs = {"train": True, "rngs": {"dropout": key}}
-        losses = loss.per_example(model.apply, params, part, **kwargs)
-        return jnp.mean(losses if part.weight is None else part.weight * losses), losses
-
-    value_and_grad = jax.value_and_grad(mean_loss, has_aux=True)
+    value_and_grad = jax.value_and_grad(partial(_mean_loss, model, loss), has_aux=True)
     if accumulate == 1:
         (value, losses), grads = value_and_grad(params, examples, dropout_key)
         return value, losses, grads
@@ -160,6 +157,28 @@ def _compute_gradient(
     total, losses = jax.lax.scan(add, zero, (jnp.arange(accumulate), parts))
     value, grads = jax.tree.map(lambda x: x / accumulate, total)
     return value, _join_batch(losses), grads
+
+
+def _compute_value(
+    model: Model, loss: Loss, examples: Examples, dropout_key: jax.Array, accumulate: int, params: Any
+) -> jax.Array:
+    """The mean loss of `_compute_gradient` for other parameters, with the same noise and dropout."""
+    dropout_key = jax.random.clone(dropout_key)  # used again on purpose
+    if accumulate == 1:
+        return _mean_loss(model, loss, params, examples, dropout_key)[0]
+
+    def compute(i_and_part: tuple[jax.Array, Examples]) -> jax.Array:
+        i, part = i_and_part
+        return _mean_loss(model, loss, params, part, jax.random.fold_in(dropout_key, i))[0]
+
+    parts = jax.tree.map(lambda x: _split_batch(x, accumulate), examples)
+    return jnp.mean(jax.lax.map(compute, (jnp.arange(accumulate), parts)))
+
+
+def _mean_loss(model: Model, loss: Loss, params: Any, part: Examples, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(weighted mean of the losses, the losses [B])."""
+    losses = loss.per_example(model.apply, params, part, train=True, rngs={"dropout": key})
+    return jnp.mean(losses if part.weight is None else part.weight * losses), losses
 
 
 def _split_batch(x: jax.Array, parts: int) -> jax.Array:
@@ -179,9 +198,18 @@ def _check_memory(loss: Loss, state: TrainState) -> None:
         raise ValueError(f"state.memory is not of this {type(loss).__name__}; use TrainState.create(..., loss=loss)")
 
 
-def _apply_gradient(state: TrainState, grads: Any, tx: optax.GradientTransformation, ema_decay: float) -> TrainState:
+def _apply_gradient(
+    state: TrainState,
+    value: jax.Array,
+    grads: Any,
+    compute_value: Callable[[Any], jax.Array],
+    tx: optax.GradientTransformation,
+    ema_decay: float,
+) -> TrainState:
     """`state` with new parameters, their average and the optimizer's state; step and counts are unchanged."""
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    update = optax.with_extra_args_support(tx).update
+    extra = {"value": value, "grad": grads, "value_fn": compute_value}
+    updates, opt_state = update(grads, state.opt_state, state.params, **extra)
     params = optax.apply_updates(state.params, updates)
     decay = ema.decay_at(state.step - state.skipped, ema_decay)
     ema_params = ema.update_average(state.ema_params, params, decay)

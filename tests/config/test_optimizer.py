@@ -1,9 +1,13 @@
 """The `optimizer` section: learning rate, gradient clipping, and what is refused."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
+import diffusion_jax as dj
 from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.optimizer import build_optimizer
 
@@ -63,3 +67,24 @@ def test_bad_settings_are_refused_in_one_line(spec, message):
 def test_a_learning_rate_is_required():
     with pytest.raises(ConfigError, match="missing a required argument: 'lr_schedule'"):
         build_optimizer({"name": "adamw"}, allow_code=False)
+
+
+class Astray(tiny.Affine):
+    """Far from what it should be."""
+
+    def init(self, key, x, time, labels):
+        return super().init(key, x, time, labels) | {"u": jnp.float32(4.0)}
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "muon", "schedule_free_adamw"])
+def test_line_search_and_the_optimizers_of_optax_contrib_are_found_by_name_and_learn(name):
+    model, loss = Astray(), tiny.loss()
+    _, tx = build_optimizer({"name": name, "lr_schedule": 0.3, "clip_norm": 1.0}, allow_code=False)
+    train_step = dj.make_train_step(model, tx, loss)
+    state = dj.TrainState.create(jax.random.key(0), model, tx, (4, 4, 1))
+    losses = []
+    for i in range(20):
+        state, metrics = train_step(state, tiny.batch(seed=i), jax.random.key(1))
+        losses.append(float(metrics["loss"]))
+    assert metrics["skipped"] == 0
+    assert sum(losses[15:]) < 0.7 * sum(losses[:5])

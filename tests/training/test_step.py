@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.runtime.mesh import MeshShape, make_mesh, put_batch, state_sharding
@@ -128,6 +129,42 @@ def test_every_micro_batch_and_every_step_has_its_own_dropout(accumulate):
         state, metrics = train_step(state, tiny.batch(), jax.random.key(1))
         values.append(float(metrics["loss"]))
     assert len(set(values)) == 3
+
+
+def follow_slope(step: float) -> optax.GradientTransformationExtraArgs:
+    """Adds the gradient to the parameters; its state is (value, value_fn here, its difference along the gradient)."""
+
+    def update(updates, state, params, *, value, grad, value_fn):
+        ahead, behind = (optax.apply_updates(params, optax.tree.scale(h, grad)) for h in (step, -step))
+        slope = (value_fn(ahead) - value_fn(behind)) / (2 * step * optax.tree.norm(grad, squared=True))
+        return updates, jnp.stack([value, value_fn(params), slope])
+
+    return optax.GradientTransformationExtraArgs(lambda params: jnp.zeros(3), update)
+
+
+@pytest.mark.parametrize("accumulate", [1, *slow(4)])
+def test_an_optimizer_may_compute_the_loss_of_the_same_batch_elsewhere(accumulate):
+    """With the same times, noise and dropout: along its own gradient the loss grows by the gradient's square."""
+    model, tx = Dropout(), optax.chain(optax.clip_by_global_norm(0.1), follow_slope(1e-2))
+    loss = dj.losses.DiffusionLoss(dj.schedules.Cosine(100), ZeroTarget())
+    train_step = dj.make_train_step(model, tx, loss, accumulate=accumulate)
+    state, metrics = train_step(create_state(model, tx), tiny.batch(), jax.random.key(1))
+    value, same, slope = state.opt_state[1]
+    assert value == metrics["loss"] > 0
+    np.testing.assert_allclose(same, value, rtol=1e-6)
+    np.testing.assert_allclose(slope, 1.0, rtol=1e-2)
+
+
+def test_a_rate_that_waits_for_a_plateau_sees_the_loss():
+    """At a learning rate of 0 and without noise in the data the loss only fluctuates: after 3 batches it is halved."""
+    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=3, rtol=0.9)
+    model, tx = tiny.Affine(), optax.chain(optax.sgd(0.0), plateau)
+    train_step, state = dj.make_train_step(model, tx, tiny.loss()), create_state(model, tx)
+    scales = []
+    for _ in range(8):
+        state, _ = train_step(state, tiny.batch(), jax.random.key(1))
+        scales.append(float(state.opt_state[1].scale))
+    assert scales == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25]
 
 
 def test_one_gradient_step_is_the_derivative_of_the_mean_loss():
