@@ -27,6 +27,9 @@ from diffusion_jax.runtime.processes import is_owner
 
 log = logging.getLogger(__name__)
 
+OnMetrics = Callable[[int, dict[str, float]], object]
+OnImages = Callable[[int, np.ndarray], object]
+
 # After a failure, the events are tried again this much later, in a new file.
 _RETRY_SECONDS = 60
 _COPY_SECONDS = 30
@@ -39,12 +42,21 @@ class MetricsWriter:
     a resumed run has the same file as an uninterrupted one. Speed goes to TensorBoard only. Lines after `start`,
     which an interrupted run wrote and the resumed one will write again, are removed, and so are final lines, unless
     the run is `complete`. A number that is not finite is null in `metrics.jsonl`: JSON has no other word for it.
+    `on_metrics(step, metrics)` and `on_images(step, image)` are told the same, and the speed, as it is written.
     Of several processes only the owner of the directory writes. In a bucket, where nothing can be appended, both files
     are replaced by longer ones twice a minute and at `flush`.
     """
 
-    def __init__(self, workdir: Place, start: int = 0, complete: bool = False):
+    def __init__(
+        self,
+        workdir: Place,
+        start: int = 0,
+        complete: bool = False,
+        on_metrics: OnMetrics | None = None,
+        on_images: OnImages | None = None,
+    ):
         self._writes = is_owner()
+        self._on_metrics, self._on_images = _Listener("on_metrics", on_metrics), _Listener("on_images", on_images)
         self._mirror = Mirror(workdir, "metrics.jsonl") if self._writes and is_remote(workdir) else None
         self._copied = time.monotonic()
         if self._writes:
@@ -80,22 +92,44 @@ class MetricsWriter:
             return
         values = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
         self._record.write({"step": step, **values} | ({"final": True} if final else {}))
+        self._on_metrics.tell(step, dict(scalars))
         self._add(
             step, lambda: Summary(value=[each for item in scalars.items() for each in summary.scalar(*item).value])
         )
 
     def write_speed(self, step: int, images_per_second: float) -> None:
         self._add(step, lambda: summary.scalar("images_per_second", images_per_second))
+        if self._writes:
+            self._on_metrics.tell(step, {"images_per_second": images_per_second})
 
     def write_image(self, step: int, name: str, image: np.ndarray) -> None:
         """Writes an image, uint8 [H, W, 3], to TensorBoard."""
         self._add(step, lambda: summary.image(name, image, dataformats="HWC"))
+        if self._writes:
+            self._on_images.tell(step, image)
 
     def _add(self, step: int, summarize: Callable[[], Any]) -> None:
         if self._writes:
             self._events.write(lambda: Event(wall_time=time.time(), step=step, summary=summarize()))
         if time.monotonic() - self._copied > _COPY_SECONDS:
             self.flush()
+
+
+class _Listener:
+    """A caller's function of (step, value). If it fails, that is one warning, and it is called again the next time."""
+
+    def __init__(self, name: str, function: Callable[[int, Any], object] | None):
+        self._name, self._function, self._failed = name, function, False
+
+    def tell(self, step: int, value: Any) -> None:
+        if self._function is None:
+            return
+        try:
+            self._function(step, value)
+        except Exception as error:  # whatever it is, it is not worth the run
+            if not self._failed:
+                log.warning("%s failed at step %d (%s); training continues", self._name, step, first_line(error))
+            self._failed = True
 
 
 class _Record:

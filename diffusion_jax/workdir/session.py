@@ -20,7 +20,7 @@ from diffusion_jax.runtime.mesh import put_batch
 from diffusion_jax.runtime.place import Place, make_directory
 from diffusion_jax.runtime.processes import from_owner, is_owner, process_rows
 from diffusion_jax.runtime.stopping import Stop
-from diffusion_jax.runtime.writers import MetricsWriter
+from diffusion_jax.runtime.writers import MetricsWriter, OnImages, OnMetrics
 from diffusion_jax.training.estimate import warn_of_slow_cpu
 from diffusion_jax.training.evaluate import make_evaluate
 from diffusion_jax.training.loop import Actions, fit
@@ -50,13 +50,15 @@ class Session:
     held_out: Source
     checkpoints: Checkpoints
     stop: Stop
+    on_metrics: OnMetrics | None = None
+    on_images: OnImages | None = None
 
     def run(self) -> bool:
         """Trains to the end or to a stop; returns whether the run is complete."""
         plan = self.experiment.plan
         init_key, step_key, eval_key = jax.random.split(jax.random.key(plan.seed), 3)
         state, start = self._restore_or_init(init_key)
-        with MetricsWriter(self.workdir, start, complete=start == plan.steps) as writer:
+        with MetricsWriter(self.workdir, start, start == plan.steps, self.on_metrics, self.on_images) as writer:
             missing = self._find_missing(start, writer)
             if start == plan.steps and not any(missing):
                 log.info("step %d: complete, nothing left to do", start)

@@ -18,6 +18,8 @@ from diffusion_jax.runtime.mesh import check_batch_size
 from diffusion_jax.runtime.place import run_path
 from diffusion_jax.runtime.processes import is_owner, synchronize
 from diffusion_jax.runtime.stopping import Stop
+from diffusion_jax.runtime.writers import OnImages, OnMetrics
+from diffusion_jax.validation import describe
 from diffusion_jax.workdir.layout import check_not_imported, check_outside_data, own_workdir
 from diffusion_jax.workdir.resume import classes_of_run, write_config
 from diffusion_jax.workdir.session import Session
@@ -31,6 +33,9 @@ def train(
     config: ml_collections.ConfigDict | Mapping[str, Any],
     workdir: str | os.PathLike,
     should_stop: Callable[[], bool] = lambda: False,
+    *,
+    on_metrics: OnMetrics | None = None,
+    on_images: OnImages | None = None,
 ) -> bool:
     """Trains the experiment of `config` in `workdir`, from its newest sound checkpoint if there is one.
 
@@ -41,8 +46,13 @@ def train(
     second signal ends the process at once. Signals are left alone outside the main thread, and where the caller has
     handlers of its own.
 
+    For a logger of your own, `on_metrics(step, metrics)` receives each line of the record, a dict of numbers, and the
+    speed as {"images_per_second": ...}, and `on_images(step, image)` each grid of samples, uint8 [H, W, 3]. A resumed
+    run tells the steps after its checkpoint again. If one of them raises, that is a warning, and training continues.
+
     With several processes (`dj.processes.initialize()`), all call this function with the same arguments, and the
-    directory must be one that all of them see. It may be in Google Cloud Storage: gs://bucket/run.
+    directory must be one that all of them see; one of them calls `on_metrics` and `on_images`. It may be in Google
+    Cloud Storage: gs://bucket/run.
 
     Raises ConfigError, DataError, CheckpointError, TrainingError or OSError, each with one line that says what to do.
 
@@ -52,6 +62,7 @@ def train(
     Traceback (most recent call last):
     diffusion_jax.config.components.ConfigError: config.model: the section is missing
     """
+    _check_functions(should_stop=should_stop, on_metrics=on_metrics, on_images=on_images)
     directory, plain = run_path("workdir", workdir), as_plain(config)
     check_sections(plain)
     check_not_imported(directory)
@@ -75,12 +86,20 @@ def train(
             write_config(directory, experiment, training)
         synchronize("config.json")
         with Checkpoints(directory / "checkpoints", experiment.plan.keep_checkpoints) as checkpoints:
-            complete = Session(directory, experiment, training, held_out, checkpoints, stop).run()
+            complete = Session(
+                directory, experiment, training, held_out, checkpoints, stop, on_metrics, on_images
+            ).run()
     if stop.reason == signal.SIGINT:
         raise KeyboardInterrupt
     if stop.reason in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # the latter is not on Windows
         raise SystemExit(128 + stop.reason)
     return complete
+
+
+def _check_functions(**functions: Any) -> None:
+    for name, function in functions.items():
+        if not (callable(function) or (function is None and name != "should_stop")):
+            raise ConfigError(f"{name} = {describe(function)}: must be a function")
 
 
 def _tell_unused_labels(network: Network, training: Source) -> None:

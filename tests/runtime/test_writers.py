@@ -36,6 +36,26 @@ def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path):
         assert (tmp_path / "metrics.jsonl").read_text() == line(1, loss=0.5)
 
 
+def test_a_caller_hears_what_is_written_and_may_fail(tmp_path, caplog):
+    heard = []
+
+    def listen(step, metrics):
+        if step < 3:
+            raise ValueError("no network\nand more")
+        heard.append((step, metrics))
+
+    image = np.full((2, 3, 3), 7, np.uint8)
+    with MetricsWriter(tmp_path, on_metrics=listen, on_images=lambda *told: heard.append(told)) as writer:
+        writer.write(1, {"loss": 0.5})
+        writer.write(2, {"loss": 0.25})
+        writer.write(3, {"loss": 0.125})
+        writer.write_speed(3, 100.0)
+        writer.write_image(3, "samples", image)
+    assert heard == [(3, {"loss": 0.125}), (3, {"images_per_second": 100.0}), (3, image)]
+    assert caplog.messages == ["on_metrics failed at step 1 (no network); training continues"]
+    assert (tmp_path / "metrics.jsonl").read_text() == line(1, loss=0.5) + line(2, loss=0.25) + line(3, loss=0.125)
+
+
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-30, 12345678.9])
 def test_values_are_kept_to_the_last_digit(tmp_path, value):
     with MetricsWriter(tmp_path) as writer:

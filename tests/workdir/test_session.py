@@ -1,5 +1,6 @@
 """Training in a directory: what it leaves, and that stops, kills and damage do not change the result by a bit."""
 
+import functools
 import json
 import os
 import shutil
@@ -57,6 +58,31 @@ def test_a_run_leaves_metrics_samples_and_events(straight):
     assert [x["step"] for x in metrics if "eval_loss" in x] == [30, 60]
     losses = [x["eval_loss"] for x in metrics if "eval_loss" in x]
     assert losses == sorted(losses, reverse=True)  # it learns
+
+
+def test_a_caller_hears_the_record_the_speed_and_the_grids(tmp_path):
+    metrics, grids = [], []
+    train = functools.partial(
+        dj.train,
+        on_metrics=lambda step, values: metrics.append({"step": step, **values}),
+        on_images=lambda step, image: grids.append((step, image)),
+    )
+    plain = config(steps=20, sample_every=10, eval_every=10)
+    assert not train(plain, tmp_path, should_stop=stop_after(10))
+    assert train(plain, tmp_path)
+    record = [values for values in metrics if "images_per_second" not in values]
+    assert record == read_metrics(tmp_path)
+    assert [values["step"] for values in metrics if "images_per_second" in values] == [5, 10, 15, 20]
+    assert [step for step, _ in grids] == [10, 20]
+    with Image.open(tmp_path / "samples.png") as shown:
+        np.testing.assert_array_equal(grids[-1][1], np.asarray(shown.convert("RGB")))
+
+
+def test_what_is_not_a_function_is_refused_before_anything_is_written(tmp_path):
+    for name in ("should_stop", "on_metrics", "on_images"):
+        with pytest.raises(ConfigError, match=f"^{name} = 'wandb': must be a function$"):
+            dj.train(config(), tmp_path / "run", **{name: "wandb"})
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
