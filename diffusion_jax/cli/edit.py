@@ -115,6 +115,7 @@ _TASKS = (
         "Repaints the pixels that are black in --mask.",
         _GENERATE,
         Flag("mask", list, "Image files, white where the image is kept: one, or one per image.", required=True),
+        Flag("invert_mask", bool, "Repaint the white pixels, and keep the black ones.", False),
         Flag("resamples", int, "Number of times that each stretch of steps is taken.", 5),
         Flag("jump_length", int, "Steps in such a stretch.", 1),
     ),

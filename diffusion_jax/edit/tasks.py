@@ -32,12 +32,13 @@ def image_to_image(job: Job, *, strength: float) -> Edited:
     return Edited({"input": x0}, {f"strength {strength:g}": clip_images(edited)})
 
 
-def inpaint(job: Job, *, mask: list[str], resamples: int, jump_length: int) -> Edited:
-    """Repaints the black pixels of `mask`: the files of one mask, or of one per image."""
+def inpaint(job: Job, *, mask: list[str], invert_mask: bool, resamples: int, jump_length: int) -> Edited:
+    """Repaints the black pixels (the white ones if inverted) of `mask`: the files of one mask, or of one per image."""
     x0 = job.read()
     if len(mask) not in (1, len(x0)):
         raise ValueError(f"--mask: {len(mask)} masks for {len(x0)} images; give one mask, or one per image")
-    known = np.broadcast_to(job.read(mask, channels=1) > 0, (*x0.shape[:3], 1))
+    white = np.broadcast_to(job.read(mask, channels=1) > 0, (*x0.shape[:3], 1))
+    known = ~white if invert_mask else white
     edited = editing.inpaint(
         job.key,
         job.denoiser(len(x0)),

@@ -67,10 +67,12 @@ def test_each_task_makes_a_table_of_inputs_and_outputs(task, flags, rows, column
         assert columns * 42 <= image.width <= columns * 42 + columns * 40
 
 
-def test_a_directory_has_the_outputs_and_known_pixels_are_the_same_levels(folder, tmp_path):
-    assert edit(folder, "inpaint", tmp_path / "out", mask="mask.png", resamples=1, image="a.png,b.png") == 0
+@pytest.mark.parametrize("invert", [False, True])
+def test_a_directory_has_the_outputs_and_known_pixels_are_the_same_levels(folder, tmp_path, invert):
+    flags = {"mask": "mask.png", "resamples": 1, "invert_mask": invert}
+    assert edit(folder, "inpaint", tmp_path / "out", image="a.png,b.png", **flags) == 0
     outputs = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "out").iterdir())]
-    known = np.asarray(Image.open(folder / "mask.png")) > 0
+    known = (np.asarray(Image.open(folder / "mask.png")) > 0) != invert
     assert len(outputs) == 2
     for x, original in zip(outputs, (DIGIT, DIGIT.T[::-1]), strict=True):
         np.testing.assert_array_equal(x[known], original[known])
