@@ -59,14 +59,14 @@ class Namespace:
         where = f'config.{path}.name = "{name}"'
         if ":" in name:
             return self._import(name, where, allow_code)
-        if name not in self.names():
-            raise ConfigError(f"{where}: unknown name; {_suggest(name, self.names())}")
-        return self._public()[name]
+        if name not in (public := self._public()):
+            raise ConfigError(f"{where}: unknown name; {_suggest(name, sorted(public))}")
+        return public[name]
 
     def inside(self, annotation: Any) -> "Namespace":
-        """The names for an argument of a component: of the same module, and of the type that its annotation asks."""
+        """The names for an argument of a component: of the same modules, and of the type that its annotation asks."""
         is_open = annotation in (Any, inspect.Parameter.empty) or not isinstance(annotation, type)
-        return Namespace(self.module, None if is_open else annotation, self.below)
+        return dataclasses.replace(self, kind=None if is_open else annotation)
 
     def _public(self) -> dict[str, Any]:
         found = {name: value for module in (*self.below, self.module) for name, value in vars(module).items()}

@@ -40,18 +40,18 @@ def _fill_component(spec: Any, namespace: Namespace, own_fields: Mapping[str, An
         factory = namespace.find(spec["name"], "", allow_code=False)
     except ConfigError:  # the user's own, or from another version
         return dict(spec)
-    return _fill(spec, {**_defaults(factory), **own_fields}, namespace.module)
+    return _fill(spec, {**_defaults(factory), **own_fields}, namespace.inside(Any))
 
 
-def _fill(spec: Mapping[str, Any], defaults: Mapping[str, Any], module: Any) -> dict[str, Any]:
+def _fill(spec: Mapping[str, Any], defaults: Mapping[str, Any], inside: Any) -> dict[str, Any]:
     missing = {name: _plain_default(value) for name, value in defaults.items() if name not in spec}
-    return {name: _fill_nested(name, value, module) for name, value in {**spec, **missing}.items()}
+    return {name: _fill_nested(name, value, inside) for name, value in {**spec, **missing}.items()}
 
 
-def _fill_nested(name: str, value: Any, module: Any) -> Any:
+def _fill_nested(name: str, value: Any, inside: Any) -> Any:
     if not isinstance(value, Mapping) or "name" not in value:
         return value
-    return _fill_component(value, GRIDS if name == "grid" else Namespace(module), {})
+    return _fill_component(value, GRIDS if name == "grid" else inside, {})
 
 
 def _defaults(factory: Any) -> dict[str, Any]:

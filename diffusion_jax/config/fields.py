@@ -1,6 +1,5 @@
 """The fields of components and configs, each with its default and its line of the docstring."""
 
-import dataclasses
 import inspect
 import re
 import textwrap
@@ -130,7 +129,7 @@ def _component_fields(spec: Mapping[str, Any], path: str, namespace: Namespace, 
     """The fields of a component, its name first; `line` describes the field that holds the component."""
     component = namespace.find(spec["name"], path, allow_code=True)
     lines = {"name": line or summarize(component)} | _lines(component) | _BESIDE.get(path, {})
-    return _fields(spec, path, dataclasses.replace(namespace, kind=None), lines)
+    return _fields(spec, path, namespace.inside(Any), lines)
 
 
 def _fields(spec: Mapping[str, Any], path: str, namespace: Namespace, lines: Mapping[str, str]) -> list[ConfigField]:

@@ -265,7 +265,7 @@ def test_a_flipped_bit_anywhere_is_harmless_or_noticed(copy, caplog):
     noticed, by_fingerprint = 0, 0
     for name in data_files(copy()):
         size = (copy() / name).stat().st_size
-        places = {size // 3} if size < 4000 else set(rng.integers(0, size, 6).tolist())
+        places = {size // 3, size - 1} if size < 4000 else set(rng.integers(0, size, 6).tolist())
         for position in sorted(places):
             folder = copy()
             flip(folder / name, position, int(rng.integers(8)))
