@@ -1,7 +1,7 @@
 """Components named in a config: dict(name="DDIM", eta=0.0) -> DDIM(eta=0.0).
 
-A name is looked up among the public names of one module. "pkg.module:Name" refers to the user's own code, but
-only where a config may import code: never in a config that was read from a checkpoint.
+A name is looked up among the public names of a module. "pkg.module:Name" refers to the user's own code, but only where
+a config may import code: never in a config that was read from a checkpoint.
 """
 
 import collections.abc
@@ -60,7 +60,7 @@ class Namespace:
         if ":" in name:
             return self._import(name, where, allow_code)
         if name not in (public := self._public()):
-            raise ConfigError(f"{where}: unknown name; {_suggest(name, sorted(public))}")
+            raise ConfigError(f"{where}: unknown name; {_suggest(name, public)}")
         return public[name]
 
     def inside(self, annotation: Any) -> "Namespace":
@@ -228,10 +228,9 @@ def argument_types(factory: Any) -> dict[str, Any]:
         raise ConfigError(f"config: {factory!r} cannot be configured ({error})") from error
     # `parent` and `name` belong to Flax.
     return {
-        name: parameter.annotation
-        for name, parameter in parameters.items()
-        if name not in ("parent", "name")
-        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        name: each.annotation
+        for name, each in parameters.items()
+        if name not in ("parent", "name") and each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
     }
 
 
