@@ -4,6 +4,7 @@ from etils import epy
 
 with epy.lazy_api_imports(globals()):
     from diffusion_jax import figures, interop, models, oracles, verify
+    from diffusion_jax.config import shipped as configs
     from diffusion_jax.data import sources
     from diffusion_jax.process import forward, pixels, predictions, schedules, vlb
     from diffusion_jax.process.predictions import Denoised
@@ -18,7 +19,7 @@ with epy.lazy_api_imports(globals()):
     from diffusion_jax.training.state import TrainState
     from diffusion_jax.training.step import make_train_step
     from diffusion_jax.version import __version__
-    from diffusion_jax.workdir import load, train
+    from diffusion_jax.workdir import export, load, pretrained, pretrained_names, train
 
 __all__ = [
     "Denoised",
@@ -29,9 +30,11 @@ __all__ = [
     "TrainState",
     "__version__",
     "clipped",
+    "configs",
     "denoiser",
     "dynamic_threshold",
     "editing",
+    "export",
     "figures",
     "forward",
     "grids",
@@ -46,6 +49,8 @@ __all__ = [
     "oracles",
     "pixels",
     "predictions",
+    "pretrained",
+    "pretrained_names",
     "processes",
     "register_dataclass",
     "sample",

@@ -1,7 +1,7 @@
 """Figures of a run: what the network, the schedule and guidance do, to look at.
 
 Each function takes a `Run`. `**settings` are the keyword arguments of `Run.sample`: labels, steps, sampler, guidance,
-batch_size, ...
+batch_size, ... `scale` enlarges the pixels, see `dj.images`.
 """
 
 import dataclasses
@@ -45,7 +45,9 @@ def trajectory(run: Run, key: jax.Array, n: int, *, frames: int | None = None, *
 
 
 @checked(frames=optional(integer(2)))
-def strip(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **settings: Any) -> Image:
+def strip(
+    run: Run, key: jax.Array, n: int, *, frames: int | None = None, scale: int | None = None, **settings: Any
+) -> Image:
     """Shows how n images emerge from noise: one column per time, x_t above x0-hat.
 
     By default 9 columns, or all steps + 1 if these are fewer. Raises ValueError as `trajectory` does.
@@ -54,11 +56,19 @@ def strip(run: Run, key: jax.Array, n: int, *, frames: int | None = None, **sett
     >>> strip(dj.load("runs/digits"), key, 3, labels=[2, 5, 8]).save("strip.png")  # doctest: +SKIP
     """
     states = trajectory(run, key, n, frames=_number_of_states(run, frames, 9, settings), keep_x0=True, **settings)
-    return images.strip(states.x, states.x0, states.times, _captions(run, settings.get("labels")))
+    return images.strip(states.x, states.x0, states.times, _captions(run, settings.get("labels")), scale=scale)
 
 
 @checked(frames=integer(2))
-def forward(run: Run, key: jax.Array, x0: np.ndarray, *, frames: int = 9, labels: ArrayLike | None = None) -> Image:
+def forward(
+    run: Run,
+    key: jax.Array,
+    x0: np.ndarray,
+    *,
+    frames: int = 9,
+    labels: ArrayLike | None = None,
+    scale: int | None = None,
+) -> Image:
     """Shows images x0, [N, H, W, C] in [-1, 1], noised to `frames` evenly spaced times, one column per time.
 
     The noise is the same along a row. `held_out_images` gives real images. Raises ValueError if `frames` is below 2.
@@ -70,7 +80,8 @@ def forward(run: Run, key: jax.Array, x0: np.ndarray, *, frames: int = 9, labels
     """
     times, eps = np.linspace(0, 1, frames), jnp.asarray(run.noise(key, len(x0)))
     x = np.stack([diffuse(run.schedule, jnp.asarray(x0), t, eps) for t in times])
-    return images.strip(normalize_states(run.schedule, x, times), times=times, labels=_captions(run, labels))
+    x = normalize_states(run.schedule, x, times)
+    return images.strip(x, times=times, labels=_captions(run, labels), scale=scale)
 
 
 def held_out_images(run: Run, n: int, allow_code: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
@@ -96,7 +107,14 @@ def held_out_images(run: Run, n: int, allow_code: bool = False) -> tuple[np.ndar
 
 @checked(frames=integer(2))
 def interpolation(
-    run: Run, key: jax.Array, n: int, *, frames: int = 9, progress: bool = False, **settings: Any
+    run: Run,
+    key: jax.Array,
+    n: int,
+    *,
+    frames: int = 9,
+    progress: bool = False,
+    scale: int | None = None,
+    **settings: Any,
 ) -> Image:
     """Shows images generated from noises on the arc between two (`editing.slerp`): n rows of `frames` columns.
 
@@ -113,7 +131,7 @@ def interpolation(
         for weight in _progress_bar(weights, progress)
     ]
     columns = [f"{weight:.3g}" for weight in weights.tolist()]
-    return images.table(np.stack(x, 1), _captions(run, settings.get("labels")), columns)
+    return images.table(np.stack(x, 1), _captions(run, settings.get("labels")), columns, scale=scale)
 
 
 def guidance(
@@ -124,6 +142,7 @@ def guidance(
     labels: ArrayLike | None = None,
     guidance: Guidance | None = None,
     progress: bool = False,
+    scale: int | None = None,
     **settings: Any,
 ) -> Image:
     """Shows the effect of the guidance scale: one row per class, one column per scale.
@@ -145,10 +164,10 @@ def guidance(
     names = _captions(run, rows)
     base = guidance or (settings.get("sampling") or run.sampling).guidance
     x = [
-        run.sample(key, len(rows), labels=rows, guidance=dataclasses.replace(base, scale=float(scale)), **settings)
-        for scale in _progress_bar(scales, progress)
+        run.sample(key, len(rows), labels=rows, guidance=dataclasses.replace(base, scale=float(w)), **settings)
+        for w in _progress_bar(scales, progress)
     ]
-    return images.table(np.stack(x, 1), names, [f"w = {scale:g}" for scale in scales])
+    return images.table(np.stack(x, 1), names, [f"w = {w:g}" for w in scales], scale=scale)
 
 
 def normalize_states(schedule: Schedule, x: ArrayLike, times: ArrayLike) -> np.ndarray:

@@ -37,7 +37,7 @@ MODULES = {
 }
 CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load"}
 # Imports by name: a user's own components, behind allow_code; the config that a user runs; optional packages.
-IMPORTERS = {"config/components.py", "cli/config_flag.py", "verify/loop.py"}
+IMPORTERS = {"config/components.py", "config/files.py", "verify/loop.py"}
 
 
 def refusals(source: str, path: str) -> list[str]:

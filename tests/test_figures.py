@@ -118,7 +118,7 @@ def test_the_noise_of_the_sampler_is_the_same_along_a_row(devices, monkeypatch):
     monkeypatch.setattr(figures, "slerp", lambda a, b, weight: a)
     run = a_run(devices, num_classes=0)
     figure = figures.interpolation(run, key(), 2, frames=3, sampler=dj.samplers.DDPM())
-    tiles = np.asarray(figure)[-84:, 2:].reshape(2, 42, 3, 42, 3)[:, :40, :, :40]
+    tiles = np.asarray(figure)[-196:, 2:].reshape(2, 98, 3, 98, 3)[:, :96, :, :96]
     assert tiles.std() > 10
     np.testing.assert_array_equal(tiles[:, :, 0], tiles[:, :, 1])
     np.testing.assert_array_equal(tiles[:, :, 0], tiles[:, :, 2])

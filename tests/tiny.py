@@ -69,6 +69,13 @@ class TwoClasses(Affine):
     num_classes = 2
 
 
+class ThreeClasses(Affine):
+    num_classes = 3
+
+    def init(self, key, x, time, labels):
+        return super().init(key, x, time, labels) | {"classes": jnp.zeros(4)}
+
+
 @dataclasses.dataclass(frozen=True)
 class AnyClasses(Affine):
     """Affine, for as many classes as it is told."""

@@ -9,7 +9,8 @@ from absl import flags
 from absl.flags import FlagValues
 from ml_collections import ConfigDict
 
-from diffusion_jax.cli.config_flag import config_names, take_config
+from diffusion_jax.cli.config_flag import take_config
+from diffusion_jax.config.files import config_names
 
 _WIDTH, _INDENT = 115, 26
 _DEFINE: dict[Any, Callable[..., Any]] = {

@@ -5,9 +5,10 @@
     diffusion-jax edit super_resolve --workdir runs/digits --image small.png --factor 2
 
 The images must have the size that the run generates (super_resolve: that size divided by --factor), or use --resize.
---out out.png writes a table with one row per image: inputs and results; --out with no ending writes a directory with
-one PNG file per result. Transparent pixels become white and --resize crops to the centre, unless the run was trained
-on a directory of images with another background or crop.
+--out out.png writes the result of a single image, and for several images, or with --table, a table with one row per
+image: inputs and results. --out with no ending writes a directory with one PNG file per result. Transparent pixels
+become white and --resize crops to the centre, unless the run was trained on a directory of images with another
+background or crop.
 """
 
 import functools
@@ -28,9 +29,13 @@ if TYPE_CHECKING:
     from diffusion_jax.edit.tasks import Edited
 
 _EVERY_TASK = (
-    flags.WORKDIR,
+    *flags.RUN,
     Flag("image", list, "Image files: PNG, JPEG, WebP, TIFF and others.", required=True),
-    Flag("out", str, "Output path: a table, .png, or a new directory.", "edited.png"),
+    Flag("out", str, "Output path: an image or a table, .png, or a new directory.", "edited.png"),
+    Flag("table", bool, "Write a table of input and result for a single image too.", False),
+    flags.SCALE._replace(
+        help="Side of the square that each pixel becomes; default: 1, in a table for 96 pixels a side."
+    ),
     Flag("resize", bool, "Crop and resize images of another size.", False),
     flags.SEED,
     flags.ALLOW_CODE,
@@ -70,7 +75,7 @@ def run(task: str, own: tuple[Flag, ...], settings: tuple[Flag, ...], options: F
     flags.make_parent(out)
     job = Job(loaded, jax.random.key(options.seed), options.image, options.resize, **values)
     edited = getattr(tasks, task)(job, **{flag.name: options[flag.name].value for flag in own})
-    write_edited(edited, out)
+    write_edited(edited, out, options.scale, options.table)
     print(one_line(f"{task}: {len(options.image)} image(s) in, {out} out{edited.remark}"))
 
 
@@ -83,14 +88,17 @@ def check_inputs(flag: str, paths: Sequence[str], out: Path) -> None:
             raise ValueError(f"--out={out}: is one of the input images; name another file")
 
 
-def write_edited(edited: "Edited", out: Path) -> None:
-    """Writes a table of inputs and outputs, or a directory of outputs, image by image."""
-    outputs = np.stack(list(edited.outputs.values()), axis=1)
+def write_edited(edited: "Edited", out: Path, scale: int | None = None, table: bool = False) -> None:
+    """Writes a directory of outputs, image by image, or a single output, or a table of inputs and outputs."""
+    outputs = np.concatenate(list(np.stack(list(edited.outputs.values()), axis=1)))
     if not out.suffix:
-        dj.images.save_folder(outputs.reshape(-1, *outputs.shape[2:]), out)
-        return
-    columns = edited.inputs | edited.outputs
-    dj.images.save(dj.images.table(np.stack(list(columns.values()), 1), columns=list(columns)), out)
+        dj.images.save_folder(outputs, out, scale=scale or 1)
+    elif len(outputs) == 1 and not table:
+        dj.images.save(dj.images.to_image(outputs[0], scale or 1), out)
+    else:
+        columns = edited.inputs | edited.outputs
+        tiles = np.stack(list(columns.values()), 1)
+        dj.images.save(dj.images.table(tiles, columns=list(columns), scale=scale), out)
 
 
 def _task(name: str, text: str, settings: tuple[Flag, ...], *own: Flag) -> Command:
@@ -112,7 +120,7 @@ _TASKS = (
     ),
     _task(
         "inpaint",
-        "Repaints the pixels that are black in --mask.",
+        "Repaints the pixels that are black in --mask, and keeps the white ones; --invert_mask turns that round.",
         _GENERATE,
         Flag("mask", list, "Image files, white where the image is kept: one, or one per image.", required=True),
         Flag("invert_mask", bool, "Repaint the white pixels, and keep the black ones.", False),

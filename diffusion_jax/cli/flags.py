@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 # Systems allow 255; a file is written under a longer name first.
 _NAME_BYTES = 240
 
-WORKDIR = Flag("workdir", str, "Directory of the run, or gs://bucket/run.", required=True)
+# A run: the first or the second; `load_run` checks that one of them is set.
+RUN = (
+    Flag("workdir", str, "Directory of the run, gs://bucket/run, or a .safetensors file of diffusion-jax export."),
+    Flag("pretrained", str, "A network that comes with the library, instead of --workdir: digits."),
+)
+SCALE = Flag(
+    "scale",
+    int,
+    "Side of the square that each pixel becomes; default: as needed for 96 pixels a side.",
+    limits={"lower_bound": 1},
+)
 SEED = Flag(
     "seed", int, "Image i depends on the seed and i only.", 0, limits={"lower_bound": 0, "upper_bound": 2**32 - 1}
 )
@@ -38,11 +48,19 @@ GUIDANCE = Flag("guidance", float, "Scale of classifier-free guidance; default: 
 
 
 def load_run(options: FlagValues) -> "Run":
-    """The run of --workdir. Raises CheckpointError if it has no checkpoint and OSError if JAX has no device."""
+    """The run of --workdir or --pretrained.
+
+    Raises ValueError unless one of them is set, CheckpointError if there is no checkpoint, and OSError if JAX has no
+    device.
+    """
+    if bool(options.workdir) == bool(options.pretrained):
+        raise ValueError("--workdir: required, or --pretrained, and not both; such as --pretrained digits")
     import diffusion_jax as dj
     from diffusion_jax.cli.devices import check_devices
 
     check_devices()
+    if options.pretrained:
+        return dj.pretrained(options.pretrained)
     return dj.load(options.workdir, allow_code=options.allow_code)
 
 

@@ -2,12 +2,14 @@
 
     diffusion-jax sample --workdir runs/digits --num_samples 64 --steps 20 --out samples.png
     diffusion-jax sample --workdir runs/digits --labels 3,5 --sampler "DDIM(eta=0.5)" --guidance 2 --out digits.npz
+    diffusion-jax sample --pretrained digits --labels 3 --num_samples 1 --out three.png
     diffusion-jax sample --workdir runs/digits --show animation --out trajectory.gif
 
 --show chooses the output:
 
     grid           images, each under its class. The ending of --out chooses the format: .png is a grid, .npz holds
-                   the arrays `image` (uint8) and `label`, no ending makes a directory of PNG files
+                   the arrays `image` (uint8, or with --float float32 around [-1, 1]) and `label`, no ending makes a
+                   directory of PNG files
     strip          how images emerge from noise: one column per time, x_t above the network's estimate of x0
     animation      the same as a moving grid, .gif or .webp
     forward        how held-out images of the run's data are noised: one column per time
@@ -48,12 +50,12 @@ class Show:
 _GUIDANCE = ("guidance_interval", "guidance_rescale", "weaker")
 _SAMPLING = ("labels", "steps", "sampler", "grid", "clip", "threshold", "batch_size", *_GUIDANCE)
 SHOWS = {
-    "grid": Show((*_SAMPLING, "num_samples", "guidance"), (".png", ".npz", ""), num_samples=64),
-    "strip": Show((*_SAMPLING, "num_samples", "guidance", "frames")),
-    "animation": Show((*_SAMPLING, "num_samples", "guidance", "frames"), (".gif", ".webp"), num_samples=16),
-    "forward": Show(("num_samples", "frames")),
-    "interpolation": Show((*_SAMPLING, "num_samples", "guidance", "frames")),
-    "guidance": Show((*_SAMPLING, "scales")),
+    "grid": Show((*_SAMPLING, "num_samples", "guidance", "float", "scale"), (".png", ".npz", ""), num_samples=64),
+    "strip": Show((*_SAMPLING, "num_samples", "guidance", "frames", "scale")),
+    "animation": Show((*_SAMPLING, "num_samples", "guidance", "frames", "scale"), (".gif", ".webp"), num_samples=16),
+    "forward": Show(("num_samples", "frames", "scale")),
+    "interpolation": Show((*_SAMPLING, "num_samples", "guidance", "frames", "scale")),
+    "guidance": Show((*_SAMPLING, "scales", "scale")),
 }
 
 
@@ -62,12 +64,15 @@ def run(options: FlagValues) -> None:
     n = show.num_samples if options.num_samples is None else options.num_samples
     check_flags(options)
     out = flags.parse_out(options.out or f"samples{show.endings[0]}", show.endings)
+    if options.float and out.suffix.lower() != ".npz":
+        raise ValueError(f"--float: {out} is an image; use it with a name that ends in .npz")
     settings = flags.set_flags(options, ("steps", "clip", "threshold", "batch_size", "frames", "sampler", "grid"))
     if options.scales is not None:
         settings["scales"] = flags.parse_numbers("scales", options.scales)
     guidance = parse_guidance(options)
     processes.initialize_from_flags(options)
     loaded = flags.load_run(options)
+    check_channels(loaded.network.image_shape, out.suffix.lower())
     settings |= choose_guidance(options, loaded, guidance)
     if dj.processes.is_owner():
         flags.make_parent(out)
@@ -77,45 +82,67 @@ def run(options: FlagValues) -> None:
         print(one_line(f"{n} images in {out}" if options.show == "grid" else f"{options.show} in {out}"))
 
 
+def check_channels(image_shape: tuple[int, ...], suffix: str) -> None:
+    """Raises ValueError for an image file of images that do not have 1 or 3 channels."""
+    if suffix != ".npz" and not dj.images.are_visible(image_shape):
+        raise ValueError(f"--out: images of {image_shape[-1]} channels cannot be shown; use a name that ends in .npz")
+
+
 def generate_output(
     options: FlagValues, loaded: "Run", n: int, suffix: str, settings: dict[str, Any]
 ) -> Callable[[Path], None]:
     """Generates what --show asks for; returns the function that writes it to a file."""
     import jax
 
-    key = jax.random.key(options.seed)
+    key, enlarge = jax.random.key(options.seed), flags.set_flags(options, ("scale",))
     if options.show == "forward":
         x0, labels = dj.figures.held_out_images(loaded, n, options.allow_code)
-        return functools.partial(dj.images.save, dj.figures.forward(loaded, key, x0, labels=labels, **settings))
+        return functools.partial(
+            dj.images.save, dj.figures.forward(loaded, key, x0, labels=labels, **settings, **enlarge)
+        )
     if options.show == "guidance":
         classes = None if options.labels is None else _read_labels(options, loaded)
         if classes is None and options.labels is not None:
             raise ValueError("--labels=none: guidance leads to a class; name some classes, or leave the flag out")
         rows = None if classes is None else np.array(classes)
-        figure = dj.figures.guidance(loaded, key, labels=rows, progress=True, **settings)
+        figure = dj.figures.guidance(loaded, key, labels=rows, progress=True, **settings, **enlarge)
         return functools.partial(dj.images.save, figure)
     settings |= {"labels": choose_labels(options, loaded, n), "progress": dj.processes.is_owner()}
-    return generate_samples(options.show, loaded, key, n, suffix, settings)
+    if suffix == ".npz":
+        return generate_arrays(loaded, key, n, settings, as_float=bool(options.float))
+    return generate_samples(options.show, loaded, key, n, suffix, settings, enlarge)
+
+
+def generate_arrays(
+    loaded: "Run", key: "jax.Array", n: int, settings: dict[str, Any], as_float: bool
+) -> Callable[[Path], None]:
+    """Generates n samples; returns the function that writes them as arrays, float32 if they cannot be shown."""
+    x, labels = loaded.sample(key, n, **settings), settings["labels"]
+    pixels = x if as_float or not dj.images.are_visible(x.shape) else dj.pixels.to_uint8(x)
+    return functools.partial(np.savez, image=pixels, **({} if labels is None else {"label": labels}))
 
 
 def generate_samples(
-    show: str, loaded: "Run", key: "jax.Array", n: int, suffix: str, settings: dict[str, Any]
+    show: str,
+    loaded: "Run",
+    key: "jax.Array",
+    n: int,
+    suffix: str,
+    settings: dict[str, Any],
+    enlarge: dict[str, Any],
 ) -> Callable[[Path], None]:
-    """Generates n samples; returns the function that writes them in the format of `show` and `suffix`."""
+    """Generates n samples; returns the function that writes them as images in the format of `show` and `suffix`."""
     labels = settings["labels"]
     names = None if labels is None else [loaded.class_name(label) for label in labels]
     if show == "strip":
-        return functools.partial(dj.images.save, dj.figures.strip(loaded, key, n, **settings))
+        return functools.partial(dj.images.save, dj.figures.strip(loaded, key, n, **settings, **enlarge))
     if show == "interpolation":
-        return functools.partial(dj.images.save, dj.figures.interpolation(loaded, key, n, **settings))
+        return functools.partial(dj.images.save, dj.figures.interpolation(loaded, key, n, **settings, **enlarge))
     if show == "animation":
         frames = dj.figures.trajectory(loaded, key, n, **settings).x
-        return functools.partial(dj.images.save_animation, frames, labels=names)
+        return functools.partial(dj.images.save_animation, frames, labels=names, **enlarge)
     x = loaded.sample(key, n, **settings)
-    if suffix == ".npz":
-        arrays = {} if labels is None else {"label": labels}
-        return functools.partial(np.savez, image=dj.pixels.to_uint8(x), **arrays)
-    return functools.partial(dj.images.save_grid if suffix else dj.images.save_folder, x, labels=names)
+    return functools.partial(dj.images.save_grid if suffix else dj.images.save_folder, x, labels=names, **enlarge)
 
 
 def check_flags(options: FlagValues) -> None:
@@ -164,7 +191,7 @@ COMMAND = Command(
     name="diffusion-jax sample",
     text=str(__doc__),
     flags=(
-        flags.WORKDIR,
+        *flags.RUN,
         Flag("show", tuple(SHOWS), "What to generate; see above.", "grid"),
         Flag(
             "num_samples",
@@ -185,6 +212,8 @@ COMMAND = Command(
         Flag("weaker", str, "Directory of a weaker run that guidance leads away from, instead of no class."),
         Flag("frames", int, "Columns, default 9, or frames of an animation, default 40; at most steps + 1."),
         Flag("scales", list, "Guidance scales, one per column; default: 0,1,2,4."),
+        flags.SCALE,
+        Flag("float", bool, "Write float32 to an .npz instead of uint8."),
         flags.SEED,
         Flag("batch_size", int, "Images generated at once; does not change the images."),
         flags.ALLOW_CODE,

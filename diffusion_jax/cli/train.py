@@ -14,14 +14,16 @@ from diffusion_jax.cli import processes
 from diffusion_jax.cli.command import Command, Flag
 from diffusion_jax.cli.devices import check_devices
 from diffusion_jax.cli.terminal import one_line
+from diffusion_jax.runtime.place import run_path
 
 
 def run(options: FlagValues, config: ConfigDict) -> None:
     processes.initialize_from_flags(options)
     check_devices()
-    dj.train(config, options.workdir)
+    dj.train(config, options.workdir, accept=options.accept)
     if dj.processes.is_owner():
-        print(one_line(f"done; samples are in {options.workdir}/samples.png"))
+        grid = run_path("workdir", options.workdir) / "samples.png"
+        print(one_line(f"done; samples are in {options.workdir}/samples{'.png' * grid.exists()}"))
 
 
 COMMAND = Command(
@@ -29,6 +31,7 @@ COMMAND = Command(
     text=str(__doc__),
     flags=(
         Flag("workdir", str, "Directory of the run, or gs://bucket/run; created if it does not exist.", required=True),
+        Flag("accept", list, "Fields that differ from the run in --workdir, to go on with: train.batch_size.", []),
         *processes.FLAGS,
     ),
     run=run,

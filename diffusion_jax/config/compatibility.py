@@ -24,6 +24,7 @@ class Parts:
     sampling: Sampling
     image_shape: tuple[int, int, int]
     num_classes: int
+    largest: float  # magnitude of the images
 
     @property
     def model_name(self) -> str:
@@ -56,6 +57,8 @@ class Parts:
         return trained is not None and getattr(self.model, attribute, trained) != trained
 
 
+_CLIPPED = 1.001  # rounding to float32 may leave [-1, 1]
+
 Rule = tuple[Callable[[Parts], bool], Callable[[Parts], str]]
 
 _RULES: tuple[Rule, ...] = (
@@ -64,8 +67,11 @@ _RULES: tuple[Rule, ...] = (
         lambda p: f"model: {p.model_name} has no attribute num_classes; set it to the number of classes, or to 0",
     ),
     (
-        lambda p: p.image_shape[2] not in (1, 3),
-        lambda p: f"data: images have {p.image_shape[2]} channels, the last of {p.image_shape}; must be 1 or 3",
+        lambda p: p.sampling.clip and p.largest > _CLIPPED,
+        lambda p: (
+            f"sampler.clip = True: the images reach {p.largest:g}, and sampling would clip them to [-1, 1]; set it to "
+            "False, or scale the images"
+        ),
     ),
     (
         lambda p: p.model.num_classes not in (0, p.num_classes),

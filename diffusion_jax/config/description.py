@@ -19,8 +19,11 @@ def describe_run(
     image_shape: tuple[int, int, int],
     num_classes: int,
     class_names: tuple[str, ...],
+    changes: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Everything that `load` needs besides the weights, as JSON values; `data` is the data's fingerprint.
+
+    `changes` are those that a resumed run has accepted.
 
     >>> describe_run({}, None, (8, 8, 1), 2, ("cat", "dog"))["class_names"]
     ['cat', 'dog']
@@ -32,7 +35,7 @@ def describe_run(
         "num_classes": num_classes,
         "class_names": list(class_names),
         "versions": {"diffusion_jax": __version__, "jax": jax.__version__},
-    }
+    } | ({"changes": changes} if changes else {})
 
 
 def check_description(description: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +52,7 @@ def check_description(description: dict[str, Any]) -> dict[str, Any]:
         "image_shape": (lambda value: _are_integers(value, 1) and len(value) == 3, "[H, W, C]"),
         "num_classes": (lambda value: _are_integers([value], 0), "a number of classes"),
         "class_names": (texts, "a list of names"),
+        "changes": (lambda value: value is None or isinstance(value, list), "a list of changes"),
     }
     for field, (is_valid, form) in forms.items():
         if not is_valid(description.get(field)):

@@ -19,6 +19,7 @@ from diffusion_jax.data import sources
 from diffusion_jax.run import Network, Sampling
 from diffusion_jax.runtime.mesh import make_mesh
 from diffusion_jax.training import losses
+from diffusion_jax.training.batch import check_channels_last
 from diffusion_jax.training.plan import Plan
 
 __all__ = ["Experiment", "as_plain", "build_dataset", "check_sections"]
@@ -45,8 +46,9 @@ class Experiment:
         image_shape: tuple[int, int, int],
         num_classes: int,
         allow_code: bool = True,
+        largest: float = 1.0,
     ) -> "Experiment":
-        """Builds every object, for images of `image_shape` and `num_classes` (0: no labels).
+        """Builds every object, for images of `image_shape` up to `largest` and `num_classes` (0: no labels).
 
         Raises ConfigError that names the field. Without `allow_code`, a "pkg.module:Name" is refused.
         """
@@ -60,7 +62,8 @@ class Experiment:
         model = component("model")
         lr_schedule, tx = build_optimizer(plain["optimizer"], allow_code)
         sampling = build_sampling(plain["sampler"], allow_code)
-        parts = Parts(model, loss, sampling, image_shape, num_classes)
+        construct(check_channels_last, "data", name="images", shape=image_shape)
+        parts = Parts(model, loss, sampling, image_shape, num_classes, largest)
         check_compatibility(parts)
         if hasattr(model, "check"):
             construct(model.check, "model", image_shape=image_shape)

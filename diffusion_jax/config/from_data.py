@@ -1,12 +1,14 @@
-"""Fields of a config whose defaults come from the data."""
+"""Fields of a config that come from the data."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion_jax.config.components import argument_types, get_name
+from diffusion_jax.config.components import argument_types, build, get_name
 from diffusion_jax.config.sections import COMPONENTS
+from diffusion_jax.data.sources import Dataset, Examples
 
-__all__ = ["with_classes"]
+__all__ = ["with_classes", "with_dataset"]
 
 _GUIDANCE = 2.0
 
@@ -32,6 +34,37 @@ def with_classes(config: dict[str, Any], num_classes: int) -> dict[str, Any]:
     if loss.get("label_drop") != 0 and "guidance" not in sampler:
         filled["sampler"] = {**sampler, "guidance": _GUIDANCE}
     return filled
+
+
+def with_dataset(config: dict[str, Any], dataset: Any) -> tuple[dict[str, Any], Dataset]:
+    """`config`, plain JSON values, for data that come from Python, and these data as a `Dataset`.
+
+    The section `data` then describes a data set of the library by its fields, and other data as `Examples` without
+    them. If the section of `config` is of `Examples`, it holds the settings of arrays and sequences. Raises
+    ConfigError for settings that do not exist.
+
+    >>> config, dataset = with_dataset({"data": {"name": "Examples", "holdout": 5}}, np.zeros((20, 8, 8, 1), np.uint8))
+    >>> config["data"], len(dataset.open()[0])
+    ({'name': 'Examples', 'holdout': 5}, 16)
+    >>> with_dataset({}, dj.sources.Digits(flip=True))[0]
+    {'data': {'name': 'Digits', 'flip': True}}
+    """
+    spec: dict[str, Any] = {"name": Examples.__name__}
+    if not isinstance(dataset, Dataset):
+        section = config.get("data")
+        if isinstance(section, Mapping) and section.get("name") == spec["name"]:
+            spec = dict(section)
+        return {**config, "data": spec}, build(spec, COMPONENTS["data"], "data", data=dataset)
+    fields = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset)}
+    if type(dataset).__name__ in COMPONENTS["data"].names() and type(dataset).__module__.startswith(_LIBRARY):
+        spec = {"name": type(dataset).__name__, **fields}
+        spec.pop("data", None)  # of Examples
+    else:
+        spec["flip"] = dataset.flip
+    return {**config, "data": spec}, dataset
+
+
+_LIBRARY = Dataset.__module__.partition(".")[0] + "."
 
 
 def _takes_classes(model: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Fields of a config that are set by text, as on a command line: --config.data.size=48,64."""
+"""Fields of a config that are set by text, as on a command line, --config.data.size=48,64, or by a value in Python."""
 
 import ast
 import collections.abc
@@ -54,8 +54,10 @@ class _Field(NamedTuple):
     value: Any  # from the config, else the default
 
 
-def override_fields(config: ConfigDict, overrides: Sequence[tuple[str, str | bool]]) -> None:
+def override_fields(config: ConfigDict, overrides: Sequence[tuple[str, Any]]) -> None:
     """Sets fields of a config, (path, text) each; a flag without a text is True or False.
+
+    From Python, a field may be a value instead, and a component a dict with its "name".
 
     A text is read as the annotation of the field says. A component is a name with arguments, as in Python, which
     replaces the component of the config and all of its arguments; the sections `optimizer` and `sampler` keep their own
@@ -129,8 +131,10 @@ def _check_arguments(config: Any, path: str, name: str, namespace: Namespace) ->
         raise ConfigError(f'config.{path}.name = "{name}": does not take {left} of the config; write {whole}')
 
 
-def _read_text(path: str, text: str | bool, field: _Field) -> Any:
-    """The value that a text means. Raises ConfigError for another type."""
+def _read_text(path: str, text: Any, field: _Field) -> Any:
+    """The value that a text means, or that it is already. Raises ConfigError for another type."""
+    if _is_component(text) and field.namespace is not None:
+        return dict(text)  # checked when it is built
     annotation = _annotation(field)
     options = _options(annotation)
     kinds = {typing.get_origin(option) or option for option in options}
@@ -147,7 +151,7 @@ def _read_text(path: str, text: str | bool, field: _Field) -> Any:
         forms = [form for kind, form in _FORMS.items() if kind in kinds]
         if not forms or _is_component(field.value):
             forms.append(f'a component ("{_example(field)}")')
-        given = f"={text}" if isinstance(text, str) else ""
+        given = "" if isinstance(text, bool) else f"={text}"
         raise ConfigError(f"--config.{path}{given}: must be {join_options(forms)}") from None
 
 

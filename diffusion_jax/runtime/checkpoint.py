@@ -15,14 +15,17 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 
 from diffusion_jax.runtime import place
 from diffusion_jax.runtime.errors import CheckpointError, DamageError, TargetError, first_line
 from diffusion_jax.runtime.files import find_unreadable
-from diffusion_jax.runtime.fingerprint import add_hash, describe_leaves, fingerprint_leaves, verify_hash
+from diffusion_jax.runtime.fingerprint import add_hash, describe_leaves, fingerprint_leaves, read_leaf, verify_hash
 from diffusion_jax.runtime.late_writes import ignore_late_writes
+from diffusion_jax.runtime.mesh import replicated
 from diffusion_jax.runtime.place import Place
 from diffusion_jax.runtime.processes import is_owner, synchronize
+from diffusion_jax.runtime.weights import Weights, name_params, nest_params, split_path
 
 log = logging.getLogger(__name__)
 
@@ -136,9 +139,25 @@ class Checkpoints:
         TargetError if `items` differ from the saved ones, CheckpointError if there is no sound checkpoint, or if one
         could not be read for another reason than damage, such as a missing permission or a lack of memory.
         """
+        return self._restore_newest(lambda leaves: items)
+
+    def read_weights(self, name: str, mesh: Mesh) -> Weights:
+        """Returns an item of nested dicts of the newest sound checkpoint, by name, whatever its network is.
+
+        The arrays are replicated on the devices of `mesh`. Raises CheckpointError as `restore` does.
+        """
+
+        def as_saved(leaves: dict[str, Any]) -> dict[str, Any]:
+            shapes = leaves.get(name, {}).get("shapes", {})
+            named = {"/".join(split_path(path)): read_leaf(text, replicated(mesh)) for path, text in shapes.items()}
+            return {name: nest_params(named)}
+
+        return name_params(self._restore_newest(as_saved)[1][name])
+
+    def _restore_newest(self, make_items: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
         damaged: dict[int, str] = {}
         for step, meta in self._read_meta(damaged):
-            read = functools.partial(self._restore_step, step, items, meta["leaves"])
+            read = functools.partial(self._restore_step, step, make_items(meta["leaves"]), meta["leaves"])
             restored = self._unless_damaged(step, damaged, read)
             if restored is not None:
                 self._set_aside(list(damaged))

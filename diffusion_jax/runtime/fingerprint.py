@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from typing import Any
 
 import jax
@@ -14,6 +15,15 @@ def describe_leaves(tree: Any) -> dict[str, str]:
     """Path of each leaf -> shape and dtype, such as "(3, 3, 1, 32) float32"."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): f"{tuple(x.shape)} {x.dtype}" for path, x in leaves}
+
+
+def read_leaf(text: str, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    """The leaf that `describe_leaves` describes. Raises DamageError for other text."""
+    match = re.fullmatch(r"\(([\d, ]*)\) (\w+)", text)
+    if match is None:
+        raise DamageError(f"its description has a leaf {text[:80]!r}")
+    shape = tuple(int(size) for size in match[1].split(",") if size.strip())
+    return jax.ShapeDtypeStruct(shape, jnp.dtype(match[2]), sharding=sharding)
 
 
 def fingerprint_leaves(tree: Any) -> dict[str, int]:

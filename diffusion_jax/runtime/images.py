@@ -1,5 +1,7 @@
 """Writes images to files: grids, tables, strips, animations and directories.
 
+Small images are enlarged by an integer `scale`, by default so that each side has at least 96 pixels.
+
 Captions are one line of at most 60 characters, in the first font that has their characters: Pillow's own, the file that
 the environment variable DIFFUSION_JAX_FONT names, or one of the system. A character that no font has is written as its
 number, such as U+732B, and a warning says so.
@@ -20,25 +22,34 @@ from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import as_file_name, replace_file
 from diffusion_jax.validation import check_shape, checked, integer, local_path, optional
 
-__all__ = ["grid", "save", "save_animation", "save_folder", "save_grid", "strip", "table"]
+__all__ = ["are_visible", "grid", "save", "save_animation", "save_folder", "save_grid", "strip", "table", "to_image"]
 
 log = logging.getLogger(__name__)
 
 # Smaller tiles are enlarged by an integer factor, so that 8x8 images can be seen.
-_MIN_TILE = 40
+_MIN_TILE = 96
 _GAP, _GROUP_GAP = 2, 6
 
 Captions = Sequence[object] | None
 
 
-@checked(columns=optional(integer(1)))
-def grid(x: ArrayLike, columns: int | None = None, labels: Captions = None) -> Image.Image:
+def are_visible(shape: Sequence[int]) -> bool:
+    """Whether images of a shape [..., C] can be written as image files: they have 1 or 3 channels.
+
+    >>> dj.images.are_visible((8, 8, 3)), dj.images.are_visible((8, 8, 4))
+    (True, False)
+    """
+    return shape[-1] in (1, 3)
+
+
+@checked(columns=optional(integer(1)), scale=optional(integer(1)))
+def grid(x: ArrayLike, columns: int | None = None, labels: Captions = None, *, scale: int | None = None) -> Image.Image:
     """Arranges images [N, H, W, C] in rows, C = 1 or 3, each below its label.
 
     Values are in [-1, 1], or uint8. By default the grid is as square as possible. Raises ValueError for another
     shape or number of labels.
 
-    >>> dj.images.grid(np.zeros((6, 40, 40, 3)), columns=3).size
+    >>> dj.images.grid(np.zeros((6, 40, 40, 3)), columns=3, scale=1).size
     (128, 86)
     """
     x = _as_pixels(x, "N")
@@ -48,25 +59,32 @@ def grid(x: ArrayLike, columns: int | None = None, labels: Captions = None) -> I
     x = np.pad(x, ((0, empty), *[(0, 0)] * 3), constant_values=255)
     texts += [""] * empty
     above = [texts[start : start + columns] for start in range(0, len(x), columns)]
-    return _draw_tiles(rearrange(x, "(r k) h w c -> r k h w c", k=columns), above, [""] * len(above))
+    return _draw_tiles(rearrange(x, "(r k) h w c -> r k h w c", k=columns), above, [""] * len(above), scale)
 
 
-def table(x: ArrayLike, rows: Captions = None, columns: Captions = None) -> Image.Image:
+@checked(scale=optional(integer(1)))
+def table(x: ArrayLike, rows: Captions = None, columns: Captions = None, *, scale: int | None = None) -> Image.Image:
     """Arranges images [R, K, H, W, C] in R rows and K columns, with captions left of the rows and above the columns.
 
     Values are in [-1, 1], or uint8. Raises ValueError for another shape or number of captions.
 
-    >>> dj.images.table(np.zeros((2, 3, 40, 40, 1))).size
+    >>> dj.images.table(np.zeros((2, 3, 40, 40, 1)), scale=1).size
     (128, 86)
     """
     x = _as_pixels(x, "R, K")
     left = readable(_as_texts(rows, "rows", len(x), "row"))
     top = readable(_as_texts(columns, "columns", x.shape[1], "column"))
-    return _draw_tiles(x, _above_first_row(top, len(x)), left)
+    return _draw_tiles(x, _above_first_row(top, len(x)), left, scale)
 
 
+@checked(scale=optional(integer(1)))
 def strip(
-    x: ArrayLike, x0: ArrayLike | None = None, times: ArrayLike | None = None, labels: Captions = None
+    x: ArrayLike,
+    x0: ArrayLike | None = None,
+    times: ArrayLike | None = None,
+    labels: Captions = None,
+    *,
+    scale: int | None = None,
 ) -> Image.Image:
     """Arranges states [K, N, H, W, C], as in `Frames`, in a table with one column per time and one row per image.
 
@@ -74,7 +92,7 @@ def strip(
     the columns, `labels`, [N], left of the rows. Raises ValueError for other shapes.
 
     >>> states = np.zeros((3, 2, 40, 40, 1))
-    >>> dj.images.strip(states).height, dj.images.strip(states, x0=states).height
+    >>> dj.images.strip(states, scale=1).height, dj.images.strip(states, x0=states, scale=1).height
     (86, 176)
     """
     x = _as_pixels(x, "K, N")
@@ -83,12 +101,12 @@ def strip(
     top = None if times is None else [f"t = {t:.3g}" for t in np.asarray(times).tolist()]
     above = readable(_as_texts(top, "times", frames, "state"))
     if x0 is None:
-        return _draw_tiles(rearrange(x, "k n h w c -> n k h w c"), _above_first_row(above, n), names)
+        return _draw_tiles(rearrange(x, "k n h w c -> n k h w c"), _above_first_row(above, n), names, scale)
     x0 = _as_pixels(x0, "K, N")
     check_shape("x0", x0, x.shape)
     pairs = rearrange([x, x0], "pair k n h w c -> (n pair) k h w c")
     left = [f"{name}  {kind}".strip() for name in names for kind in ("x_t", "x0-hat")]
-    return _draw_tiles(pairs, _above_first_row(above, 2 * n), left, group=2)
+    return _draw_tiles(pairs, _above_first_row(above, 2 * n), left, scale, group=2)
 
 
 def save(image: Image.Image, path: str | Path) -> None:
@@ -108,8 +126,15 @@ def save(image: Image.Image, path: str | Path) -> None:
         image.save(new)
 
 
-def save_grid(x: ArrayLike, path: str | Path, columns: int | None = None, labels: Captions = None) -> None:
-    """Writes `grid(x, columns, labels)` to an image file and creates its directory.
+def save_grid(
+    x: ArrayLike,
+    path: str | Path,
+    columns: int | None = None,
+    labels: Captions = None,
+    *,
+    scale: int | None = None,
+) -> None:
+    """Writes `grid(x, columns, labels, scale=scale)` to an image file and creates its directory.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "samples.png"
@@ -117,7 +142,7 @@ def save_grid(x: ArrayLike, path: str | Path, columns: int | None = None, labels
     >>> path.exists()
     True
     """
-    save(grid(x, columns, labels), path)
+    save(grid(x, columns, labels, scale=scale), path)
 
 
 @checked(milliseconds=integer(1), hold=integer(1))
@@ -129,6 +154,7 @@ def save_animation(
     *,
     milliseconds: int = 80,
     hold: int = 2000,
+    scale: int | None = None,
 ) -> None:
     """Writes states [K, N, H, W, C], as in `Frames`, as a .gif or .webp that repeats forever.
 
@@ -145,7 +171,7 @@ def save_animation(
     suffix, frames = Path(path).suffix.lower(), _as_pixels(frames, "K, N")
     if suffix not in (".gif", ".webp"):
         raise ValueError(f"{path}: an animation must be a .gif or .webp; change the suffix")
-    grids = [grid(x, columns, labels) for x in frames]
+    grids = [grid(x, columns, labels, scale=scale) for x in frames]
     if suffix == ".gif":
         grids = [_reduce_colors(image, gray=frames.shape[-1] == 1) for image in grids]
     first, *rest = grids
@@ -156,8 +182,11 @@ def save_animation(
         first.save(new, save_all=True, append_images=rest, duration=durations, loop=0, lossless=True)
 
 
-def save_folder(x: ArrayLike, folder: str | Path, labels: Captions = None) -> None:
+@checked(scale=integer(1))
+def save_folder(x: ArrayLike, folder: str | Path, labels: Captions = None, *, scale: int = 1) -> None:
     """Writes images [N, H, W, C] as `folder`/000000.png, 000001.png, ..., with the label after the number.
+
+    They are not enlarged by default.
 
     In the names, slashes, control characters and what Windows forbids are "_", and labels of more than 128 bytes are
     cut. If the file system refuses a name even so, the image has its number only, and a warning says so. Raises
@@ -174,7 +203,7 @@ def save_folder(x: ArrayLike, folder: str | Path, labels: Captions = None) -> No
     folder.mkdir(parents=True, exist_ok=True)
     refused = []
     for i, (pixels, text) in enumerate(zip(x, texts, strict=True)):
-        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        image = to_image(pixels, scale)
         name = f"{i:06d}" if labels is None else f"{i:06d}_{as_file_name(text)}"
         try:
             image.save(folder / f"{name}.png")
@@ -185,10 +214,24 @@ def save_folder(x: ArrayLike, folder: str | Path, labels: Captions = None) -> No
         log.warning("%s: %d images have no label in their name, refused: %s", folder, len(refused), refused[0])
 
 
+def to_image(x: ArrayLike, scale: int = 1) -> Image.Image:
+    """One image [H, W, C] in [-1, 1], or uint8, with each pixel a square of `scale`. Raises ValueError as `grid` does.
+
+    >>> dj.images.to_image(np.zeros((8, 8, 1)), scale=12).size
+    (96, 96)
+    """
+    pixels = _enlarge(_as_pixels(np.asarray(x)[None], "N")[0], scale)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
+    return repeat(pixels, "h w c -> (h a) (w b) c", a=scale, b=scale)
+
+
 def _as_pixels(x: ArrayLike, leading: str) -> np.ndarray:
     """Images as uint8 [*leading, H, W, C]. Raises ValueError for another shape."""
     x = np.asarray(x)
-    if x.ndim != leading.count(",") + 4 or x.shape[-1] not in (1, 3) or not x.size:
+    if x.ndim != leading.count(",") + 4 or not are_visible(x.shape) or not x.size:
         raise ValueError(f"images have shape {x.shape}: must be [{leading}, H, W, C] with C = 1 or 3, and not empty")
     return to_uint8(x)
 
@@ -214,14 +257,16 @@ def _above_first_row(captions: list[str], rows: int) -> list[list[str]]:
     return [captions] + [[""] * len(captions)] * (rows - 1)
 
 
-def _draw_tiles(tiles: np.ndarray, above: list[list[str]], left: list[str], group: int = 1) -> Image.Image:
+def _draw_tiles(
+    tiles: np.ndarray, above: list[list[str]], left: list[str], scale: int | None, group: int = 1
+) -> Image.Image:
     """Draws uint8 tiles [R, K, H, W, C] with a caption `above` each, [R][K], and one `left` of each row, [R].
 
     A row without captions leaves no room for them, and no column is narrower than its captions. With `group` > 1,
     a wider gap follows every `group` rows.
     """
     rows, columns, height, width, _ = tiles.shape
-    scale = max(1, -(-_MIN_TILE // min(height, width)))
+    scale = scale or max(1, -(-_MIN_TILE // min(height, width)))
     height, width = height * scale, width * scale
     top, side = [[choose_font(text) for text in row] for row in above], [choose_font(text) for text in left]
     margin = max(caption.width for caption in side)
@@ -236,7 +281,7 @@ def _draw_tiles(tiles: np.ndarray, above: list[list[str]], left: list[str], grou
     draw = ImageDraw.Draw(canvas)
     for r, k in np.ndindex(rows, columns):
         x, y = margin + _GAP + k * cell + (cell - _GAP - width) // 2, tops[r] + text_heights[r]
-        pixels = repeat(tiles[r, k], "h w c -> (h a) (w b) c", a=scale, b=scale)
+        pixels = _enlarge(tiles[r, k], scale)
         canvas.paste(Image.fromarray(np.broadcast_to(pixels, (height, width, 3)).copy()), (x, y))
         text, font = top[r][k]
         draw.text((x + width / 2, tops[r] + top[r][k].rise), text, fill="black", anchor="ma", font=font)

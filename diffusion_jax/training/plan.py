@@ -34,6 +34,9 @@ class Plan(Checked):
       skip_spikes: skip a batch whose loss or gradient norm exceeds this multiple of its running median; 0 for never.
       stop_if_save_fails: stop when a checkpoint cannot be written, instead of training on to the next one.
       seed: seed of everything: parameters, order of the data, noise, dropout, samples.
+      init_from: a run, an exported .safetensors file or "pretrained:NAME", whose EMA weights the parameters and their
+        average start from, by name; "" for new parameters.
+      init_partial: let the parameters that do not fit, such as those of other classes, start anew.
 
     >>> Plan(steps=1000, batch_size=64).checkpoint_every
     1000
@@ -53,11 +56,15 @@ class Plan(Checked):
     skip_spikes: float = field(default=0.0, metadata=number("[0, inf)"))
     stop_if_save_fails: bool = False
     seed: int = field(default=0, metadata=integer(0, 2**32 - 1))
+    init_from: str = ""
+    init_partial: bool = False
 
     def __post_init__(self):
         super().__post_init__()
         if 0 < self.skip_spikes <= 1:
             raise ValueError(f"skip_spikes = {self.skip_spikes}: must be greater than 1, or 0 for never")
+        if self.init_partial and not self.init_from:
+            raise ValueError("init_partial = True: needs init_from; set it, or leave both out")
 
     def due(self, step: int) -> "Due":
         """The actions that are due after `step` steps."""

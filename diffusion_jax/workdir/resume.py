@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from diffusion_jax.config.components import ConfigError
@@ -15,11 +15,23 @@ from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import replace_text
 from diffusion_jax.runtime.place import Place, complete_steps
 
-__all__ = ["MAY_CHANGE", "check_same_experiment", "classes_of_run", "flatten", "write_config"]
+__all__ = [
+    "MAY_CHANGE",
+    "Change",
+    "classes_of_run",
+    "compare_experiments",
+    "find_changes",
+    "flatten",
+    "read_changes",
+    "write_config",
+]
 
 log = logging.getLogger(__name__)
 
-_DATA = "data fingerprint"
+_DATA, _CHANGES = "data fingerprint", "changes"
+
+# {"step": of the checkpoint that the run went on from, "field": path in the config, "before": value, "after": value}
+Change = dict[str, Any]
 
 # Fields that a resumed run may change: how long it runs, what it reports, how a step is spread over time and devices.
 MAY_CHANGE = (
@@ -50,42 +62,88 @@ def classes_of_run(workdir: Place) -> int | None:
     return _read_config(workdir / "config.json", logging.DEBUG)["config"]["model"].get("num_classes", 0)
 
 
-def write_config(workdir: Place, experiment: Experiment, training: Source) -> None:
-    """Writes config.json. Raises ConfigError if the directory holds another experiment, or more steps of this one."""
-    current = {"config": experiment.config, "data": training.fingerprint}
-    path = workdir / "config.json"
+def read_changes(workdir: Place) -> list[Change]:
+    """What earlier resumptions of a run have changed, oldest first; [] if it holds no checkpoint."""
+    if not complete_steps(workdir / "checkpoints"):
+        return []
+    return _read_config(workdir / "config.json", logging.DEBUG)["changes"]
+
+
+def find_changes(workdir: Place, experiment: Experiment, training: Source, accept: Sequence[str] = ()) -> list[Change]:
+    """The fields, of those in `accept`, that differ from the run in `workdir`, one dict each.
+
+    Raises ConfigError if the directory holds another experiment, or more steps of this one.
+    """
+    check_accepted(experiment, accept)
     saved = complete_steps(workdir / "checkpoints")
-    if saved:
-        check_same_experiment(path, current, training.has_fingerprint)
-    if max(saved, default=0) > experiment.plan.steps:
+    if not saved:
+        return []
+    newest = max(saved)
+    if newest > experiment.plan.steps:
         raise ConfigError(
-            f"config.train.steps = {experiment.plan.steps}: {workdir} is at step {max(saved)} already; "
+            f"config.train.steps = {experiment.plan.steps}: {workdir} is at step {newest} already; "
             "use at least that, or another directory"
         )
-    replace_text(path, json.dumps(current, indent=2) + "\n")
+    current = {"config": experiment.config, "data": training.fingerprint}
+    changed = compare_experiments(workdir / "config.json", current, training.has_fingerprint, accept)
+    return [{"step": newest, **change} for change in changed]
 
 
-def check_same_experiment(
-    path: Place, current: dict[str, Any], is_same_data: Callable[[Any], bool] = lambda fingerprint: False
-) -> None:
-    """Raises ConfigError if a field that a resumed run must keep differs between `current` and the file `path`.
+def check_accepted(experiment: Experiment, accept: Sequence[str]) -> None:
+    """Raises ConfigError for a name in `accept` that is no field of the config."""
+    known = {name.removeprefix("config.") for name in flatten(_label({"config": experiment.config, "data": ""}))}
+    if isinstance(accept, str):
+        raise ConfigError(f'accept = "{accept}": must be a list of fields, such as ["train.batch_size"]')
+    for name in accept:
+        if not any(f"{field}.".startswith(f"{name}.") for field in known):
+            raise ConfigError(f'accept: there is no field "{name}"; name fields such as train.batch_size')
 
-    `is_same_data` tells whether another fingerprint is that of the same data, from an earlier version.
+
+def write_config(workdir: Place, experiment: Experiment, training: Source, changes: list[Change]) -> None:
+    """Writes config.json."""
+    content = {"config": experiment.config, "data": training.fingerprint} | ({"changes": changes} if changes else {})
+    replace_text(workdir / "config.json", json.dumps(content, indent=2) + "\n")
+
+
+def compare_experiments(
+    path: Place,
+    current: dict[str, Any],
+    is_same_data: Callable[[Any], bool] = lambda fingerprint: False,
+    accept: Sequence[str] = (),
+) -> list[Change]:
+    """The fields in `accept` that differ between the file `path` and `current`.
+
+    Raises ConfigError if another field that a resumed run must keep differs. `is_same_data` tells whether another
+    fingerprint is that of the same data, from an earlier version.
     """
     before, now = flatten(_read_config(path)), flatten(_label(current))
     if is_same_data(before[_DATA]):
         now[_DATA] = before[_DATA]
+    changes = []
     for field in sorted(before.keys() | now.keys(), key=lambda name: (not name.endswith(".name"), name)):
-        may_change = any(f"{field}.".startswith(f"config.{name}.") for name in MAY_CHANGE)
-        if before.get(field) != now.get(field) and not may_change:
+        if field == _CHANGES or before.get(field) == now.get(field) or _is_below(field, MAY_CHANGE):
+            continue
+        if not _is_below(field, accept):
             raise ConfigError(
                 f"{field} = {now.get(field)!r}: {path.parent} holds a run with "
-                f"{before.get(field)!r}; set it back, or use another directory"
+                f"{before.get(field)!r}; set it back, use another directory, or go on with it by "
+                f"--accept {_accepted_name(field)}"
             )
+        changes.append({"field": field.removeprefix("config."), "before": before.get(field), "after": now.get(field)})
+    return changes
+
+
+def _is_below(field: str, names: Sequence[str]) -> bool:
+    return any(f"{_accepted_name(field)}.".startswith(f"{name}.") for name in names)
+
+
+def _accepted_name(field: str) -> str:
+    """The name that `accept` has for a field; the data's fingerprint belongs to the section `data`."""
+    return "data" if field == _DATA else field.removeprefix("config.")
 
 
 def _read_config(path: Place, level: int = logging.WARNING) -> dict[str, Any]:
-    """The config and the fingerprint of the data of a run with checkpoints, which hold them as well."""
+    """The config, the fingerprint of the data and the changes of a run with checkpoints, which hold them as well."""
     try:
         return _label(json.loads(path.read_text()))
     except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:  # lost, or damaged
@@ -96,7 +154,8 @@ def _read_config(path: Place, level: int = logging.WARNING) -> dict[str, Any]:
 
 def _label(content: dict[str, Any]) -> dict[str, Any]:
     check_config(content["config"])
-    return {"config": with_defaults(content["config"]), _DATA: content["data"]}
+    changes = content.get("changes", [])
+    return {"config": with_defaults(content["config"]), _DATA: content["data"], _CHANGES: changes}
 
 
 def flatten(tree: Any, path: str = "") -> dict[str, Any]:

@@ -4,22 +4,23 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
+from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.description import describe_run
 from diffusion_jax.config.experiment import Experiment
 from diffusion_jax.data.pipeline import Batch, Batches, in_order
 from diffusion_jax.data.sources import Source
-from diffusion_jax.runtime import images
 from diffusion_jax.runtime.checkpoint import Checkpoints
-from diffusion_jax.runtime.errors import CheckpointError
-from diffusion_jax.runtime.files import replace_file
+from diffusion_jax.runtime.errors import CheckpointError, TargetError
 from diffusion_jax.runtime.mesh import put_batch
-from diffusion_jax.runtime.place import Place, make_directory
+from diffusion_jax.runtime.place import Place
 from diffusion_jax.runtime.processes import from_owner, is_owner, process_rows
 from diffusion_jax.runtime.stopping import Stop
+from diffusion_jax.runtime.weights import Weights
 from diffusion_jax.runtime.writers import MetricsWriter, OnImages, OnMetrics
 from diffusion_jax.training.estimate import warn_of_slow_cpu
 from diffusion_jax.training.evaluate import make_evaluate
@@ -28,12 +29,11 @@ from diffusion_jax.training.metrics_log import TrainingError
 from diffusion_jax.training.plan import Due
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import TrainStep, make_train_step
-from diffusion_jax.workdir.layout import (
-    abstract_state,
-    checkpoint_items,
-    init_state,
-)
+from diffusion_jax.workdir.initial import start_from
+from diffusion_jax.workdir.layout import abstract_state, checkpoint_items, init_state
 from diffusion_jax.workdir.load import build_run
+from diffusion_jax.workdir.resume import Change, write_config
+from diffusion_jax.workdir.samples import draw_samples, sample_path, write_samples
 
 __all__ = ["Session"]
 
@@ -42,7 +42,12 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """One call of `train`, with everything open."""
+    """One call of `train`, with everything open.
+
+    Attributes:
+      changes: all that resumptions of this run have changed, with those of this call.
+      weights: what new parameters start from; None for random ones.
+    """
 
     workdir: Place
     experiment: Experiment
@@ -52,12 +57,16 @@ class Session:
     stop: Stop
     on_metrics: OnMetrics | None = None
     on_images: OnImages | None = None
+    changes: list[Change] = dataclasses.field(default_factory=list)
+    weights: Weights | None = None
 
     def run(self) -> bool:
         """Trains to the end or to a stop; returns whether the run is complete."""
         plan = self.experiment.plan
         init_key, step_key, eval_key = jax.random.split(jax.random.key(plan.seed), 3)
         state, start = self._restore_or_init(init_key)
+        if is_owner():  # after the state is known to fit, so that a refused change leaves the run as it was
+            write_config(self.workdir, self.experiment, self.training, self.changes)
         with MetricsWriter(self.workdir, start, start == plan.steps, self.on_metrics, self.on_images) as writer:
             missing = self._find_missing(start, writer)
             if start == plan.steps and not any(missing):
@@ -99,10 +108,22 @@ class Session:
         experiment = self.experiment
         abstract = abstract_state(experiment)
         if self.checkpoints.steps():
-            step, items, _ = self.checkpoints.restore(checkpoint_items(abstract))
+            step, items = self._restore(abstract)
             return TrainState(**items["rest"], ema_params=items["ema_params"]), step
         self.checkpoints.probe()
-        return init_state(key, experiment, jax.tree.map(lambda leaf: leaf.sharding, abstract)), 0
+        state = init_state(key, experiment, jax.tree.map(lambda leaf: leaf.sharding, abstract))
+        return (state if self.weights is None else start_from(state, self.weights)), 0
+
+    def _restore(self, abstract: TrainState) -> tuple[int, dict[str, Any]]:
+        try:
+            step, items, _ = self.checkpoints.restore(checkpoint_items(abstract))
+        except TargetError as error:
+            fields = ", ".join(change["field"] for change in self.changes) or "the config"
+            raise ConfigError(
+                f"{fields}: the state of the run does not fit what was changed ({error}); set it back, or start a new "
+                "run from this one with config.train.init_from"
+            ) from error
+        return step, items
 
     def _make_train_step(self) -> TrainStep:
         experiment, plan = self.experiment, self.experiment.plan
@@ -132,7 +153,7 @@ class Session:
 
     def _abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         data, size = self.training, self.experiment.plan.batch_size
-        shapes = {"image": jax.ShapeDtypeStruct((size, *data.image_shape), np.uint8)}
+        shapes = {"image": jax.ShapeDtypeStruct((size, *data.image_shape), data.dtype)}
         return shapes | ({"label": jax.ShapeDtypeStruct((size,), np.int32)} if data.num_classes else {})
 
     def _make_actions(self, writer: MetricsWriter, eval_key: jax.Array, missing: Due) -> Actions:
@@ -170,30 +191,24 @@ class Session:
         writer.flush()  # the record beside a checkpoint of step k reaches step k
         data = self.training
         description = describe_run(
-            self.experiment.config, data.fingerprint, data.image_shape, data.num_classes, data.class_names
+            self.experiment.config,
+            data.fingerprint,
+            data.image_shape,
+            data.num_classes,
+            data.class_names,
+            self.changes,
         )
         with self._failed_save():
             self.checkpoints.save(step, checkpoint_items(state), description)
 
     def _save_samples(self, state: TrainState, step: int, writer: MetricsWriter) -> None:
-        """A grid of samples from the EMA weights, one row per class, from the same noise at every step."""
-        experiment = self.experiment
-        classes = min(experiment.network.num_classes, 10)
-        labels = np.repeat(np.arange(classes), 10) if classes else None
-        run = build_run(experiment, state.ema_params, self.training.class_names, {}, step)
-        x = run.sample(jax.random.key(experiment.plan.seed), 10 * classes if classes else 64, labels=labels)
-        if not is_owner():
-            return
-        names = None if labels is None else [run.class_name(label) for label in labels]
-        grid = images.grid(x, 10 if classes else 8, names)
-        make_directory(self.workdir / "samples")
-        for path in (self._sample_path(step), self.workdir / "samples.png"):
-            with replace_file(path) as new:
-                grid.save(new)
-        writer.write_image(step, "samples", np.asarray(grid))
+        run = build_run(self.experiment, state.ema_params, self.training.class_names, {}, step)
+        x, labels = draw_samples(run, self.experiment.plan.seed)
+        if is_owner():
+            write_samples(self._sample_path(step), x, labels, run, step, writer)
 
     def _sample_path(self, step: int) -> Place:
-        return self.workdir / "samples" / f"step_{step:07d}.png"
+        return sample_path(self.workdir, self.experiment, step)
 
     def _log_start(self, state: TrainState, start: int) -> None:
         devices = self.experiment.mesh.devices.flatten()

@@ -52,19 +52,30 @@ def edit(folder: Path, task: str, out: Path, workdir="grey", image="a.png", **fl
     [
         ("image_to_image", {"strength": 0.5, "image": "a.png,b.png"}, 2, 2),
         ("inpaint", {"mask": "mask.png", "image": "a.png,b.png", "sampler": "DDPM", "clip": True}, 2, 3),
-        ("reconstruct", {"steps": 3, **LABELS}, 1, 3),
+        ("reconstruct", {"steps": 3, "table": True, **LABELS}, 1, 3),
         *slow(
             ("interpolate", {"steps": 1, "frames": 4, "image": "a.png,b.png"}, 1, 6),
-            ("super_resolve", {"image": "small.png", "noise_std": 0.1, "guidance": 2.0, **LABELS}, 1, 2),
-            ("colorise", {"workdir": "colour", "grid": "Leading"}, 1, 2),
+            ("super_resolve", {"image": "small.png", "table": True, "noise_std": 0.1, "guidance": 2.0, **LABELS}, 1, 2),
+            ("colorise", {"workdir": "colour", "table": True, "grid": "Leading"}, 1, 2),
         ),
     ],
 )
 def test_each_task_makes_a_table_of_inputs_and_outputs(task, flags, rows, columns, folder, tmp_path):
     assert edit(folder, task, tmp_path / "deep" / "x.png", **flags) == 0
     with Image.open(tmp_path / "deep" / "x.png") as image:
-        assert image.height == 2 + 14 + rows * 42
-        assert columns * 42 <= image.width <= columns * 42 + columns * 40
+        assert image.height == 2 + 14 + rows * 98
+        assert columns * 98 <= image.width <= columns * 98 + columns * 40
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_one_image_makes_one_image_of_its_size(scale, folder, tmp_path):
+    sizes = {} if scale == 1 else {"scale": scale}
+    assert edit(folder, "inpaint", tmp_path / "x.png", mask="mask.png", resamples=1, **sizes) == 0
+    with Image.open(tmp_path / "x.png") as image:
+        found = np.asarray(image)
+    assert found.shape == (8 * scale, 8 * scale)
+    known = np.asarray(Image.open(folder / "mask.png")) > 0
+    np.testing.assert_array_equal(found[scale - 1 :: scale, scale - 1 :: scale][known], DIGIT[known])
 
 
 @pytest.mark.parametrize("invert", [False, True])

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from diffusion_jax.config.defaults import with_defaults
-from diffusion_jax.workdir.resume import check_same_experiment, flatten
+from diffusion_jax.workdir.resume import compare_experiments, flatten
 
 
 def test_filling_twice_changes_nothing_and_the_result_is_json():
@@ -39,11 +39,11 @@ def test_a_stated_default_is_no_other_experiment_and_another_value_is(tmp_path, 
     stated[section][field] = default
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"config": stated, "data": "x"}))
-    check_same_experiment(path, {"config": tiny.config(), "data": "x"})
+    compare_experiments(path, {"config": tiny.config(), "data": "x"})
     stated[section][field] = "another"
     path.write_text(json.dumps({"config": stated, "data": "x"}))
     with pytest.raises(ValueError, match=f"^config.{section}.{field}"):
-        check_same_experiment(path, {"config": tiny.config(), "data": "x"})
+        compare_experiments(path, {"config": tiny.config(), "data": "x"})
 
 
 def test_a_users_own_component_is_not_imported(tmp_path):

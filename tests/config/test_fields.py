@@ -7,7 +7,6 @@ import optax
 import pytest
 
 import diffusion_jax as dj
-from diffusion_jax.cli.config_flag import config_names, load_config
 from diffusion_jax.config.fields import (
     REQUIRED,
     config_fields,
@@ -15,6 +14,7 @@ from diffusion_jax.config.fields import (
     describe_fields,
     docstring_lines,
 )
+from diffusion_jax.config.files import config_names, load_config
 from diffusion_jax.config.sections import COMPONENTS, SETTINGS
 
 

@@ -9,9 +9,10 @@ import types
 import pytest
 from ml_collections import ConfigDict
 
-from diffusion_jax.cli.config_flag import load_config, take_config
+from diffusion_jax.cli.config_flag import take_config
 from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.experiment import Experiment
+from diffusion_jax.config.files import load_config
 from diffusion_jax.config.overrides import override_fields
 
 REMOVED = object()

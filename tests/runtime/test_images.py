@@ -15,7 +15,7 @@ def scaled(levels):
     return levels.astype(np.float32) / 127.5 - 1
 
 
-def make_images(n, size=40, channels=3, seed=0):
+def make_images(n, size=96, channels=3, seed=0):
     """n random images in [-1, 1], and their levels. They are never white and have black corners: easy to find."""
     rng = np.random.default_rng(seed)
     levels = rng.integers(0, 200, (n, size, size, channels), dtype=np.uint8)
@@ -23,7 +23,7 @@ def make_images(n, size=40, channels=3, seed=0):
     return scaled(levels), levels
 
 
-def flat(*shape, size=40, first=0):
+def flat(*shape, size=96, first=0):
     """uint8 images [*shape, size, size, 3], each of one color that no other has, and the colors."""
     n = np.arange(first, first + np.prod(shape))
     colors = np.stack([60 + n, 250 - 2 * n, 0 * n + 30], -1).astype(np.uint8).reshape(*shape, 3)
@@ -69,8 +69,8 @@ def test_grid_shows_the_images_in_row_order(n, columns, rows_and_columns, channe
     for i in range(n):
         (top, bottom), (left, right) = rows[i // len(across)], across[i % len(across)]
         tile = canvas[top:bottom, left:right]
-        np.testing.assert_array_equal(tile, np.broadcast_to(levels[i], (40, 40, 3)))
-    assert ink(canvas).sum() == n * 40 * 40  # and nothing else
+        np.testing.assert_array_equal(tile, np.broadcast_to(levels[i], (96, 96, 3)))
+    assert ink(canvas).sum() == n * 96 * 96  # and nothing else
 
 
 def test_small_images_are_enlarged_by_an_integer_factor():
@@ -89,7 +89,7 @@ def test_grid_takes_uint8_as_it_is():
 
 
 def test_labels_are_written_above_their_images():
-    white = np.ones((2, 40, 40, 3), np.float32)
+    white = np.ones((2, 96, 96, 3), np.float32)
     assert not ink(grid(white)).any()
     named = grid(white, labels=["7", ""])
     assert ink(named)[:, : named.width // 2].any()
@@ -105,7 +105,7 @@ def test_labels_do_not_cover_the_images():
     for i in range(3):
         cell = canvas[i * height : (i + 1) * height + 2]
         found = [
-            (cell[top : top + 40, left : left + 40] == levels[i]).all()
+            (cell[top : top + 96, left : left + 96] == levels[i]).all()
             for top in range(len(cell) - 39)
             for left in range(cell.shape[1] - 39)
         ]
@@ -141,9 +141,9 @@ def test_a_table_has_rows_and_columns_and_nothing_else():
     x, colors = flat(2, 3)
     canvas = table(x)
     found = boxes(canvas, colors)
-    assert (found[..., 2] - found[..., 0] == 40).all()
-    assert (found[..., 3] - found[..., 1] == 40).all()
-    assert ink(canvas).sum() == 6 * 40 * 40
+    assert (found[..., 2] - found[..., 0] == 96).all()
+    assert (found[..., 3] - found[..., 1] == 96).all()
+    assert ink(canvas).sum() == 6 * 96 * 96
 
 
 def test_captions_of_a_table_stand_left_of_the_rows_and_above_the_columns():
@@ -169,7 +169,7 @@ def inked(canvas, rows=slice(None), columns=slice(None)):
 
 def test_a_caption_is_centered_above_its_image():
     x, colors = flat(2, 2)
-    canvas = grid(x.reshape(4, 40, 40, 3), columns=2, labels=["0", "MM", "2", "a caption wider than its image"])
+    canvas = grid(x.reshape(4, 96, 96, 3), columns=2, labels=["0", "MM", "2", "a caption wider than its image"])
     found = boxes(canvas, colors)
     for r, k in np.ndindex(2, 2):
         top, left, _, right = found[r, k]
@@ -196,18 +196,18 @@ def test_tiles_are_two_pixels_apart_and_from_the_edge():
     x, colors = flat(2, 3)
     canvas = table(x)
     found = boxes(canvas, colors)
-    np.testing.assert_array_equal(found[:, 0, 0], [2, 44])
-    np.testing.assert_array_equal(found[0, :, 1], [2, 44, 86])
-    assert canvas.size == (128, 86)
+    np.testing.assert_array_equal(found[:, 0, 0], [2, 100])
+    np.testing.assert_array_equal(found[0, :, 1], [2, 100, 198])
+    assert canvas.size == (296, 198)
 
 
 def test_rows_of_a_grid_without_labels_take_no_extra_height():
     """Only a row with a label is higher."""
-    white = np.ones((4, 40, 40, 1))
-    assert grid(white).height == 86
-    assert grid(white, labels=["", "", "", ""]).height == 86
-    assert grid(white, labels=["a", "", "", ""]).height == 100
-    assert grid(white, labels=["a", "", "", "b"]).height == 114
+    white = np.ones((4, 96, 96, 1))
+    assert grid(white).height == 198
+    assert grid(white, labels=["", "", "", ""]).height == 198
+    assert grid(white, labels=["a", "", "", ""]).height == 212
+    assert grid(white, labels=["a", "", "", "b"]).height == 226
 
 
 def test_a_strip_names_its_times_and_rows(monkeypatch):
@@ -216,7 +216,7 @@ def test_a_strip_names_its_times_and_rows(monkeypatch):
     x, x0 = make_images(6, 4)[1].reshape(3, 2, 4, 4, 3), make_images(6, 4, seed=1)[1].reshape(3, 2, 4, 4, 3)
     strip(x, times=[1, 0.12345, 0], labels=["cat", "dog"])
     strip(x, x0, labels=["cat", "dog"])
-    (tiles, above, left, settings), (pairs, _, names, paired) = drawn
+    (tiles, above, left, _, settings), (pairs, _, names, _, paired) = drawn
     np.testing.assert_array_equal(tiles, x.swapaxes(0, 1))
     assert above == [["t = 1", "t = 0.123", "t = 0"], [""] * 3]
     assert (left, settings) == (["cat", "dog"], {})

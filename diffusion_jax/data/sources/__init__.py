@@ -6,10 +6,23 @@ one, subclass `Dataset`.
 
 from diffusion_jax.data.sources.arrays import IDX, NPZ, Digits
 from diffusion_jax.data.sources.base import DataError, Dataset, Rows, Source, from_arrays
+from diffusion_jax.data.sources.examples import Examples
 from diffusion_jax.data.sources.folder import Folder
 from diffusion_jax.data.sources.tfds import TFDS
 
-__all__ = ["IDX", "NPZ", "TFDS", "DataError", "Dataset", "Digits", "Folder", "Rows", "Source", "from_arrays"]
+__all__ = [
+    "IDX",
+    "NPZ",
+    "TFDS",
+    "DataError",
+    "Dataset",
+    "Digits",
+    "Examples",
+    "Folder",
+    "Rows",
+    "Source",
+    "from_arrays",
+]
 
 
 def __dir__() -> list[str]:

@@ -47,7 +47,9 @@ class Digits(Dataset):
 
 @dataclasses.dataclass(frozen=True)
 class NPZ(Dataset):
-    """Arrays in an .npz file: `image` uint8 [N, H, W, C] and, optionally, `label` integers [N].
+    """Arrays in an .npz file: `image` [N, H, W, C] and, optionally, `label` integers [N].
+
+    Images are uint8 in 0..255, or float32 around [-1, 1], of any number of channels.
 
     Attributes:
       path: the file.

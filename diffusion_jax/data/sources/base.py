@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 _MAX_CLASSES = 2**31 - 1  # labels are int32
 _PIXELS = (np.dtype(np.uint8), np.dtype(np.float32))  # the device would narrow others, or take 0..255 for -1..1
+_LARGEST = 20.0  # floats of 0..255 exceed it, latents and standardized data do not
 
 
 class DataError(ValueError):
@@ -48,12 +49,14 @@ class Source:
     """Examples, and their properties.
 
     Attributes:
-      rows: random access to examples, {"image": uint8 [H, W, C]} and, if there are classes, "label" int32 [].
+      rows: random access to examples, {"image": uint8 or float32 [H, W, C]} and, if there are classes, "label" int32.
       image_shape: (H, W, C).
       num_classes: number of classes; 0 if there are no labels.
       class_names: names of the classes; () if they have none.
       fingerprint: changes with the data, so that a run is not resumed on other data.
       earlier_fingerprints: what earlier versions of the library computed for the same data.
+      dtype: of the images, uint8 in 0..255 or float32 around [-1, 1].
+      largest: the largest magnitude of float images, as far as it is known; 1 for uint8.
 
     >>> training, held_out = dj.sources.Digits().open()
     >>> len(training), training.image_shape, training.num_classes
@@ -68,6 +71,8 @@ class Source:
     class_names: tuple[str, ...]
     fingerprint: str
     earlier_fingerprints: tuple[str, ...] = ()
+    dtype: np.dtype = np.dtype(np.uint8)
+    largest: float = 1.0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -131,7 +136,7 @@ def from_arrays(
     """Returns sources of training and held-out examples over arrays in memory.
 
     Args:
-      images: uint8 [N, H, W, C].
+      images: uint8 in 0..255, or float32 around [-1, 1], [N, H, W, C]; any number of channels.
       labels: integers [N] from 0; None if there are no classes.
       num_classes: number of classes; None for the largest label plus 1.
       holdout: every `holdout`-th image is held out, from the first on.
@@ -144,8 +149,7 @@ def from_arrays(
     (80, 20, 7)
     """
     images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:]:
-        raise DataError(f"images = {describe(images)}: must be uint8 [N, H, W, C]")
+    largest = check_images(images)
     out = split_holdout(len(images), holdout)
     if labels is not None:
         labels = as_labels(labels, len(images), num_classes)
@@ -153,18 +157,41 @@ def from_arrays(
         num_classes = num_classes or int(labels.max()) + 1
         warn_of_gaps(labels[~out], num_classes)
     training, held_out = (
-        array_source(images[part], None if labels is None else labels[part], num_classes or 0) for part in (~out, out)
+        array_source(images[part], None if labels is None else labels[part], num_classes or 0, largest)
+        for part in (~out, out)
     )
     return training, held_out
 
 
-def array_source(images: np.ndarray, labels: np.ndarray | None, num_classes: int) -> Source:
-    """Returns one source over images uint8 [N, H, W, C] and labels int32 [N]."""
+def array_source(images: np.ndarray, labels: np.ndarray | None, num_classes: int, largest: float = 1.0) -> Source:
+    """Returns one source over images [N, H, W, C], as `check_images` accepts them, and labels int32 [N]."""
     digest = hashlib.sha256(str(images.shape).encode() + images.tobytes())
     if labels is not None:
         digest.update(labels.tobytes())
     rows = _ArrayRows(images, labels)
-    return Source(rows, images.shape[1:], num_classes, (), digest.hexdigest()[:16])
+    fingerprint = digest.hexdigest()[:16]
+    return Source(rows, images.shape[1:], num_classes, (), fingerprint, dtype=images.dtype, largest=largest)
+
+
+def check_images(images: np.ndarray) -> float:
+    """Returns the largest magnitude of float32 images, 1 for uint8. Raises DataError for others than [N, H, W, C].
+
+    Floats that cannot be around [-1, 1] are refused; those that are all in [0, 1] are logged, because they may be
+    meant so.
+    """
+    if images.dtype not in _PIXELS or images.ndim != 4 or 0 in images.shape:
+        advice = "; use images[..., None]" if images.ndim == 3 else ""
+        raise DataError(f"images = {describe(images)}: must be uint8 or float32 [N, H, W, C], not empty{advice}")
+    if images.dtype == np.uint8:
+        return 1.0
+    low, high = float(images.min()), float(images.max())
+    if not np.isfinite([low, high]).all():
+        raise DataError("images are not finite: remove NaN and infinity")
+    if max(-low, high) > _LARGEST:
+        raise DataError(f"images reach from {low:g} to {high:g}: scale floats to [-1, 1], or use uint8 in 0..255")
+    if low >= 0 and 0 < high <= 1:
+        log.warning("images are all from %g to %g; floats should be around [-1, 1]: use 2 * x - 1", low, high)
+    return max(-low, high)
 
 
 def split_holdout(n: int, holdout: int) -> np.ndarray:

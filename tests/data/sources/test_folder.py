@@ -17,7 +17,7 @@ from diffusion_jax.data import sources
 from diffusion_jax.data.pipeline import Batches
 from diffusion_jax.data.sources import DataError, Folder, formats
 from diffusion_jax.data.sources.decode import Decoder
-from diffusion_jax.workdir.resume import write_config
+from diffusion_jax.workdir.resume import find_changes, write_config
 
 NAMES = [f"{i:02d}.png" for i in range(20)]
 
@@ -560,7 +560,7 @@ def test_a_run_resumes_after_the_images_have_moved_but_not_on_others(tmp_path, f
         """As far as `train` goes before it builds anything."""
         training = dataset.open()[0]
         experiment = Experiment.from_config(config(dataset), training.image_shape, training.num_classes)
-        write_config(run, experiment, training)
+        write_config(run, experiment, training, find_changes(run, experiment, training))
 
     start(dataset)
     (run / "checkpoints" / "1" / "meta").mkdir(parents=True)

@@ -1,0 +1,81 @@
+"""diffusion-jax export, and the networks that come with the library."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from slow import slow
+
+import diffusion_jax as dj
+from diffusion_jax.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "mine.safetensors"
+    assert main(["export", "--pretrained=digits", f"--out={path}"]) == 0
+    return path
+
+
+def test_an_exported_file_samples_as_its_run(exported, tmp_path):
+    flags = ["--num_samples=2", "--labels=3", "--steps=2"]
+    assert main(["sample", "--pretrained=digits", f"--out={tmp_path}/a.npz", *flags]) == 0
+    assert main(["sample", f"--workdir={exported}", f"--out={tmp_path}/b.npz", *flags]) == 0
+    a, b = (np.load(tmp_path / name, allow_pickle=False)["image"] for name in ("a.npz", "b.npz"))
+    np.testing.assert_array_equal(a, b)
+    assert a.dtype == np.uint8
+
+
+def test_floats_are_written_on_request(exported, tmp_path):
+    flags = [f"--workdir={exported}", "--num_samples=2", "--steps=2", f"--out={tmp_path}/x.npz"]
+    assert main(["sample", *flags, "--float"]) == 0
+    x = np.load(tmp_path / "x.npz", allow_pickle=False)["image"]
+    assert x.dtype == np.float32
+    assert main(["sample", *flags]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npz", allow_pickle=False)["image"], dj.pixels.to_uint8(x))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample"], "--workdir: required, or --pretrained, and not both"),
+        (["sample", "--workdir=x", "--pretrained=digits"], "--workdir: required, or --pretrained, and not both"),
+        (["sample", "--pretrained=dogs"], 'pretrained = "dogs": must be digits'),
+        (["edit", "reconstruct", "--image=a.png"], "--workdir: required, or --pretrained, and not both"),
+        (["export", "--pretrained=digits", "--out=x.npz"], "--out=x.npz: the ending must be .safetensors"),
+        (["export", "--workdir=nowhere"], "no checkpoint in nowhere"),
+        (["sample", "--workdir=nowhere.safetensors"], "nowhere.safetensors"),
+        (["sample", "--pretrained=digits", "--scale=0"], "scale"),
+        (["sample", "--pretrained=digits", "--float", "--out=x.png"], "--float"),
+    ],
+)
+def test_wrong_flags_are_refused_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) != 0
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert error.count("\n") == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scale", [None, 3])
+def test_small_images_are_enlarged(scale, exported, tmp_path):
+    flags = [] if scale is None else [f"--scale={scale}"]
+    out = tmp_path / "x.png"
+    assert main(["sample", f"--workdir={exported}", "--num_samples=1", "--steps=2", f"--out={out}", *flags]) == 0
+    with Image.open(out) as image:
+        assert image.width == 2 + (scale or 12) * 8 + 2
+
+
+@pytest.mark.parametrize("name", slow(*dj.pretrained_names()))
+def test_a_pretrained_network_draws_what_is_asked_for(name):
+    """The classifier of benchmarks/digits_quality.py, which has not seen these images."""
+    from sklearn.datasets import load_digits
+    from sklearn.svm import SVC
+
+    digits = load_digits()
+    judge = SVC(gamma=0.001).fit(digits.data, digits.target)
+    labels = np.arange(200) % 10
+    x = dj.pretrained(name).sample(jax.random.key(7), 200, labels=labels)
+    ink = (np.asarray(x)[..., 0] + 1) * 8
+    assert (judge.predict(ink.reshape(200, 64)) == labels).mean() >= 0.97
