@@ -19,7 +19,7 @@ from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.cli.main import main
-from diffusion_jax.config.experiment import Experiment
+from diffusion_jax.config.experiment import Experiment, as_plain
 from diffusion_jax.runtime.mesh import MeshShape
 from diffusion_jax.training.plan import Plan
 
@@ -65,8 +65,9 @@ def small_network(reader, monkeypatch):
     train, load, model = dj.train, dj.load, tiny.Affine()
 
     def train_small(config, *args, **kwargs):
-        Experiment.from_config(config, (8, 8, 1), 10)  # refuses what the page's own model cannot do
-        return train(config | {"model": tiny.AFFINE}, *args, **kwargs)
+        plain = {"data": {"name": "Digits"}} | as_plain(config)
+        Experiment.from_config(plain, (8, 8, 1), 10)  # refuses what the page's own model cannot do
+        return train(plain | {"model": tiny.AFFINE}, *args, **kwargs)
 
     def load_small(*args, **kwargs):
         run = load(*args, **kwargs | {"allow_code": True})
@@ -77,8 +78,15 @@ def small_network(reader, monkeypatch):
     monkeypatch.setattr(dj, "load", load_small)
 
 
-WITH_THE_RUN_ITSELF = {"README.md", "docs/checkpoints.md"}
-LONG = ["docs/editing.md", "docs/guidance.md", "docs/likelihood.md", "docs/sampling.md", "docs/training.md"]
+WITH_THE_RUN_ITSELF = {"README.md", "docs/checkpoints.md", "docs/fine-tuning.md", "docs/pretrained.md"}
+LONG = [
+    "docs/editing.md",
+    "docs/fine-tuning.md",
+    "docs/guidance.md",
+    "docs/likelihood.md",
+    "docs/sampling.md",
+    "docs/training.md",
+]
 
 
 @pytest.mark.parametrize("page", [*(page for page in PAGES if examples(page) and page not in LONG), *slow(*LONG)])

@@ -145,13 +145,10 @@ def construct(factory: Any, path: str, /, **arguments: Any) -> Any:
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config.{path}: {_join_lines(error)}") from error
     except Exception as error:
-        if str(getattr(factory, "__module__", "")).startswith(_PACKAGE):
+        if str(getattr(factory, "__module__", "")).startswith(__name__.partition(".")[0]):
             raise
         kind = type(error).__name__
         raise ConfigError(f"config.{path}: {factory.__name__} fails with {kind}: {_join_lines(error)}") from error
-
-
-_PACKAGE = __name__.partition(".")[0]
 
 
 def get_name(spec: Any, path: str) -> str:
