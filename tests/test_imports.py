@@ -25,6 +25,7 @@ LAYERS = [
     {"interop"},
     {"figures", "edit"},
     {"workdir"},
+    {"report"},
     {"__init__"},
     {"cli"},
     {"configs", "scripts"},

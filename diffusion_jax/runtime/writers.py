@@ -169,14 +169,14 @@ class _Record:
         if not self._path.exists():
             return []
         text = self._path.read_text(errors="replace")
-        entries = [(line, _parse(line)) for line in text.splitlines()]
+        entries = [(line, parse_entry(line)) for line in text.splitlines()]
         kept = [(line, entry) for line, entry in entries if entry and _is_kept(entry, start, complete)]
         if (rewound := "".join(line + "\n" for line, _ in kept)) != text:
             replace_text(self._path, rewound)
         return [entry for _, entry in kept]
 
 
-def _parse(line: str) -> dict[str, Any] | None:
+def parse_entry(line: str) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):  # cut off by a kill, or damaged

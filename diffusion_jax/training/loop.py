@@ -68,7 +68,8 @@ def fit(
     step = saved = start
     in_flight: collections.deque[Any] = collections.deque()
     with MetricsLog(writer, plan, start) as metrics_log, contextlib.suppress(Stopped):
-        _observe(state, start, actions.missing, plan, writer, actions, stop)
+        with metrics_log.paused():
+            _observe(state, start, actions.missing, plan, writer, actions, stop)
         while step < plan.steps and not stop():
             with stop.interrupt():
                 batch = next(batches)
@@ -86,10 +87,11 @@ def fit(
                 # XLA's emulated devices share their threads: a run on two of them stopped twice in the all-reduce
                 # of a step while the programs of a checkpoint were queued beside it.
                 jax.block_until_ready(state)
-            if due.save:
-                actions.save(state, step)
-                saved = step
-            _observe(state, step, due, plan, writer, actions, stop)
+            with metrics_log.paused():
+                if due.save:
+                    actions.save(state, step)
+                    saved = step
+                _observe(state, step, due, plan, writer, actions, stop)
     if saved < step:
         actions.save(state, step)  # stopped between two checkpoints
     return state, step

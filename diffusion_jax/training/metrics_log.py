@@ -1,8 +1,10 @@
 """What the loop tells about the training: metrics, speed and skipped batches."""
 
 import collections
+import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -32,7 +34,7 @@ class MetricsLog:
 
     def __init__(self, writer: MetricsWriter, plan: Plan, start: int):
         self._writer, self._plan = writer, plan
-        self._pending: tuple[int, Metrics] | None = None
+        self._pending: tuple[int, Metrics, float] | None = None  # step, metrics, images per second
         self._skips = _Skips(min(plan.max_skipped, -(-plan.steps // 2)))  # a short run must learn something, too
         self._last_step, self._last_time = start, time.perf_counter()
         self._compiling = True
@@ -65,25 +67,39 @@ class MetricsLog:
         if self._plan.is_due(step, self._plan.log_every):
             self.flush()
             jax.tree.map(lambda x: x.copy_to_host_async(), metrics)
-            self._pending = step, metrics
+            self._pending = step, metrics, self._measure_speed(step)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time inside the block does not count in the speed, which is that of the training steps."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._last_time += time.perf_counter() - start
 
     def flush(self) -> None:
         """Writes the pending metrics, if any. Raises TrainingError if too many batches in a row were skipped."""
         if self._pending is None:
             return
-        (step, metrics), self._pending = self._pending, None
+        (step, metrics, speed), self._pending = self._pending, None
         scalars = {name: x.item() for name, x in jax.device_get(metrics).items() if name != "cause"}
         self._writer.write(step, scalars, final=not self._plan.is_on_schedule(step, self._plan.log_every))
+        self._writer.write_speed(step, speed)
         self._update_progress(step, scalars)
         self._skips.report(step)
 
-    def _update_progress(self, step: int, scalars: dict[str, Any]) -> None:
+    def _measure_speed(self, step: int) -> float:
+        """Images per second since the last log point, measured when the step is taken: flushes come late, or early."""
         images, now = (step - self._last_step) * self._plan.batch_size, time.perf_counter()
-        self._writer.write_speed(step, images / (now - self._last_time))
+        speed = images / (now - self._last_time)
         self._last_step, self._last_time = step, now
+        return speed
+
+    def _update_progress(self, step: int, scalars: dict[str, Any]) -> None:
         self._bar.set_description(f"step {step}/{self._plan.steps}", refresh=False)
         self._bar.set_postfix(loss=f"{scalars['loss']:.4f}", refresh=False)
-        self._bar.update(images)
+        self._bar.update(step * self._plan.batch_size - self._bar.n)
 
 
 class _Skips:

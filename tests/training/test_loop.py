@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from event_files import events
 from slow import slow
 
 import diffusion_jax as dj
@@ -346,3 +347,19 @@ def test_a_signal_stops_at_once_wherever_the_loop_is(tmp_path, number, place, re
     assert done == (0 if place == "compile" else 3)
     assert recorder.of("save") == ([] if place == "compile" else [3])
     released.set()
+
+
+def test_the_speed_is_that_of_the_steps_whatever_comes_between_them(tmp_path, monkeypatch):
+    """A step takes 1 second; saves, evaluations and samples, also those that are no log points, take 100."""
+    recorder, clock = Recorder(), [0.0]
+
+    class Slow(list):
+        def append(self, event):
+            clock[0] += 1.0 if event[0] == "step" else 100.0 if event[0] != "wait" else 0.0
+            super().append(event)
+
+    recorder.events = Slow()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    recorder.fit(tmp_path, log_every=2, eval_every=4, sample_every=3, checkpoint_every=5)
+    found = {step: value.simple_value for tag, step, value in events(tmp_path) if tag == "images_per_second"}
+    assert found == dict.fromkeys([2, 4, 6, 8, 10], 4.0)
