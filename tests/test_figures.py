@@ -149,8 +149,8 @@ def test_guidance_keeps_its_interval_and_takes_another(devices):
 
 def test_guidance_shows_the_first_ten_classes_at_four_scales(devices):
     with_names = figures.guidance(a_run(devices), key())
-    assert with_names.height == 2 + 14 + 10 * 42
-    assert with_names.width > 4 * 42
+    assert with_names.height == 2 + 14 + 10 * 98
+    assert with_names.width > 4 * 98
 
 
 @pytest.mark.parametrize(

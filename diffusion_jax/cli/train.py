@@ -14,7 +14,6 @@ from diffusion_jax.cli import processes
 from diffusion_jax.cli.command import Command, Flag
 from diffusion_jax.cli.devices import check_devices
 from diffusion_jax.cli.terminal import one_line
-from diffusion_jax.runtime.place import run_path
 
 
 def run(options: FlagValues, config: ConfigDict) -> None:
@@ -22,6 +21,8 @@ def run(options: FlagValues, config: ConfigDict) -> None:
     check_devices()
     dj.train(config, options.workdir, accept=options.accept)
     if dj.processes.is_owner():
+        from diffusion_jax.runtime.place import run_path
+
         grid = run_path("workdir", options.workdir) / "samples.png"
         print(one_line(f"done; samples are in {options.workdir}/samples{'.png' * grid.exists()}"))
 

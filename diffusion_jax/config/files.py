@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import traceback
 from collections.abc import Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def read_docstring(name: str) -> str:
 
 def _load_file(path: Path, *variant: str) -> ConfigDict:
     try:
-        spec: Any = importlib.util.spec_from_file_location("config", path)
+        loader = SourceFileLoader("config", str(path))  # whatever the ending of the name
+        spec: Any = importlib.util.spec_from_file_location("config", path, loader=loader)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):

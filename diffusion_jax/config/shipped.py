@@ -18,7 +18,7 @@ value of another type.
 >>> dj.configs.digits(stpes=100)
 Traceback (most recent call last):
 ...
-diffusion_jax.config.components.ConfigError: config.stpes: there is no such field; did you mean steps?
+diffusion_jax.config.components.ConfigError: config.stpes: there is no such field; did you mean steps...
 """
 
 import os
@@ -48,7 +48,10 @@ def _make_function(name: str) -> Callable[..., ConfigDict]:
         return config
 
     get_config.__name__ = get_config.__qualname__ = name
-    get_config.__doc__ = f"{read_docstring(name)}\n\nThe module `dj.configs` explains the arguments."
+    get_config.__doc__ = (
+        f"{read_docstring(name)}\n\nThe module `dj.configs` explains the arguments.\n\n"
+        f'>>> dj.configs.{name}("smoke", seed=1).train.steps\n10\n'
+    )
     return get_config
 
 

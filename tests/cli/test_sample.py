@@ -117,12 +117,12 @@ def test_a_directory_has_one_file_per_image(workdir, tmp_path):
     ],
 )
 def test_each_figure_has_its_rows_and_columns(show, flags, rows, columns, breaks, workdir, tmp_path):
-    """8x8 images are shown 40 pixels wide, with 2 between them, under one line of 14 pixels."""
+    """8x8 images are shown 96 pixels wide, with 2 between them, under one line of 14 pixels."""
     assert sample(workdir, tmp_path / "x.png", show=show, **flags) == 0
     with Image.open(tmp_path / "x.png") as image:
-        assert image.height == 2 + 14 + rows * 42 + breaks * 6
+        assert image.height == 2 + 14 + rows * 98 + breaks * 6
         # Captions stand to the left, and widen a column by half of its image at most.
-        assert columns * 42 <= image.width < columns * 60 + 60
+        assert columns * 98 <= image.width < columns * 116 + 60
 
 
 @pytest.mark.parametrize("ending", [".gif", ".webp"])
@@ -131,7 +131,7 @@ def test_an_animation_has_one_frame_per_state(ending, workdir, tmp_path):
     assert sample(workdir, out, show="animation", num_samples=4, frames=3) == 0
     with Image.open(out) as image:
         assert image.n_frames == 3
-        assert image.size == (2 + 2 * 42, 2 + 2 * 56)
+        assert image.size == (2 + 2 * 98, 2 + 2 * 112)
 
 
 def test_classes_are_named_on_the_command_line_and_in_the_files(workdir, tmp_path, monkeypatch, capsys):

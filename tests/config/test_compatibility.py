@@ -106,8 +106,8 @@ def test_guidance_without_training_on_images_without_labels_is_refused():
 
 
 def test_data_that_do_not_fit_the_model_are_refused():
-    with pytest.raises(ConfigError, match="config.data: images have 4 channels, the last of .8, 8, 4.; must be 1 or 3"):
-        build(tiny.config(tiny.AFFINE), image_shape=(8, 8, 4))
+    with pytest.raises(ConfigError, match=r"config.data: images has shape \(3, 8, 8\): must be \(H, W, C\)"):
+        build(tiny.config(tiny.AFFINE), image_shape=(3, 8, 8))
     with pytest.raises(ConfigError, match="config.model.num_classes = 2: the data have 10; use that, or 0"):
         build(tiny.config({"name": "tiny:TwoClasses"}))
     with pytest.raises(ConfigError, match="config.model: Nameless has no attribute num_classes; set it to"):

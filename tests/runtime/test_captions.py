@@ -9,7 +9,7 @@ from diffusion_jax.runtime import captions
 from diffusion_jax.runtime.captions import choose_font, readable
 from diffusion_jax.runtime.images import grid, strip, table
 
-WHITE = np.full((4, 40, 40, 1), 255, np.uint8)
+WHITE = np.full((4, 40, 40, 1), 255, np.uint8)  # enlarged three times
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def test_an_ascii_caption_is_drawn_in_pillows_font_whatever_fonts_there_are(text
     middle = (image.width - 4 - font.getlength(text)) % 2 / 2  # text may start at half a pixel
     ImageDraw.Draw(expected).text((200 + middle, 2), text, fill="black", anchor="ma", font=font)
     np.testing.assert_array_equal(text_in(image), text_in(expected))
-    assert image.height == 14 + 40 + 2 * 2
+    assert image.height == 14 + 120 + 2 * 2
 
 
 def test_no_ascii_caption_is_higher_than_its_row():
@@ -120,8 +120,8 @@ def test_a_caption_is_one_line_without_control_characters(text, expected):
 def test_no_caption_makes_a_grid_wide(label):
     assert grid(WHITE, columns=4, labels=[label] * 4).width < 4 * 500
     figure = strip(np.stack([WHITE] * 2), np.stack([WHITE] * 2), labels=[label] * 4)
-    assert figure.width < 600
-    assert figure.height == 2 + 8 * 42 + 3 * 6  # one line each
+    assert figure.width < 700
+    assert figure.height == 2 + 8 * 122 + 3 * 6  # one line each
 
 
 def test_letters_higher_than_the_font_do_not_cover_the_image_above(tmp_path, monkeypatch):

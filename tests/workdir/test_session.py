@@ -307,12 +307,26 @@ def test_a_directory_in_use_is_refused(tmp_path):
     assert not dj.train(config(), tmp_path, should_stop=lambda: True)
 
 
-def test_images_that_cannot_be_shown_are_refused_before_training(tmp_path):
-    path = tmp_path / "rgba.npz"
-    np.savez(path, image=np.zeros((40, 8, 8, 4), np.uint8), label=np.arange(40) // 4)
-    with pytest.raises(ConfigError, match="images have 4 channels, the last of .*; must be 1 or 3"):
-        dj.train(config() | {"data": {"name": "NPZ", "path": str(path)}}, tmp_path / "run")
+def test_images_that_cannot_be_shown_are_written_as_arrays(tmp_path):
+    latents = np.random.default_rng(0).normal(size=(40, 8, 8, 4)).astype(np.float32)
+    np.savez(tmp_path / "latents.npz", image=latents, label=np.arange(40) // 4)
+    data = {"data": {"name": "NPZ", "path": str(tmp_path / "latents.npz"), "holdout": 5}}
+    plain = config(steps=2, sample_every=1, batch_size=8) | data
+    with pytest.raises(ConfigError, match=r"sampler.clip = True: the images reach [34]\.\d+.* set it to False"):
+        dj.train(plain, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    seen = []
+    free = plain | {"sampler": plain["sampler"] | {"clip": False}}
+    dj.train(free, tmp_path / "run", on_images=lambda step, image: seen.append(step))
+    assert seen == []
+    assert sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()) == [
+        "step_0000001.npz",
+        "step_0000002.npz",
+    ]
+    with np.load(tmp_path / "run" / "samples" / "step_0000002.npz", allow_pickle=False) as file:
+        assert file["image"].dtype == np.float32
+        assert file["image"].shape == (100, 8, 8, 4)
+        np.testing.assert_array_equal(file["label"], np.repeat(np.arange(10), 10))
 
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path):

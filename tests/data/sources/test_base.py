@@ -41,9 +41,9 @@ IMAGES, LABELS = arrays()
 @pytest.mark.parametrize(
     ("images", "labels", "settings", "says"),
     [
-        (IMAGES.astype(np.float32), None, {}, r"images = an array float32\[20, 4, 4, 1\]: must be uint8"),
+        (IMAGES.astype(np.float32), None, {}, r"images reach from 0 to 255: scale floats to \[-1, 1\]"),
         (IMAGES.astype(np.int32), None, {}, "images = an array int32.* must be uint8"),
-        (IMAGES[..., 0], None, {}, r"\[20, 4, 4\]: must be uint8 \[N, H, W, C\]"),
+        (IMAGES[..., 0], None, {}, r"\[20, 4, 4\]: must be uint8 or float32 \[N, H, W, C\]"),
         (IMAGES, LABELS[:-1], {}, r"labels = an array int64\[19\]: must be 20 integers, one per image"),
         (IMAGES, LABELS[:, None], {}, r"\[20, 1\]: must be 20 integers"),
         (IMAGES, LABELS.astype(np.float32), {}, "labels = an array float32"),
@@ -56,7 +56,7 @@ IMAGES, LABELS = arrays()
         (IMAGES, LABELS, {"holdout": 1}, "holdout = 1: must be >= 2"),
         (IMAGES, LABELS, {"holdout": 0}, "holdout = 0"),
         (IMAGES, LABELS, {"holdout": 21}, "holdout = 21: .* at most 20, the number of images"),
-        (IMAGES[:0], None, {}, "holdout = 10: .* at most 0, the number of images"),
+        (IMAGES[:0], None, {}, r"images = an array uint8\[0, 4, 4, 1\]: must be .* not empty"),
     ],
 )
 def test_wrong_arrays_are_refused_in_one_line(images, labels, settings, says):
