@@ -6,7 +6,7 @@ from typing import Any
 
 from diffusion_jax.config.components import argument_types, build, get_name
 from diffusion_jax.config.sections import COMPONENTS
-from diffusion_jax.data.sources import Dataset, Examples
+from diffusion_jax.data.sources import Dataset, UserData
 
 __all__ = ["with_classes", "with_dataset"]
 
@@ -39,17 +39,17 @@ def with_classes(config: dict[str, Any], num_classes: int) -> dict[str, Any]:
 def with_dataset(config: dict[str, Any], dataset: Any) -> tuple[dict[str, Any], Dataset]:
     """`config`, plain JSON values, for data that come from Python, and these data as a `Dataset`.
 
-    The section `data` then describes a data set of the library by its fields, and other data as `Examples` without
-    them. If the section of `config` is of `Examples`, it holds the settings of arrays and sequences. Raises
+    The section `data` then describes a data set of the library by its fields, and other data as `UserData` without
+    them. If the section of `config` is of `UserData`, it holds the settings of arrays and sequences. Raises
     ConfigError for settings that do not exist.
 
-    >>> config, dataset = with_dataset({"data": {"name": "Examples", "holdout": 5}}, np.zeros((20, 8, 8, 1), np.uint8))
+    >>> config, dataset = with_dataset({"data": {"name": "UserData", "holdout": 5}}, np.zeros((20, 8, 8, 1), np.uint8))
     >>> config["data"], len(dataset.open()[0])
-    ({'name': 'Examples', 'holdout': 5}, 16)
+    ({'name': 'UserData', 'holdout': 5}, 16)
     >>> with_dataset({}, dj.sources.Digits(flip=True))[0]
     {'data': {'name': 'Digits', 'flip': True}}
     """
-    spec: dict[str, Any] = {"name": Examples.__name__}
+    spec: dict[str, Any] = {"name": UserData.__name__}
     if not isinstance(dataset, Dataset):
         section = config.get("data")
         if isinstance(section, Mapping) and section.get("name") == spec["name"]:
@@ -58,7 +58,7 @@ def with_dataset(config: dict[str, Any], dataset: Any) -> tuple[dict[str, Any], 
     fields = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset)}
     if type(dataset).__name__ in COMPONENTS["data"].names() and type(dataset).__module__.startswith(_LIBRARY):
         spec = {"name": type(dataset).__name__, **fields}
-        spec.pop("data", None)  # of Examples
+        spec.pop("data", None)  # of UserData
     else:
         spec["flip"] = dataset.flip
     return {**config, "data": spec}, dataset

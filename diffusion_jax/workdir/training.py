@@ -47,7 +47,7 @@ def train(
     Where `model.num_classes` is left out, it is the data's (see `config.from_data`).
 
     `dataset` is the data instead of the section `data`: a `Dataset`, images [N, H, W, C], a pair (images, labels), or a
-    sequence of dicts, as `dj.sources.Examples` describes them. To resume, pass it again.
+    sequence of dicts, as `dj.sources.UserData` describes them. To resume, pass it again.
 
     `accept` names fields that may differ from the run in `workdir`, such as ["optimizer.lr_schedule",
     "train.batch_size"]: the run goes on with their new values, and config.json and the checkpoints record the change.

@@ -6,9 +6,9 @@ one, subclass `Dataset`.
 
 from diffusion_jax.data.sources.arrays import IDX, NPZ, Digits
 from diffusion_jax.data.sources.base import DataError, Dataset, Rows, Source, from_arrays
-from diffusion_jax.data.sources.examples import Examples
 from diffusion_jax.data.sources.folder import Folder
 from diffusion_jax.data.sources.tfds import TFDS
+from diffusion_jax.data.sources.user_data import UserData
 
 __all__ = [
     "IDX",
@@ -17,10 +17,10 @@ __all__ = [
     "DataError",
     "Dataset",
     "Digits",
-    "Examples",
     "Folder",
     "Rows",
     "Source",
+    "UserData",
     "from_arrays",
 ]
 

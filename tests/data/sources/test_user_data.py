@@ -8,7 +8,7 @@ import pytest
 from prepared import arrays, one_line, stacked
 
 from diffusion_jax.data.pipeline import Batches
-from diffusion_jax.data.sources import DataError, Examples
+from diffusion_jax.data.sources import DataError, UserData
 
 IMAGES, LABELS = arrays(40, (6, 5, 3), classes=4)
 ROWS = [{"image": image, "label": label} for image, label in zip(IMAGES, LABELS, strict=True)]
@@ -31,7 +31,7 @@ class Lazy:
 
 @pytest.mark.parametrize("data", [(IMAGES, LABELS), {"image": IMAGES, "label": list(LABELS)}, ROWS, Lazy(ROWS)])
 def test_every_form_gives_the_same_examples(data):
-    training, held_out = Examples(data, holdout=5).open()
+    training, held_out = UserData(data, holdout=5).open()
     assert (len(training), len(held_out), training.num_classes) == (32, 8, 4)
     out = np.arange(40) % 5 == 0
     for source, part in ((training, ~out), (held_out, out)):
@@ -44,7 +44,7 @@ def test_every_form_gives_the_same_examples(data):
 @pytest.mark.parametrize("as_rows", [False, True])
 def test_float_images_of_any_number_of_channels_stay_as_they_are(shape, as_rows):
     images = np.random.default_rng(0).normal(size=(30, *shape)).astype(np.float32)
-    training, held_out = Examples([{"image": x} for x in images] if as_rows else images).open()
+    training, held_out = UserData([{"image": x} for x in images] if as_rows else images).open()
     assert (training.image_shape, training.dtype, training.num_classes) == (shape, np.float32, 0)
     assert training.largest == pytest.approx(np.abs(images).max())
     np.testing.assert_array_equal(stacked(held_out, "image"), images[::10])
@@ -52,7 +52,7 @@ def test_float_images_of_any_number_of_channels_stay_as_they_are(shape, as_rows)
 
 def test_a_sequence_is_not_read_as_a_whole_if_its_classes_are_known():
     lazy = Lazy(ROWS * 100)
-    training, _ = Examples(lazy, num_classes=4).open()
+    training, _ = UserData(lazy, num_classes=4).open()
     assert len(lazy.read) < 300
     first = len(lazy.read)
     training.rows[0]
@@ -63,7 +63,7 @@ def test_a_sequence_is_not_read_as_a_whole_if_its_classes_are_known():
 def test_the_fingerprint_is_that_of_the_content(as_rows):
     def fingerprint(images, **settings):
         data = [{"image": x} for x in images] if as_rows else images
-        return Examples(data, **settings).open()[0].fingerprint
+        return UserData(data, **settings).open()[0].fingerprint
 
     other = IMAGES.copy()
     other[1, 0, 0, 0] ^= 1
@@ -73,13 +73,13 @@ def test_the_fingerprint_is_that_of_the_content(as_rows):
 
 
 def test_both_parts_of_a_sequence_have_their_own_fingerprint():
-    training, held_out = Examples(ROWS).open()
+    training, held_out = UserData(ROWS).open()
     assert training.fingerprint != held_out.fingerprint
 
 
 def test_class_names_reach_both_sources():
     names = ("cat", "dog", "owl", "fox")
-    assert all(source.class_names == names for source in Examples(ROWS, class_names=names).open())
+    assert all(source.class_names == names for source in UserData(ROWS, class_names=names).open())
 
 
 def changed(row: int, **fields):
@@ -114,7 +114,7 @@ def changed(row: int, **fields):
 )
 def test_other_data_are_refused_in_one_line(data, message):
     with pytest.raises(DataError, match=message) as error:
-        Examples(data).open()
+        UserData(data).open()
     assert len(one_line(error)) < 300
 
 
@@ -128,22 +128,22 @@ def test_other_data_are_refused_in_one_line(data, message):
 )
 def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(DataError, match=message):
-        Examples((IMAGES, LABELS), **settings).open()
+        UserData((IMAGES, LABELS), **settings).open()
 
 
 def test_classes_without_labels_are_refused():
     with pytest.raises(DataError, match="num_classes = 3: the data have no labels"):
-        Examples(IMAGES, num_classes=3).open()
+        UserData(IMAGES, num_classes=3).open()
 
 
 def test_floats_that_are_all_from_0_to_1_are_told(caplog):
     with caplog.at_level(logging.WARNING):
-        Examples(FLOATS).open()
+        UserData(FLOATS).open()
         assert caplog.messages == []
-        Examples((FLOATS + 1) / 2).open()
+        UserData((FLOATS + 1) / 2).open()
     assert "use 2 * x - 1" in caplog.messages[0]
 
 
 def test_the_data_are_the_only_field_that_a_config_lacks():
-    fields = {field.name for field in dataclasses.fields(Examples)}
+    fields = {field.name for field in dataclasses.fields(UserData)}
     assert fields == {"data", "holdout", "num_classes", "class_names", "flip"}

@@ -20,16 +20,16 @@ from diffusion_jax.data.sources.base import (
 )
 from diffusion_jax.validation import describe, integer, optional
 
-__all__ = ["Examples"]
+__all__ = ["UserData"]
 
 _NAMES = ("image", "label")
-# Examples of a sequence that are read to check and to recognize the data; reading all of them may take hours.
+# UserData of a sequence that are read to check and to recognize the data; reading all of them may take hours.
 _LOOKED_AT = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Examples(Dataset):
-    """Data from Python: `dj.train(config, workdir, dataset=images)`, or `dataset=dj.sources.Examples(images, ...)`.
+class UserData(Dataset):
+    """Data from Python: `dj.train(config, workdir, dataset=images)`, or `dataset=dj.sources.UserData(images, ...)`.
 
     A config cannot hold the data, so that a resumed run needs them again.
 
@@ -44,11 +44,11 @@ class Examples(Dataset):
       class_names: names of the classes, for captions and `--labels`.
 
     >>> images = np.zeros((100, 8, 8, 4), np.float32)
-    >>> training, held_out = dj.sources.Examples((images, np.arange(100) % 7), holdout=5).open()
+    >>> training, held_out = dj.sources.UserData((images, np.arange(100) % 7), holdout=5).open()
     >>> len(training), len(held_out), training.image_shape, training.num_classes
     (80, 20, (8, 8, 4), 7)
     >>> rows = [{"image": image} for image in images]
-    >>> dj.sources.Examples(rows).open()[0].dtype
+    >>> dj.sources.UserData(rows).open()[0].dtype
     dtype('float32')
     """
 
@@ -90,7 +90,7 @@ class Examples(Dataset):
             digest.update(value.tobytes())
         training, held_out = (
             Source(
-                _Rows(data, np.flatnonzero(part), names),
+                _SequenceRows(data, np.flatnonzero(part), names),
                 images[0].shape,
                 num_classes,
                 (),
@@ -104,7 +104,7 @@ class Examples(Dataset):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Rows:
+class _SequenceRows:
     """Some examples of a sequence."""
 
     data: Any
