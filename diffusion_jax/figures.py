@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from jax.typing import ArrayLike
 from PIL.Image import Image
 
@@ -22,6 +21,7 @@ from diffusion_jax.process.pixels import to_float
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.run import Guidance, Run
 from diffusion_jax.runtime import images
+from diffusion_jax.runtime.progress import progress_bar
 from diffusion_jax.sampling.editing import slerp
 from diffusion_jax.sampling.loop import Frames
 from diffusion_jax.validation import checked, integer, optional
@@ -197,7 +197,7 @@ def _captions(run: Run, labels: ArrayLike | None) -> list[str] | None:
 
 
 def _progress_bar(columns: Iterable, progress: bool) -> Iterable:
-    return tqdm.tqdm(columns, unit="column", disable=not progress)
+    return progress_bar(columns, unit="column", disable=not progress)
 
 
 def __dir__() -> list[str]:

@@ -158,7 +158,7 @@ def components():
     for base, module in GROUPS.items():
         public = [getattr(module, name) for name in module.__all__]
         yield from (cls for cls in public if isinstance(cls, type) and issubclass(cls, base) and is_concrete(cls))
-    yield from (getattr(dj.models, name) for name in dj.models.__all__)
+    yield from (getattr(dj.models, name) for name in dj.models.__all__ if name != "from_nnx")
     yield from (dj.Sampling, dj.Guidance, Plan, MeshShape)
 
 

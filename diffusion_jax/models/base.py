@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.models.layers import ClassEmbedding, at_least_float32
 from diffusion_jax.process.pixels import NO_LABEL
-from diffusion_jax.validation import check_fields, check_integer, integer
+from diffusion_jax.validation import check_fields, check_integer, check_shape, integer
 
 # A network of a million blocks would be traced for days: the config in a checkpoint of somebody else may ask for one.
 MOST_BLOCKS = 100
@@ -71,6 +71,7 @@ class ImageNetwork(nn.Module, kw_only=True):
           train: whether dropout is active.
           x0_hat: guess of x0 for a self-conditioned network, [B, H, W, C]; None for no estimate.
         """
+        check_shape("x", x, ("B", "H", "W", "C"))
         self.check((x.shape[1], x.shape[2], x.shape[3]))
         out_channels = (self.out_channels or x.shape[-1]) * (1 + self.learn_variance)
         labels = jnp.full(time.shape, NO_LABEL) if labels is None else labels

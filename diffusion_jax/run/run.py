@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
@@ -16,6 +15,7 @@ from diffusion_jax.run.batch import PerImage, Shared, network_denoiser, sample_b
 from diffusion_jax.run.network import Network
 from diffusion_jax.run.settings import Overrides, Sampling
 from diffusion_jax.runtime.mesh import batch_sharding, make_mesh, replicated
+from diffusion_jax.runtime.progress import progress_bar
 from diffusion_jax.sampling.denoiser import Denoise
 from diffusion_jax.sampling.randomness import check_key, first_noise
 from diffusion_jax.validation import check_instance, checked, integer, optional
@@ -131,7 +131,7 @@ class Run:
         settings.grid(self.schedule, settings.steps)  # raises before there is a progress bar
         weaker_params = None if inputs.params[1] is None else jax.device_put(inputs.params[1], replicated(self.mesh))
         all_indices, batches = _split_into_batches(n, size, inputs.scale), []
-        for indices in tqdm.tqdm(all_indices, unit="batch", disable=not progress):
+        for indices in progress_bar(all_indices, unit="batch", disable=not progress):
             images = PerImage(indices, *(None if x is None else x[indices] for x in rows))
             guided = images.scale is not None and images.scale[0] != 1
             images = images if guided else images._replace(scale=None)

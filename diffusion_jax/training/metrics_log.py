@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import tqdm
 
 from diffusion_jax.runtime.errors import RunError
+from diffusion_jax.runtime.progress import progress_bar
 from diffusion_jax.runtime.writers import MetricsWriter
 from diffusion_jax.training.plan import Plan
 from diffusion_jax.training.step import CAUSES, Metrics
@@ -38,7 +38,7 @@ class MetricsLog:
         self._skips = _Skips(min(plan.max_skipped, -(-plan.steps // 2)))  # a short run must learn something, too
         self._last_step, self._last_time = start, time.perf_counter()
         self._compiling = True
-        self._bar = tqdm.tqdm(
+        self._bar = progress_bar(
             total=plan.steps * plan.batch_size,
             initial=start * plan.batch_size,
             unit="img",

@@ -71,12 +71,12 @@ class TrainState:
         key: jax.Array,
         model: Model,
         tx: optax.GradientTransformation,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         shardings: Any = None,
         loss: Loss | None = None,
         skip_spikes: bool = False,
     ) -> "TrainState":
-        """The state before the first step, for images of `image_shape` (H, W, C).
+        """The state before the first step, for images of `image_shape` (H, W, C), or other data of any shape.
 
         `shardings`, a pytree like the state, places its leaves on devices. Pass `loss` if it learns from the batches,
         as with `losses.LossSecondMomentTimes`, and `skip_spikes` if the training step skips spikes.

@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import abstract, inputs, output, randoms
@@ -39,3 +40,11 @@ def test_the_guess_follows_x_and_the_variance_follows_the_prediction(make):
     assert expected.shape == (2, 8, 8, 2)
     found = output(model, x, time, params=params, x0_hat=guess)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", SHALLOW.values(), ids=SHALLOW)
+@pytest.mark.parametrize("shape", [(8, 8, 1), (2, 6)], ids=["one image", "points"])
+def test_data_that_are_no_batch_of_images_are_refused(make, shape):
+    x, time = jnp.zeros(shape), jnp.zeros(shape[0])
+    with pytest.raises(ValueError, match=r"x has shape \(.*\): must be \[B, H, W, C\]"):
+        jax.eval_shape(make().init, jax.random.key(0), x, time)

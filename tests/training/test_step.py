@@ -462,3 +462,26 @@ def test_a_state_that_does_not_fit_the_option_is_refused(option, created):
     train_step = dj.make_train_step(model, tx, tiny.loss(), skip_spikes=option)
     with pytest.raises(ValueError, match=f"skip_spikes = {option}: use TrainState.create"):
         train_step(state, tiny.batch(), jax.random.key(1))
+
+
+class Diagonal:
+    """x times one number, for data of any shape."""
+
+    def init(self, key, x, time, labels):
+        return {"w": jnp.float32(0.5)}
+
+    def apply(self, params, x, time, labels, train=False, rngs=None):
+        return params["w"] * x
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 2), (1, 3, 2, 1)], ids=["points", "audio", "volumes"])
+def test_data_of_any_shape_are_trained_on_as_images_are(shape):
+    data = np.random.default_rng(0).normal(0, 1, (8, 6)).astype(np.float32)
+    tx, losses = optax.sgd(0.1), []
+    for each in (shape, (2, 3, 1)):
+        state = dj.TrainState.create(jax.random.key(0), Diagonal(), tx, image_shape=each)
+        train_step = dj.make_train_step(Diagonal(), tx, tiny.loss())
+        _, metrics = train_step(state, {"image": data.reshape(-1, *each)}, jax.random.key(1))
+        assert metrics["cause"] == 0
+        losses.append(metrics["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)

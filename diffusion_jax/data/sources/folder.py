@@ -11,7 +11,6 @@ from typing import Any
 
 import grain
 import numpy as np
-import tqdm
 
 from diffusion_jax.data.sources import cache
 from diffusion_jax.data.sources.base import DataError, Dataset, Source, check_classes, split_holdout
@@ -19,6 +18,7 @@ from diffusion_jax.data.sources.decode import VERSION, Decoded, Decoder
 from diffusion_jax.data.sources.formats import ImageError, make_format_stamp
 from diffusion_jax.data.sources.labels import Table, classes_from_directories
 from diffusion_jax.data.sources.scan import File, make_stamp, scan
+from diffusion_jax.runtime.progress import progress_bar
 from diffusion_jax.validation import choice, integer, location, printable
 
 __all__ = ["Folder"]
@@ -193,7 +193,7 @@ def _make_builder(decoder: Decoder, root: Path, files: dict[str, File]) -> cache
     def build(write: Callable[[np.ndarray], object]) -> dict[str, Any]:
         skipped: dict[str, str] = {}
         notes: dict[str, tuple[int, str]] = {}
-        results = tqdm.tqdm(
+        results = progress_bar(
             _decode_images(decoder, root, files), f"decoding {printable(str(root))}", len(files), unit="img", delay=2
         )
         with warnings.catch_warnings():

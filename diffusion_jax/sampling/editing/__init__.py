@@ -7,6 +7,9 @@
 | `conditioned` | a denoiser for images with a known linear measurement (`Downsample`, `Grayscale`, `Mask`) |
 | `invert`, `decode`, `reconstruct` | the noise of images, and images from noise |
 | `interpolate`, `slerp` | images between two images, noise between two noises |
+
+Points [B, D], audio [B, L, C] and volumes [B, D, H, W, C] are edited as images [B, H, W, C] are; `Downsample` and
+`Grayscale` need images.
 """
 
 from diffusion_jax.sampling.editing.conditioning import conditioned

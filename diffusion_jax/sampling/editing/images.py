@@ -14,7 +14,7 @@ _LARGEST = 16.0  # data that are not images may leave [-1, 1], but values in 0..
 
 
 def as_images(images: ArrayLike) -> jax.Array:
-    """Returns images [B, H, W, C] as float32.
+    """Returns images, or other data, [B, ...] as float32.
 
     Raises ValueError for another shape, integers, and numbers that are not finite or far outside [-1, 1].
 
@@ -28,12 +28,12 @@ def as_images(images: ArrayLike) -> jax.Array:
 
 
 def as_states(name: str, x: ArrayLike) -> jax.Array:
-    """Returns images or their noise, [B, H, W, C], as float32. Raises ValueError as `as_images` does, for any range.
+    """Returns images or their noise, [B, ...], as float32. Raises ValueError as `as_images` does, for any range.
 
     >>> as_states("latents", 80 * np.ones((1, 8, 8, 3))).dtype
     dtype('float32')
     """
-    return as_batch(name, x, ("B", "H", "W", "C"))
+    return as_batch(name, x, ("B", "..."))
 
 
 def keep_known(images: ArrayLike, mask: ArrayLike) -> tuple[jax.Array, jax.Array]:
@@ -43,13 +43,13 @@ def keep_known(images: ArrayLike, mask: ArrayLike) -> tuple[jax.Array, jax.Array
     >>> images.ravel().tolist()
     [0.5, 0.0]
     """
-    check_shape("images", images, ("B", "H", "W", "C"))
+    check_shape("images", images, ("B", "..."))
     known = as_mask(mask, np.shape(images))
     return as_images(jnp.where(known, images, 0)), known
 
 
 def as_mask(mask: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """Returns the mask of images of `shape` as bool, [H, W, 1 or C] or [B, H, W, 1 or C].
+    """Returns the mask of images of `shape` [B, ..., C] as bool, [..., 1 or C] or [B, ..., 1 or C].
 
     Raises ValueError for another shape, and for values other than 0 and 1.
 
@@ -59,7 +59,7 @@ def as_mask(mask: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     found = concrete("mask", mask)
     if found is not None and not ((found == 0) | (found == 1)).all():
         raise ValueError("mask has values other than 0 and 1: must be 1 where a pixel is known, 0 elsewhere")
-    batch, height, width, channels = shape
-    per_pixel, per_value = (height, width, 1), (height, width, channels)
+    batch, *pixels, channels = shape
+    per_pixel, per_value = (*pixels, 1), (*pixels, channels)
     check_shape("mask", mask, per_pixel, per_value, (batch, *per_pixel), (batch, *per_value))
     return jnp.asarray(mask, bool)

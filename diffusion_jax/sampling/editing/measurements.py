@@ -73,6 +73,7 @@ class Downsample(Measurement):
     factor: int = dataclasses.field(default=2, metadata=integer(1))
 
     def forward(self, x):
+        check_shape("images", x, ("B", "H", "W", "C"))
         check_divides("factor", self.factor, "height, width", x.shape[1:3])
         blocks = rearrange(x, "b (h fh) (w fw) c -> b h fh w fw c", fh=self.factor, fw=self.factor)
         return jnp.mean(blocks, axis=(2, 4))
@@ -112,7 +113,7 @@ class Mask(Measurement):
     """The known pixels, and 0 elsewhere: y shaped like x.
 
     Attributes:
-      known: 1 where a pixel is known, 0 elsewhere; [H, W, 1 or C] or one per image, [B, H, W, 1 or C].
+      known: 1 where a pixel is known, 0 elsewhere; [..., 1 or C] for x [B, ..., C], or one per image, with B in front.
 
     Raises ValueError, when it is used, for another shape and for values other than 0 and 1.
 
