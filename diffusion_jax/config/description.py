@@ -1,5 +1,6 @@
 """The description of a run that is stored in each of its checkpoints."""
 
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,8 @@ def describe_run(
         "image_shape": list(image_shape),
         "num_classes": num_classes,
         "class_names": list(class_names),
-        "versions": {"diffusion_jax": __version__, "jax": jax.__version__},
+        "versions": {"diffusion_jax": __version__, "jax": jax.__version__, "python": platform.python_version()},
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     } | ({"changes": changes} if changes else {})
 
 

@@ -7,7 +7,7 @@ import grain
 import numpy as np
 
 from diffusion_jax.data.sources import Source
-from diffusion_jax.data.sources.base import check_row
+from diffusion_jax.data.sources.checks import check_row
 from diffusion_jax.validation import Checked, below, divides, integer
 
 __all__ = ["Batch", "Batches", "in_order"]

@@ -22,13 +22,13 @@ _PEAK = 4
 def make_charts(runs: Sequence[RunRecord]) -> list[Chart]:
     """The charts of one or more runs; those without a value are left out."""
     charts = [
-        _chart("Loss: training, and held-out (dashed)", [*_lines(runs, "loss"), *_held_out_lines(runs)]),
+        _chart("Loss: training, and held-out (dashed)", [*_draw_lines(runs, "loss"), *_held_out_lines(runs)]),
         _bins_chart(runs),
         *_bins_over_steps(runs),
-        _chart("Learning rate", _lines(runs, "learning_rate"), is_log=False),
-        _chart("Images per second", _lines(runs, SPEED), is_log=_has_peaks(runs)),
-        _chart("Gradient norm", _lines(runs, "grad_norm")),
-        *(_chart(name, _lines(runs, name), is_log=False) for name in _other_metrics(runs)),
+        _chart("Learning rate", _draw_lines(runs, "learning_rate"), is_log=False),
+        _chart("Images per second", _draw_lines(runs, SPEED), is_log=_has_peaks(runs)),
+        _chart("Gradient norm", _draw_lines(runs, "grad_norm")),
+        *(_chart(name, _draw_lines(runs, name), is_log=False) for name in _other_metrics(runs)),
     ]
     return [chart for chart in charts if chart is not None]
 
@@ -52,7 +52,7 @@ def _finite(lines: Iterable[Line]) -> list[float]:
     return [y for line in lines for _, y in line.points if math.isfinite(y)]
 
 
-def _lines(runs: Sequence[RunRecord], metric: str) -> list[Line]:
+def _draw_lines(runs: Sequence[RunRecord], metric: str) -> list[Line]:
     """The metric of each run that has it, in the run's colour."""
     return [
         Line(run.name, _points(run.curves[metric]), f"run{number}")
@@ -62,7 +62,9 @@ def _lines(runs: Sequence[RunRecord], metric: str) -> list[Line]:
 
 
 def _held_out_lines(runs: Sequence[RunRecord]) -> list[Line]:
-    return [Line(f"{line.name}, held-out", line.points, f"{line.style} dashed") for line in _lines(runs, "eval_loss")]
+    return [
+        Line(f"{line.name}, held-out", line.points, f"{line.style} dashed") for line in _draw_lines(runs, "eval_loss")
+    ]
 
 
 def _points(curve: Curve) -> list[tuple[float, float]]:
@@ -70,7 +72,7 @@ def _points(curve: Curve) -> list[tuple[float, float]]:
 
 
 def _has_peaks(runs: Sequence[RunRecord]) -> bool:
-    speeds = sorted(_finite(_lines(runs, SPEED)))
+    speeds = sorted(_finite(_draw_lines(runs, SPEED)))
     return bool(speeds) and speeds[-1] > _PEAK * speeds[len(speeds) // 2]
 
 

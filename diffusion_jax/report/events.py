@@ -7,10 +7,10 @@ from typing import IO, NamedTuple
 from tensorboardX.proto.event_pb2 import Event
 
 from diffusion_jax.report.files import Note, noted
-from diffusion_jax.report.metrics import Curve, as_number
+from diffusion_jax.report.metrics import Curve, read_number
 from diffusion_jax.runtime.place import Place
 
-__all__ = ["Session", "read_sessions"]
+__all__ = ["EventSession", "read_sessions"]
 
 # Larger records hold images. They are skipped without being read.
 _MOST_BYTES = 2**16
@@ -18,7 +18,7 @@ _MOST_BYTES = 2**16
 _LAST_SECOND = 4_000_000_000
 
 
-class Session(NamedTuple):
+class EventSession(NamedTuple):
     """One event file: the seconds since 1970 of its first and last record, and the speed in images per second."""
 
     start: float
@@ -26,9 +26,9 @@ class Session(NamedTuple):
     speed: Curve
 
 
-def read_sessions(workdir: Place, note: Note) -> list[Session]:
+def read_sessions(workdir: Place, note: Note) -> list[EventSession]:
     """The event files of a run, in the order of time; a record at the end that is not complete is being written."""
-    found: list[Session] = []
+    found: list[EventSession] = []
     with noted("events", note):
         directory = workdir / "events"
         for path in sorted(directory.iterdir()) if directory.is_dir() else ():
@@ -37,7 +37,7 @@ def read_sessions(workdir: Place, note: Note) -> list[Session]:
     return sorted(found, key=lambda session: session.start)
 
 
-def _read_session(path: Place, note: Note) -> list[Session]:
+def _read_session(path: Place, note: Note) -> list[EventSession]:
     times, speed = list[float](), dict[int, float]()
     with noted(f"events/{path.name}", note), path.open("rb") as file:
         for data in _records(file):
@@ -45,10 +45,10 @@ def _read_session(path: Place, note: Note) -> list[Session]:
             if 0 < event.wall_time < _LAST_SECOND:
                 times.append(event.wall_time)
             for value in event.summary.value:
-                number = as_number(value.simple_value)
+                number = read_number(value.simple_value)
                 if value.tag == "images_per_second" and number is not None:
                     speed[event.step] = number
-    return [Session(min(times), max(times), speed)] if times else []
+    return [EventSession(min(times), max(times), speed)] if times else []
 
 
 def _records(file: IO[bytes]) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.place import Place
 
-__all__ = ["Note", "noted", "read_bytes"]
+__all__ = ["Note", "noted", "read_file"]
 
 # Takes a sentence about a file that cannot be used; the page shows it.
 Note = Callable[[str], None]
@@ -26,6 +26,6 @@ def noted(name: str, note: Note) -> Iterator[None]:
         note(f"{name} cannot be used ({first_line(error)})")
 
 
-def read_bytes(path: Place) -> bytes | None:
+def read_file(path: Place) -> bytes | None:
     """The content of a file, None if there is no such file. Opens nothing that may block, such as a named pipe."""
     return path.read_bytes() if path.is_file() else None

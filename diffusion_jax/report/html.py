@@ -23,7 +23,7 @@ def element(tag: str, *children: str, **attributes: object) -> Html:
     '<p class="note" data-step="3">a &lt; b<br></p>'
     """
     listed = "".join(
-        f' {name.rstrip("_").replace("_", "-")}="{_escape(str(value))}"'
+        f' {name.rstrip("_").replace("_", "-")}="{_escape_text(str(value))}"'
         for name, value in attributes.items()
         if value is not None
     )
@@ -37,9 +37,9 @@ def join(*children: str) -> Html:
     >>> join("1 < 2", element("b", "!"))
     '1 &lt; 2<b>!</b>'
     """
-    return Html("".join(child if isinstance(child, Html) else _escape(child) for child in children))
+    return Html("".join(child if isinstance(child, Html) else _escape_text(child) for child in children))
 
 
-def _escape(text: str) -> str:
+def _escape_text(text: str) -> str:
     """Text for an element or an attribute in quotes; control characters and directions of writing are shown."""
     return html.escape(printable(text))

@@ -4,11 +4,11 @@ import collections
 import math
 from typing import Any
 
-from diffusion_jax.report.files import Note, noted, read_bytes
+from diffusion_jax.report.files import Note, noted, read_file
 from diffusion_jax.runtime.place import Place
 from diffusion_jax.runtime.writers import parse_entry
 
-__all__ = ["Curve", "Curves", "as_number", "read_metrics"]
+__all__ = ["Curve", "Curves", "read_metrics", "read_number"]
 
 # Step -> value, in the order of the steps; NaN where a value is not finite.
 Curve = dict[int, float]
@@ -26,7 +26,7 @@ def read_metrics(workdir: Place, note: Note) -> Curves:
     """
     found: Curves = collections.defaultdict(dict)
     with noted("metrics.jsonl", note):
-        text = (read_bytes(workdir / "metrics.jsonl") or b"").decode(errors="replace")
+        text = (read_file(workdir / "metrics.jsonl") or b"").decode(errors="replace")
         *lines, _ = text.split("\n")
         entries = [parse_entry(line) for line in lines]
         for entry in filter(None, entries):
@@ -41,14 +41,14 @@ def _add(entry: dict[str, Any], found: Curves) -> None:
     if isinstance(step, bool) or not 0 <= step <= _MOST_STEPS:
         return
     for name, value in entry.items():
-        if name != "step" and (number := as_number(value)) is not None:
+        if name != "step" and (number := read_number(value)) is not None:
             found[name][step] = number
 
 
-def as_number(value: Any) -> float | None:
+def read_number(value: Any) -> float | None:
     """A metric as a float: NaN if it is not finite, which the record writes as null; None if it is no number.
 
-    >>> as_number(2), as_number(None), as_number(True)
+    >>> read_number(2), read_number(None), read_number(True)
     (2.0, nan, None)
     """
     if value is None:

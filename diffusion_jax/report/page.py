@@ -10,7 +10,7 @@ from diffusion_jax.report.chart import draw_chart
 from diffusion_jax.report.curves import make_charts
 from diffusion_jax.report.html import Html, element, join
 from diffusion_jax.report.record import RunRecord, read_run
-from diffusion_jax.report.samples import Grid
+from diffusion_jax.report.samples import SampleGrid
 from diffusion_jax.report.tables import (
     draw_configs,
     draw_differences,
@@ -54,7 +54,7 @@ def write_report(workdirs: Workdir | Sequence[Workdir], out: Workdir, *, grids: 
     """
     check_integer("grids", grids)
     names = [os.fspath(each) for each in ([workdirs] if isinstance(workdirs, str | os.PathLike) else workdirs)]
-    _check_names(names)
+    _check_workdirs(names)
     page = draw_page([read_run(name, grids) for name in names])
     data = page.encode()
     with replace_file(local_path("out", out)) as new:
@@ -62,7 +62,7 @@ def write_report(workdirs: Workdir | Sequence[Workdir], out: Workdir, *, grids: 
     return len(data)
 
 
-def _check_names(names: Sequence[str]) -> None:
+def _check_workdirs(names: Sequence[str]) -> None:
     plain = [name.rstrip("/") for name in names]
     twice = [name for name in plain if plain.count(name) > 1]
     if twice:
@@ -111,7 +111,7 @@ def _draw_head(runs: Sequence[RunRecord]) -> list[Html]:
 
 
 def _draw_sections(runs: Sequence[RunRecord]) -> list[Html]:
-    sections = {"Summary": [draw_summary(runs)], "Samples": _draw_samples(runs), "Curves": _draw_curves(runs)}
+    sections = {"Summary": [draw_summary(runs)], "Samples": _draw_slider(runs), "Curves": _draw_curves(runs)}
     if len(runs) > 1:
         sections["Differences"] = [draw_differences(runs)]
     sections |= {"Configuration": draw_configs(runs), "Environment": [draw_environment(runs)]}
@@ -126,7 +126,7 @@ def _draw_curves(runs: Sequence[RunRecord]) -> list[Html]:
     return [*([element("p", warning, class_="warning")] if fields else []), charts]
 
 
-def _draw_samples(runs: Sequence[RunRecord]) -> list[Html]:
+def _draw_slider(runs: Sequence[RunRecord]) -> list[Html]:
     """The last grid of each run, and a slider to the others."""
     steps = sorted({grid.step for run in runs for grid in run.grids})
     if not steps:
@@ -145,7 +145,7 @@ def _draw_grids(number: int, run: RunRecord) -> Html:
     return element("figure", caption, *images, class_="grid")
 
 
-def _draw_image(grid: Grid, hidden: str | None) -> Html:
+def _draw_image(grid: SampleGrid, hidden: str | None) -> Html:
     width, height = grid.size
     source = f"data:image/png;base64,{base64.b64encode(grid.png).decode()}"
     name = f"samples at step {grid.step}"

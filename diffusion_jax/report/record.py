@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from diffusion_jax.report.events import Session, read_sessions
+from diffusion_jax.report.events import EventSession, read_sessions
 from diffusion_jax.report.metrics import Curves, read_metrics
-from diffusion_jax.report.samples import Grid, read_grids
-from diffusion_jax.report.settings import Settings, read_settings
+from diffusion_jax.report.samples import SampleGrid, read_grids
+from diffusion_jax.report.settings import RunSettings, read_settings
 from diffusion_jax.runtime.place import Place, run_path, store_errors
 
 __all__ = ["RunRecord", "read_run"]
@@ -28,9 +28,9 @@ class RunRecord:
 
     name: str
     curves: Curves
-    sessions: tuple[Session, ...]
-    grids: tuple[Grid, ...]
-    settings: Settings
+    sessions: tuple[EventSession, ...]
+    grids: tuple[SampleGrid, ...]
+    settings: RunSettings
     notes: tuple[str, ...]
 
 
@@ -58,7 +58,7 @@ def _find_problem(workdir: Place) -> str | None:
     return "holds no run" if workdir.exists() else "does not exist"
 
 
-def _speed(curves: Curves, sessions: list[Session]) -> Curves:
+def _speed(curves: Curves, sessions: list[EventSession]) -> Curves:
     """The speed at the steps of the record: an interrupted session may have gone further than it was saved."""
     recorded = curves.get("loss", {})
     latest = {step: value for session in sessions for step, value in session.speed.items() if step in recorded}

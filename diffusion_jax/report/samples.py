@@ -8,17 +8,17 @@ from typing import NamedTuple, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from diffusion_jax.report.files import Note, noted, read_bytes
+from diffusion_jax.report.files import Note, noted, read_file
 from diffusion_jax.runtime.place import Place
 
-__all__ = ["Grid", "choose_evenly", "read_grids"]
+__all__ = ["SampleGrid", "choose_evenly", "read_grids"]
 
 _MOST_BYTES = 2**25
 
 Item = TypeVar("Item")
 
 
-class Grid(NamedTuple):
+class SampleGrid(NamedTuple):
     """A grid of samples, a PNG file of `size` (width, height)."""
 
     step: int
@@ -26,9 +26,9 @@ class Grid(NamedTuple):
     size: tuple[int, int]
 
 
-def read_grids(workdir: Place, most: int, note: Note) -> list[Grid]:
+def read_grids(workdir: Place, most: int, note: Note) -> list[SampleGrid]:
     """At most `most` grids in the order of their steps, chosen as by `choose_evenly`."""
-    found: list[Grid] = []
+    found: list[SampleGrid] = []
     with noted("samples", note):
         files = _grid_files(workdir / "samples")
         chosen = choose_evenly(sorted(files), most)
@@ -60,14 +60,14 @@ def _grid_files(directory: Place) -> dict[int, Place]:
     return {int(match[1]): path for path, match in names.items() if match}
 
 
-def _read_grid(step: int, path: Place) -> Grid:
+def _read_grid(step: int, path: Place) -> SampleGrid:
     """Raises an error of one line unless the file is a whole PNG image of a size that a browser can show."""
-    data = read_bytes(path)
+    data = read_file(path)
     if data is None:
         raise ValueError("it is not a file")
     if len(data) > _MOST_BYTES:
         raise ValueError(f"it has more than {_MOST_BYTES // 2**20} MiB")
-    return Grid(step, data, _decode_size(data))
+    return SampleGrid(step, data, _decode_size(data))
 
 
 def _decode_size(data: bytes) -> tuple[int, int]:

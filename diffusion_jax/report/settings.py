@@ -5,17 +5,17 @@ from typing import Any, NamedTuple
 
 from diffusion_jax.config.defaults import with_defaults
 from diffusion_jax.config.description import check_config
-from diffusion_jax.report.files import Note, noted, read_bytes
+from diffusion_jax.report.files import Note, noted, read_file
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.place import Place, complete_steps
 from diffusion_jax.workdir.resume import flatten
 
-__all__ = ["Settings", "read_settings"]
+__all__ = ["RunSettings", "read_settings"]
 
 Texts = dict[str, str]
 
 
-class Settings(NamedTuple):
+class RunSettings(NamedTuple):
     """The fields of a config such as "train.steps" as text, those among them that are defaults, and other facts."""
 
     config: Texts
@@ -23,20 +23,20 @@ class Settings(NamedTuple):
     facts: Texts
 
 
-def read_settings(workdir: Place, note: Note) -> Settings:
+def read_settings(workdir: Place, note: Note) -> RunSettings:
     """Reads config.json, and the description in the newest checkpoint, which holds the config as well."""
-    written, described = _read_config(workdir, note), _read_description(workdir, note)
+    written, described = _read_config_json(workdir, note), _read_description(workdir, note)
     config, defaults = dict[str, str](), frozenset[str]()
     for name, content in (("config.json", written), ("the config in the newest checkpoint", described)):
         with noted(name, note):
             if not config and "config" in content:
-                config, defaults = _fields(content["config"])
-    return Settings(config, defaults, _facts(described | written))
+                config, defaults = _fill_config(content["config"])
+    return RunSettings(config, defaults, _facts(described | written))
 
 
-def _read_config(workdir: Place, note: Note) -> dict[str, Any]:
+def _read_config_json(workdir: Place, note: Note) -> dict[str, Any]:
     with noted("config.json", note):
-        data = read_bytes(workdir / "config.json")
+        data = read_file(workdir / "config.json")
         content = {} if data is None else json.loads(data)
         if not isinstance(content, dict):
             raise ValueError("it does not hold a config")
@@ -53,7 +53,7 @@ def _read_description(workdir: Place, note: Note) -> dict[str, Any]:
     return {}
 
 
-def _fields(config: Any) -> tuple[Texts, frozenset[str]]:
+def _fill_config(config: Any) -> tuple[Texts, frozenset[str]]:
     """The fields with the defaults filled in, as text, and the names of those that are defaults."""
     check_config(config)
     recorded, complete = flatten(config), flatten(with_defaults(config))
@@ -73,12 +73,29 @@ def _facts(content: dict[str, Any]) -> Texts:
     found = {
         "diffusion_jax": versions.get("diffusion_jax"),
         "jax": versions.get("jax"),
+        "python": versions.get("python"),
+        "devices": content.get("devices"),
         "data fingerprint": content.get("data"),
         "image": "x".join(map(_short, shape)) if isinstance(shape, list) else None,
         "classes": content.get("num_classes"),
         "imported from": content.get("imported_from"),
+        "changed on resume": _changes(content.get("changes")),
     }
     return {name: _short(value) for name, value in found.items() if isinstance(value, int | str)}
+
+
+def _changes(changes: Any) -> str | None:
+    """Such as "train.batch_size from 8 to 16 at step 600"; None if nothing was changed."""
+    known = [each for each in changes if isinstance(each, dict)] if isinstance(changes, list) else []
+    texts = ["{field} from {before} to {after} at step {step}".format_map(_Known(each)) for each in known]
+    return "; ".join(texts) or None
+
+
+class _Known(dict):
+    """Values of a change, with "?" for one that is missing."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
 
 
 def _short(value: Any) -> str:

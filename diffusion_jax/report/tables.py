@@ -26,19 +26,19 @@ def draw_summary(runs: Sequence[RunRecord]) -> Html:
         "skipped batches": lambda run: _last(run.curves.get("skipped", {})),
         "trained": _trained,
     }
-    return _table(runs, {name: [value(run) for run in runs] for name, value in rows.items()})
+    return _draw_table(runs, {name: [value(run) for run in runs] for name, value in rows.items()})
 
 
 def draw_environment(runs: Sequence[RunRecord]) -> Html:
     """The versions and the data of each run."""
     names = dict.fromkeys(name for run in runs for name in run.settings.facts)
-    return _table(runs, {name: [run.settings.facts.get(name, _NONE) for run in runs] for name in names})
+    return _draw_table(runs, {name: [run.settings.facts.get(name, _NONE) for run in runs] for name in names})
 
 
 def draw_differences(runs: Sequence[RunRecord]) -> Html:
     """The fields of the config in which the runs differ."""
     different = find_differences(runs)
-    return _table(runs, different) if different else element("p", "The configurations are the same.")
+    return _draw_table(runs, different) if different else element("p", "The configurations are the same.")
 
 
 def find_differences(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
@@ -71,7 +71,7 @@ def _config_table(run: RunRecord) -> Html:
     return element("table", *rows)
 
 
-def _table(runs: Sequence[RunRecord], rows: Mapping[str, Sequence[str]]) -> Html:
+def _draw_table(runs: Sequence[RunRecord], rows: Mapping[str, Sequence[str]]) -> Html:
     """A table with a column for each run, under its name if there are several."""
     body = [element("tr", element("th", name), *(element("td", value) for value in row)) for name, row in rows.items()]
     names = (element("th", run_name(number, run)) for number, run in enumerate(runs, 1))

@@ -12,15 +12,21 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from diffusion_jax.runtime import place
 from diffusion_jax.runtime.errors import CheckpointError, DamageError, TargetError, first_line
-from diffusion_jax.runtime.files import find_unreadable
-from diffusion_jax.runtime.fingerprint import add_hash, describe_leaves, fingerprint_leaves, read_leaf, verify_hash
+from diffusion_jax.runtime.files import find_obstacle
+from diffusion_jax.runtime.fingerprint import (
+    add_hash,
+    check_equal,
+    describe_leaves,
+    fingerprint_leaves,
+    read_leaf,
+    verify_hash,
+)
 from diffusion_jax.runtime.late_writes import ignore_late_writes
 from diffusion_jax.runtime.mesh import replicated
 from diffusion_jax.runtime.place import Place
@@ -30,9 +36,6 @@ from diffusion_jax.runtime.weights import Weights, name_params, nest_params, spl
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-
-# A lack of memory, files or threads, in the words of XLA, C++, Python and the system.
-_SHORTAGES = ("RESOURCE_EXHAUSTED", "bad_alloc", "Cannot allocate memory", "Too many open files", "start new thread")
 
 # Under absl's app.run Orbax logs every thread; its errors are raised as CheckpointError anyway.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
@@ -142,10 +145,7 @@ class Checkpoints:
         return self._restore_newest(lambda leaves: items)
 
     def read_weights(self, name: str, mesh: Mesh) -> Weights:
-        """Returns an item of nested dicts of the newest sound checkpoint, by name, whatever its network is.
-
-        The arrays are replicated on the devices of `mesh`. Raises CheckpointError as `restore` does.
-        """
+        """Returns an item of nested dicts of the newest sound checkpoint by name, on every device of `mesh`."""
 
         def as_saved(leaves: dict[str, Any]) -> dict[str, Any]:
             shapes = leaves.get(name, {}).get("shapes", {})
@@ -198,7 +198,7 @@ class Checkpoints:
                 break
             except Exception as error:
                 reason = first_line(error)
-                if obstacle := _find_obstacle(self.directory / str(step), error):
+                if obstacle := find_obstacle(self.directory / str(step), error):
                     raise CheckpointError(
                         f"checkpoint {step} cannot be read ({obstacle}); nothing was changed; remove the cause, or "
                         f"move {self.directory / str(step)} away, and run the same command again"
@@ -212,13 +212,13 @@ class Checkpoints:
             if name not in leaves:
                 raise TargetError(f'checkpoint {step} has no item "{name}", only {sorted(leaves)}')
             try:
-                _check_equal("shape and dtype", name, leaves[name]["shapes"], describe_leaves(target))
+                check_equal("shape and dtype", name, leaves[name]["shapes"], describe_leaves(target))
             except DamageError as error:
                 raise TargetError(f"checkpoint {step} does not fit: {error}") from error
         args = {name: ocp.args.StandardRestore(target) for name, target in items.items()}
         restored = dict(self._manager.restore(step, args=ocp.args.Composite(**args)))
         for name, item in restored.items():
-            _check_equal("fingerprint", name, leaves[name]["fingerprints"], fingerprint_leaves(item))
+            check_equal("fingerprint", name, leaves[name]["fingerprints"], fingerprint_leaves(item))
         return restored
 
     def _explain_failure(self, damaged: dict[int, str]) -> str:
@@ -246,21 +246,5 @@ class Checkpoints:
             place.move_tree(self.directory / str(step), target)
 
 
-def _find_obstacle(directory: Place, error: Exception) -> str | None:
-    """What kept a checkpoint from being read although it may be sound; None if nothing did."""
-    text = first_line(error)
-    if isinstance(error, MemoryError) or any(sign in text for sign in _SHORTAGES):
-        return text
-    if jax.process_count() > 1:
-        return text  # the others may have read it, and wait
-    return find_unreadable(directory)
-
-
 def _save_failure(step: int, error: object) -> str:
     return f"saving checkpoint {step} failed: {first_line(error)}"
-
-
-def _check_equal(what: str, name: str, saved: dict[str, Any], found: dict[str, Any]) -> None:
-    for path in sorted(saved.keys() | found.keys()):
-        if saved.get(path) != found.get(path):
-            raise DamageError(f"{what} of {name}{path} is {found.get(path)}, was saved as {saved.get(path)}")

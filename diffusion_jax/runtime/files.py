@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
+import jax
 
+from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.lease import hold_lease
 from diffusion_jax.runtime.place import Place, explain, is_remote, make_directory, store_errors, walk
 from diffusion_jax.validation import printable
 
 _FORBIDDEN = '/\\:*?"<>|'
 _NAME_BYTES = 128
+# A lack of memory, files or threads, in the words of XLA, C++, Python and the system.
+_SHORTAGES = ("RESOURCE_EXHAUSTED", "bad_alloc", "Cannot allocate memory", "Too many open files", "start new thread")
 
 
 @contextlib.contextmanager
@@ -91,6 +95,16 @@ def make_workdir(workdir: Place) -> None:
             raise
         reason = explain(error) if is_remote(workdir) else error
         raise OSError(f"workdir {workdir} cannot be written ({reason}); use another directory") from error
+
+
+def find_obstacle(directory: Place, error: Exception) -> str | None:
+    """What kept the files below `directory` from being read although they may be sound; None if nothing did."""
+    text = first_line(error)
+    if isinstance(error, MemoryError) or any(sign in text for sign in _SHORTAGES):
+        return text
+    if jax.process_count() > 1:
+        return text  # the others may have read it, and wait
+    return find_unreadable(directory)
 
 
 def find_unreadable(directory: Place) -> str | None:

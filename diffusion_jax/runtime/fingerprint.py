@@ -72,3 +72,9 @@ def verify_hash(meta: dict[str, Any]) -> dict[str, Any]:
     if not (isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in ("description", "leaves"))):
         raise DamageError("its description is not that of a run")
     return content
+
+
+def check_equal(what: str, name: str, saved: dict[str, Any], found: dict[str, Any]) -> None:
+    for path in sorted(saved.keys() | found.keys()):
+        if saved.get(path) != found.get(path):
+            raise DamageError(f"{what} of {name}{path} is {found.get(path)}, was saved as {saved.get(path)}")

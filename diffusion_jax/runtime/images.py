@@ -12,23 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from einops import rearrange, repeat
+from einops import rearrange
 from numpy.typing import ArrayLike
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from diffusion_jax.process.pixels import to_uint8
-from diffusion_jax.runtime.captions import choose_font, readable
+from diffusion_jax.runtime.captions import readable
 from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import as_file_name, replace_file
+from diffusion_jax.runtime.tiles import above_first_row, draw_tiles, enlarge
 from diffusion_jax.validation import check_shape, checked, integer, local_path, optional
 
 __all__ = ["are_visible", "grid", "save", "save_animation", "save_folder", "save_grid", "strip", "table", "to_image"]
 
 log = logging.getLogger(__name__)
-
-# Smaller tiles are enlarged by an integer factor, so that 8x8 images can be seen.
-_MIN_TILE = 96
-_GAP, _GROUP_GAP = 2, 6
 
 Captions = Sequence[object] | None
 
@@ -59,7 +56,7 @@ def grid(x: ArrayLike, columns: int | None = None, labels: Captions = None, *, s
     x = np.pad(x, ((0, empty), *[(0, 0)] * 3), constant_values=255)
     texts += [""] * empty
     above = [texts[start : start + columns] for start in range(0, len(x), columns)]
-    return _draw_tiles(rearrange(x, "(r k) h w c -> r k h w c", k=columns), above, [""] * len(above), scale)
+    return draw_tiles(rearrange(x, "(r k) h w c -> r k h w c", k=columns), above, [""] * len(above), scale)
 
 
 @checked(scale=optional(integer(1)))
@@ -74,7 +71,7 @@ def table(x: ArrayLike, rows: Captions = None, columns: Captions = None, *, scal
     x = _as_pixels(x, "R, K")
     left = readable(_as_texts(rows, "rows", len(x), "row"))
     top = readable(_as_texts(columns, "columns", x.shape[1], "column"))
-    return _draw_tiles(x, _above_first_row(top, len(x)), left, scale)
+    return draw_tiles(x, above_first_row(top, len(x)), left, scale)
 
 
 @checked(scale=optional(integer(1)))
@@ -101,12 +98,12 @@ def strip(
     top = None if times is None else [f"t = {t:.3g}" for t in np.asarray(times).tolist()]
     above = readable(_as_texts(top, "times", frames, "state"))
     if x0 is None:
-        return _draw_tiles(rearrange(x, "k n h w c -> n k h w c"), _above_first_row(above, n), names, scale)
+        return draw_tiles(rearrange(x, "k n h w c -> n k h w c"), above_first_row(above, n), names, scale)
     x0 = _as_pixels(x0, "K, N")
     check_shape("x0", x0, x.shape)
     pairs = rearrange([x, x0], "pair k n h w c -> (n pair) k h w c")
     left = [f"{name}  {kind}".strip() for name in names for kind in ("x_t", "x0-hat")]
-    return _draw_tiles(pairs, _above_first_row(above, 2 * n), left, scale, group=2)
+    return draw_tiles(pairs, above_first_row(above, 2 * n), left, scale, group=2)
 
 
 def save(image: Image.Image, path: str | Path) -> None:
@@ -220,12 +217,8 @@ def to_image(x: ArrayLike, scale: int = 1) -> Image.Image:
     >>> dj.images.to_image(np.zeros((8, 8, 1)), scale=12).size
     (96, 96)
     """
-    pixels = _enlarge(_as_pixels(np.asarray(x)[None], "N")[0], scale)
+    pixels = enlarge(_as_pixels(np.asarray(x)[None], "N")[0], scale)
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
-def _enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
-    return repeat(pixels, "h w c -> (h a) (w b) c", a=scale, b=scale)
 
 
 def _as_pixels(x: ArrayLike, leading: str) -> np.ndarray:
@@ -251,43 +244,6 @@ def _reduce_colors(image: Image.Image, gray: bool) -> Image.Image:
         return image.convert("L")
     palette = image.quantize(256, Image.Quantize.FASTOCTREE)
     return image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
-
-
-def _above_first_row(captions: list[str], rows: int) -> list[list[str]]:
-    return [captions] + [[""] * len(captions)] * (rows - 1)
-
-
-def _draw_tiles(
-    tiles: np.ndarray, above: list[list[str]], left: list[str], scale: int | None, group: int = 1
-) -> Image.Image:
-    """Draws uint8 tiles [R, K, H, W, C] with a caption `above` each, [R][K], and one `left` of each row, [R].
-
-    A row without captions leaves no room for them, and no column is narrower than its captions. With `group` > 1,
-    a wider gap follows every `group` rows.
-    """
-    rows, columns, height, width, _ = tiles.shape
-    scale = scale or max(1, -(-_MIN_TILE // min(height, width)))
-    height, width = height * scale, width * scale
-    top, side = [[choose_font(text) for text in row] for row in above], [choose_font(text) for text in left]
-    margin = max(caption.width for caption in side)
-    cell = max(width, *(caption.width for row in top for caption in row)) + _GAP
-    text_heights = [max(caption.height for caption in row) for row in top]
-    tops = [_GAP]
-    for r, text_height in enumerate(text_heights):
-        ends_group = group > 1 and (r + 1) % group == 0 and r + 1 < rows
-        tops.append(tops[-1] + text_height + height + _GAP + _GROUP_GAP * ends_group)
-
-    canvas = Image.new("RGB", (margin + columns * cell + _GAP, tops[-1]), "white")
-    draw = ImageDraw.Draw(canvas)
-    for r, k in np.ndindex(rows, columns):
-        x, y = margin + _GAP + k * cell + (cell - _GAP - width) // 2, tops[r] + text_heights[r]
-        pixels = _enlarge(tiles[r, k], scale)
-        canvas.paste(Image.fromarray(np.broadcast_to(pixels, (height, width, 3)).copy()), (x, y))
-        text, font = top[r][k]
-        draw.text((x + width / 2, tops[r] + top[r][k].rise), text, fill="black", anchor="ma", font=font)
-        if k == 0:
-            draw.text((margin - _GAP, y + height / 2), side[r].text, fill="black", anchor="rm", font=side[r].font)
-    return canvas
 
 
 def __dir__() -> list[str]:

@@ -73,7 +73,7 @@ def write_weights(path: str | Path, weights: Mapping[str, Any], description: Map
     text = json.dumps(description, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as new:
-        new.write_bytes(save(arrays, {_DESCRIPTION: text, _HASH: _hash(arrays, text)}))
+        new.write_bytes(save(arrays, {_DESCRIPTION: text, _HASH: _digest(arrays, text)}))
 
 
 def read_weights(path: Path) -> tuple[Weights, dict[str, Any]]:
@@ -92,12 +92,12 @@ def read_weights(path: Path) -> tuple[Weights, dict[str, Any]]:
         raise CheckpointError(f"{path} cannot be read as .safetensors: {first_line(error)}") from error
     if _DESCRIPTION not in header:
         raise CheckpointError(f"{path} is not of this library: use a file of `diffusion-jax export`")
-    if header.get(_HASH) != _hash(arrays, header[_DESCRIPTION]):
+    if header.get(_HASH) != _digest(arrays, header[_DESCRIPTION]):
         raise CheckpointError(f"{path} is damaged: its contents do not match its hash; restore it from a backup")
     return arrays, json.loads(header[_DESCRIPTION])
 
 
-def _hash(arrays: Mapping[str, np.ndarray], text: str) -> str:
+def _digest(arrays: Mapping[str, np.ndarray], text: str) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].shape} {arrays[name].dtype}".encode())

@@ -39,7 +39,7 @@ from diffusion_jax.verify.samplers import point_mass_limit
 POINT_CHECK, SAME_CHECK = "run.sample: point mass", "run.sample: same images"
 
 
-class Settings(NamedTuple):
+class SampleSettings(NamedTuple):
     """What is done to the output of the network: x0 clipped, or guided in an interval that contains every time."""
 
     clip: bool
@@ -47,7 +47,11 @@ class Settings(NamedTuple):
 
 
 # Taken in turn. The first is the default.
-SETTINGS = (Settings(clip=True, guided=False), Settings(clip=False, guided=False), Settings(clip=False, guided=True))
+SETTINGS = (
+    SampleSettings(clip=True, guided=False),
+    SampleSettings(clip=False, guided=False),
+    SampleSettings(clip=False, guided=True),
+)
 
 # Guidance from data that lie _SHIFT and twice _SHIFT below leads to the data themselves.
 _SHIFT, _SCALE = 0.2, 2.0
@@ -61,7 +65,7 @@ class Case(NamedTuple):
     grid: Grid
     steps: int
     prediction: str
-    settings: Settings
+    settings: SampleSettings
 
 
 def plan_cases(

@@ -34,9 +34,9 @@ def load(workdir: str | os.PathLike, *, allow_code: bool = False) -> Run:
     Traceback (most recent call last):
     diffusion_jax.runtime.errors.CheckpointError: no checkpoint in nowhere; train first, or use another directory
     """
-    place = _find(workdir)
+    place = _find_source(workdir)
     if _is_file(place):
-        return _load_file(Path(place), allow_code)
+        return _load_exported(Path(place), allow_code)
     with Checkpoints(place, read_only=True) as checkpoints:
         description = check_description(checkpoints.describe())
         experiment = _build_experiment(description, allow_code)
@@ -95,7 +95,7 @@ def find_weights(name: str, place: str | os.PathLike) -> Weights:
     `name` is the field that messages name.
     """
     try:
-        found = _find(place)
+        found = _find_source(place)
     except CheckpointError as error:
         raise ConfigError(f'{name} = "{place}": {error}') from error
     if _is_file(found):
@@ -117,7 +117,7 @@ def build_run(experiment: Experiment, params: Any, class_names: Any, config: dic
     )
 
 
-def _find(place: str | os.PathLike) -> Place:
+def _find_source(place: str | os.PathLike) -> Place:
     """The file or the directory of checkpoints that `place` names."""
     text = os.fspath(place) if isinstance(place, str | os.PathLike) else ""
     if text.startswith(_PRETRAINED):
@@ -145,7 +145,7 @@ def _is_file(place: Place) -> bool:
     return place.suffix == ".safetensors"
 
 
-def _load_file(path: Path, allow_code: bool) -> Run:
+def _load_exported(path: Path, allow_code: bool) -> Run:
     weights, description = read_weights(path)
     check_description(description)
     experiment = _build_experiment(description, allow_code)

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from diffusion_jax.report.metrics import as_number, read_metrics
+from diffusion_jax.report.metrics import read_metrics, read_number
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def test_what_cannot_be_a_step_is_left_out(read, step):
 
 
 def test_the_smallest_numbers_are_zero():
-    assert as_number(5e-324) == 0.0
-    assert as_number(1e-40) == 1e-40
+    assert read_number(5e-324) == 0.0
+    assert read_number(1e-40) == 1e-40
 
 
 def test_a_missing_file_is_no_curve_and_a_pipe_is_not_opened(tmp_path):

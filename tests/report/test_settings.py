@@ -62,6 +62,16 @@ def test_the_environment_is_that_of_the_newest_checkpoint(saved):
     assert notes == []
 
 
+def test_accepted_changes_are_told(tmp_path):
+    change = {"step": 600, "field": "train.batch_size", "before": 8, "after": 16}
+    content = {"config": CONFIG, "data": "0123", "changes": [change, {"field": "x"}, 3]}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    settings, _ = read(tmp_path)
+    first, second = settings.facts["changed on resume"].split("; ")
+    assert first == "train.batch_size from 8 to 16 at step 600"
+    assert second == "x from ? to ? at step ?"
+
+
 def test_config_json_counts_where_the_checkpoint_is_older(saved):
     content = json.loads((saved / "config.json").read_text())
     content["config"]["train"]["steps"] = 12

@@ -228,7 +228,7 @@ def test_rows_of_a_grid_without_labels_take_no_extra_height():
 
 def test_a_strip_names_its_times_and_rows(monkeypatch):
     drawn = []
-    monkeypatch.setattr(images, "_draw_tiles", lambda tiles, *args, **kwargs: drawn.append((tiles, *args, kwargs)))
+    monkeypatch.setattr(images, "draw_tiles", lambda tiles, *args, **kwargs: drawn.append((tiles, *args, kwargs)))
     x, x0 = make_images(6, 4)[1].reshape(3, 2, 4, 4, 3), make_images(6, 4, seed=1)[1].reshape(3, 2, 4, 4, 3)
     strip(x, times=[1, 0.12345, 0], labels=["cat", "dog"])
     strip(x, x0, labels=["cat", "dog"])

@@ -5,7 +5,8 @@ one, subclass `Dataset`.
 """
 
 from diffusion_jax.data.sources.arrays import IDX, NPZ, Digits
-from diffusion_jax.data.sources.base import DataError, Dataset, Rows, Source, from_arrays
+from diffusion_jax.data.sources.base import Dataset, Rows, Source, from_arrays
+from diffusion_jax.data.sources.checks import DataError
 from diffusion_jax.data.sources.folder import Folder
 from diffusion_jax.data.sources.tfds import TFDS
 from diffusion_jax.data.sources.user_data import UserData

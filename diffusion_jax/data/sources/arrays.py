@@ -10,16 +10,8 @@ from typing import IO, cast
 
 import numpy as np
 
-from diffusion_jax.data.sources.base import (
-    DataError,
-    Dataset,
-    Source,
-    array_source,
-    as_labels,
-    check_classes,
-    from_arrays,
-    warn_of_gaps,
-)
+from diffusion_jax.data.sources.base import Dataset, Source, array_source, from_arrays
+from diffusion_jax.data.sources.checks import DataError, as_labels, check_classes, warn_of_gaps
 from diffusion_jax.data.sources.inflate import check_inflated, check_zip
 from diffusion_jax.validation import integer, location
 

@@ -14,7 +14,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from diffusion_jax.data.sources.base import DataError
+from diffusion_jax.data.sources.checks import DataError
 from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import replace_text
 from diffusion_jax.validation import local_path

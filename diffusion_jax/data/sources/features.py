@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from diffusion_jax.data.sources.base import DataError
+from diffusion_jax.data.sources.checks import DataError
 from diffusion_jax.validation import describe
 
 __all__ = ["check_features"]

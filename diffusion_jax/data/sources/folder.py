@@ -13,7 +13,8 @@ import grain
 import numpy as np
 
 from diffusion_jax.data.sources import cache
-from diffusion_jax.data.sources.base import DataError, Dataset, Source, check_classes, split_holdout
+from diffusion_jax.data.sources.base import Dataset, Source
+from diffusion_jax.data.sources.checks import DataError, check_classes, split_holdout
 from diffusion_jax.data.sources.decode import VERSION, Decoded, Decoder
 from diffusion_jax.data.sources.formats import ImageError, make_format_stamp
 from diffusion_jax.data.sources.labels import Table, classes_from_directories

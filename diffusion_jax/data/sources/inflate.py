@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from diffusion_jax.data.sources.base import DataError
+from diffusion_jax.data.sources.checks import DataError
 
 __all__ = ["check_inflated", "check_zip"]
 

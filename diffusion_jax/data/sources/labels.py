@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from diffusion_jax.data.sources.base import DataError
+from diffusion_jax.data.sources.checks import DataError
 from diffusion_jax.validation import compose
 
 __all__ = ["Table", "classes_from_directories"]

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from diffusion_jax.data.sources.base import DataError
+from diffusion_jax.data.sources.checks import DataError
 from diffusion_jax.runtime.errors import first_line
 
 __all__ = ["digest_shards", "shard_error"]

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.data.sources.base import DataError, Dataset, Source, check_row
+from diffusion_jax.data.sources.base import Dataset, Source
+from diffusion_jax.data.sources.checks import DataError, check_row
 from diffusion_jax.data.sources.features import check_features
 from diffusion_jax.data.sources.shards import digest_shards, shard_error
 from diffusion_jax.runtime.errors import first_line

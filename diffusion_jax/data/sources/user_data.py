@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.data.sources.base import (
+from diffusion_jax.data.sources.base import Dataset, Source, from_arrays
+from diffusion_jax.data.sources.checks import (
     DataError,
-    Dataset,
-    Source,
     as_labels,
     check_classes,
     check_images,
-    from_arrays,
     split_holdout,
     warn_of_gaps,
 )

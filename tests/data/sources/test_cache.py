@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.data.sources import cache
-from diffusion_jax.data.sources.base import DataError
+from diffusion_jax.data.sources.checks import DataError
 
 SHAPE = (5, 4, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, *SHAPE), np.uint8)

@@ -1,6 +1,6 @@
 import pytest
 
-from diffusion_jax.data.sources.base import DataError
+from diffusion_jax.data.sources.checks import DataError
 from diffusion_jax.data.sources.labels import Table, classes_from_directories
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from diffusion_jax.data.sources import formats
-from diffusion_jax.data.sources.base import DataError
+from diffusion_jax.data.sources.checks import DataError
 from diffusion_jax.data.sources.scan import File, Listing, make_stamp, scan
 
 
