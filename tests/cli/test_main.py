@@ -27,7 +27,7 @@ def test_every_command_has_a_help_of_its_own(words, flag, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "diffusion-jax: a command is missing; use one of train, sample, edit, import, verify, or --help"),
+        ([], "diffusion-jax: a command is missing; use one of train, sample, edit, demo, import, verify, or --help"),
         (["trian"], 'diffusion-jax: "trian"; use one of train, sample'),
         (["edit"], "diffusion-jax edit: a command is missing; use one of image_to_image, inpaint"),
     ],
