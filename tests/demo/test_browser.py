@@ -147,6 +147,21 @@ def test_what_is_painted_is_repainted(page, run_command, tmp_path):
     assert not painted[[0, 1, 3, 4, 5, 6, 7]].any()
 
 
+def test_an_uploaded_image_replaces_the_painting(page, tmp_path):
+    page.get_by_role("tab", name="Inpaint").click()
+    press(page, "Take the first generated image")
+    page.get_by_text("Paint what is to be repainted").wait_for()
+    paint_row(page, 2)
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "photo.png")
+    with page.expect_file_chooser() as chooser:
+        press(page, "Upload an image")
+    chooser.value.set_files(tmp_path / "photo.png")
+    page.wait_for_timeout(2000)
+    press(page, "Inpaint")
+    message = "mask: no pixel is painted; paint over the part that should be generated"
+    page.get_by_text(message, exact=True).wait_for()
+
+
 def paint_row(page, row: int) -> None:
     """Paints over the second to the seventh pixel of a row. The image of 8x8 is shown at 60% of 480 pixels."""
     canvas = page.locator("canvas").first
