@@ -23,7 +23,7 @@ from diffusion_jax.process.pixels import NO_LABEL
 from diffusion_jax.runtime.errors import RunError, first_line
 from diffusion_jax.validation import printable
 
-__all__ = ["build_page", "import_gradio", "serve"]
+__all__ = ["build_page", "describe", "import_gradio", "serve"]
 
 _COMPILES = "The first images after a change of the steps, the sampler or the number take longer: JAX compiles."
 _PAINT = (
@@ -89,6 +89,7 @@ def serve(page: Any, host: str, port: int) -> str:
 
 
 def describe(demo: Demo) -> str:
+    """The page's heading, in HTML: the run's directory, its network and its images."""
     run = demo.run
     height, width, channels = run.network.image_shape
     classes = f", {run.network.num_classes} classes" if run.network.num_classes else ""

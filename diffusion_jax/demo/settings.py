@@ -128,19 +128,19 @@ def class_choices(run: Run) -> list[tuple[str, int]]:
 
 
 def sampler_choices(run: Run) -> list[tuple[str, str]]:
-    """(text, sampler) of each choice of the sampler: the run's own, then each that needs no arguments.
+    """(text, sampler) of each choice of the sampler: the run's own, then each that its name alone makes for this run.
 
     >>> sampler_choices(dj.load("runs/digits"))[:2]  # doctest: +SKIP
     [('of the run (DPMSolverPP)', ''), ('DDIM', 'DDIM')]
     """
-    names = [name for name in COMPONENTS["sampler"].names() if _is_complete(name)]
+    names = [name for name in COMPONENTS["sampler"].names() if _is_choice(run, name)]
     return [(f"of the run ({type(run.sampling.sampler).__name__})", ""), *((name, name) for name in names)]
 
 
-def _is_complete(sampler: str) -> bool:
-    """Whether a sampler's name is enough to build it: it has no required argument, and its packages are installed."""
+def _is_choice(run: Run, sampler: str) -> bool:
+    """Whether a sampler has no required argument, its packages are installed, and the network has what it needs."""
     try:
-        sampler_from_text(sampler)
+        run.network.adapt_sampler(sampler_from_text(sampler))
     except ValueError:
         return False
     return True

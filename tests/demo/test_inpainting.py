@@ -93,10 +93,11 @@ def stroke(size: int, *points: tuple[int, int], width: int) -> np.ndarray:
     return np.asarray(layer)
 
 
+@pytest.mark.parametrize("width", [48, 76])  # 76 also covers the edge of the rows beside it
 @pytest.mark.parametrize("scale", [1, 2])  # a screen of twice the density may give twice the pixels
-def test_a_stroke_marks_the_pixels_that_it_covers(scale):
+def test_a_stroke_marks_the_pixels_that_it_covers(scale, width):
     along = [(90 * scale, 150 * scale), (330 * scale, 150 * scale)]  # the third row, from the second to the sixth pixel
-    painted = inpainting.find_painted([stroke(480 * scale, *along, width=48 * scale)], 8, 8)
+    painted = inpainting.find_painted([stroke(480 * scale, *along, width=width * scale)], 8, 8)
     assert np.argwhere(painted).tolist() == [[2, column] for column in range(1, 6)]
 
 

@@ -7,7 +7,14 @@ import tiny
 import diffusion_jax as dj
 from diffusion_jax.cli.labels import parse_labels, repeat_labels
 from diffusion_jax.config.components import ConfigError
-from diffusion_jax.demo.settings import ALL_CLASSES, Settings, class_choices, default_settings, max_steps
+from diffusion_jax.demo.settings import (
+    ALL_CLASSES,
+    Settings,
+    class_choices,
+    default_settings,
+    max_steps,
+    sampler_choices,
+)
 from diffusion_jax.process.pixels import NO_LABEL
 from diffusion_jax.run import Network, Run, Sampling
 
@@ -102,6 +109,16 @@ def test_the_page_starts_with_the_settings_of_the_run():
     assert default_settings(make_run()) == Settings(ALL_CLASSES, 1.5, 30, "", 0, 16)
     assert default_settings(make_run(0)).label == NO_LABEL
     assert default_settings(make_run(0)).sample_labels(make_run(0)) == []
+
+
+def test_the_samplers_to_choose_are_those_that_fit_the_network():
+    run = make_run()
+    network = dataclasses.replace(run.network, model=dj.models.UNet(num_classes=CLASSES))
+    texts, samplers = zip(*sampler_choices(dataclasses.replace(run, network=network)), strict=True)
+    assert (texts[0], samplers[0]) == ("of the run (Heun)", "")
+    assert texts[1:] == samplers[1:]
+    assert {"DDPM", "DDIM", "UniPC"} < {*samplers}
+    assert "SelfConditioned" not in samplers  # this network is not
 
 
 @pytest.mark.parametrize(
