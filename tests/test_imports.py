@@ -24,7 +24,7 @@ LAYERS = [
     {"config"},
     {"interop"},
     {"figures", "edit"},
-    {"workdir"},
+    {"workdir", "demo"},
     {"report"},
     {"__init__"},
     {"cli"},
@@ -33,7 +33,9 @@ LAYERS = [
 ROW = {layer: row for row, layers in enumerate(LAYERS) for layer in layers}
 # What imports nothing of ours, and what must not be imported by whom although the rows would allow it.
 INDEPENDENT = {"version", "validation", "pytrees", "configs"}
-FORBIDDEN_ARROWS = {(layer, "training") for layer in ("evaluation", "oracles", "run", "verify", "figures", "edit")}
+FORBIDDEN_ARROWS = {
+    (layer, "training") for layer in ("evaluation", "oracles", "run", "verify", "figures", "edit", "demo")
+}
 # A third-party package -> the only folder or file that may import it.
 CONFINED = {
     "flax": f"{PACKAGE}/models/",
@@ -41,6 +43,7 @@ CONFINED = {
     "tensorflow_datasets": f"{PACKAGE}/data/",
     "orbax": f"{PACKAGE}/runtime/checkpoint.py",
     "gcsfs": f"{PACKAGE}/runtime/place.py",
+    "gradio": f"{PACKAGE}/demo/page.py",
 }
 FORBIDDEN = {"tensorflow", "torch"}
 ALLOWED_IN_PROCESS = {"jax", "numpy"} | set(sys.stdlib_module_names)
@@ -141,6 +144,8 @@ def test_the_whole_package_is_read():
         ("diffusion_jax/figures.py", "from diffusion_jax.training import losses"),
         ("diffusion_jax/figures.py", "from diffusion_jax.edit import tasks"),
         ("diffusion_jax/edit/tasks.py", "from diffusion_jax.training import losses"),
+        ("diffusion_jax/demo/results.py", "from diffusion_jax.cli import flags"),
+        ("diffusion_jax/demo/results.py", "import gradio"),
         ("diffusion_jax/oracles/data.py", "from diffusion_jax.verify import cases"),
         ("diffusion_jax/config/components.py", "from diffusion_jax.workdir import load"),
         ("diffusion_jax/workdir/load.py", "from diffusion_jax.cli import flags"),
@@ -175,6 +180,7 @@ def test_a_bad_import_is_found(path, source):
         ("diffusion_jax/workdir/session.py", "from diffusion_jax.training.step import make_train_step"),
         ("diffusion_jax/workdir/session.py", "from diffusion_jax.version import __version__"),
         ("diffusion_jax/cli/train.py", "import diffusion_jax as dj"),
+        ("diffusion_jax/demo/page.py", "import gradio"),
         ("train.py", "import diffusion_jax as dj"),
         ("diffusion_jax/interop/__main__.py", "from diffusion_jax import workdir"),
     ],

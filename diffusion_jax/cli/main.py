@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from diffusion_jax.cli import edit, export, import_weights, report, sample, train, verify
+from diffusion_jax.cli import demo, edit, export, import_weights, report, sample, train, verify
 from diffusion_jax.cli.command import Group
 from diffusion_jax.cli.errors import exit_code
 from diffusion_jax.cli.terminal import install_logging
@@ -18,6 +18,7 @@ MAIN = Group(
         "train": train.COMMAND,
         "sample": sample.COMMAND,
         "edit": edit.COMMAND,
+        "demo": demo.COMMAND,
         "import": import_weights.COMMAND,
         "export": export.COMMAND,
         "report": report.COMMAND,

@@ -29,7 +29,7 @@ def test_every_command_has_a_help_of_its_own(words, flag, capsys):
     [
         (
             [],
-            "diffusion-jax: a command is missing; use one of train, sample, edit, import, export, report, ",
+            "diffusion-jax: a command is missing; use one of train, sample, edit, demo, import, export, ",
         ),
         (["trian"], 'diffusion-jax: "trian"; use one of train, sample'),
         (["edit"], "diffusion-jax edit: a command is missing; use one of image_to_image, inpaint"),
