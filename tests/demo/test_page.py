@@ -58,7 +58,7 @@ def test_classes_have_their_names(make_demo):
 
 
 def test_text_of_the_user_is_not_html(make_demo):
-    demo = dataclasses.replace(make_demo(), workdir="<img src=x>")
+    demo = dataclasses.replace(make_demo(), name="<img src=x>")
     assert "&lt;img src=x&gt;" in page.draw_heading(demo)
     assert "<img" not in page.draw_heading(demo)
 
