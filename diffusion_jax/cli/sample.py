@@ -79,7 +79,7 @@ def run(options: FlagValues) -> None:
     write = generate_output(options, loaded, n, out.suffix.lower(), settings)
     if dj.processes.is_owner():
         write(out)
-        print(one_line(f"{n} images in {out}" if options.show == "grid" else f"{options.show} in {out}"))
+        print(one_line(f"{n} image{'s' * (n > 1)} in {out}" if options.show == "grid" else f"{options.show} in {out}"))
 
 
 def check_channels(image_shape: tuple[int, ...], suffix: str) -> None:

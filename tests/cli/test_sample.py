@@ -96,6 +96,21 @@ def test_a_png_is_a_grid(workdir, tmp_path):
         assert len(image.getcolors(10_000)) > 10
 
 
+def test_images_that_cannot_be_shown_are_arrays(tmp_path, capsys):
+    params = {"w": np.float32(0.1), "u": np.float32(0.2), "classes": np.linspace(-0.3, 0.3, 11, dtype="f4")}
+    config = tiny.config({"name": "tiny:Numbered", "num_classes": 10})
+    write_run(tmp_path / "run", config, params, (8, 8, 4), "numbers of this test")
+    assert sample(tmp_path / "run", tmp_path / "x.npz", num_samples=3, steps=2) == 0
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
+        assert (arrays["image"].shape, arrays["image"].dtype) == ((3, 8, 8, 4), np.float32)
+    capsys.readouterr()
+    for flags in ({"out": tmp_path / "x.png"}, {"out": tmp_path / "new"}, {"show": "strip"}):
+        assert sample(tmp_path / "run", **flags) == 1
+        message = "error: --out: images of 4 channels cannot be shown; use a name that ends in .npz"
+        assert capsys.readouterr().err.strip() == message
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_directory_has_one_file_per_image(workdir, tmp_path):
     assert sample(workdir, tmp_path / "out", num_samples=3, steps=2) == 0
     names = [path.name for path in sorted((tmp_path / "out").iterdir())]
