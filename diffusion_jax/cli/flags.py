@@ -24,7 +24,7 @@ SCALE = Flag(
     "scale",
     int,
     "Side of the square that each pixel becomes; default: as needed for 96 pixels a side.",
-    limits={"lower_bound": 1},
+    limits={"lower_bound": 1, "upper_bound": 256},
 )
 SEED = Flag(
     "seed", int, "Image i depends on the seed and i only.", 0, limits={"lower_bound": 0, "upper_bound": 2**32 - 1}
@@ -53,8 +53,10 @@ def load_run(options: FlagValues) -> "Run":
     Raises ValueError unless one of them is set, CheckpointError if there is no checkpoint, and OSError if JAX has no
     device.
     """
-    if bool(options.workdir) == bool(options.pretrained):
-        raise ValueError("--workdir: required, or --pretrained, and not both; such as --pretrained digits")
+    if options.workdir and options.pretrained:
+        raise ValueError(f"--pretrained={options.pretrained}: replaces --workdir; leave one of them out")
+    if not options.workdir and not options.pretrained:
+        raise ValueError("--workdir: required, or --pretrained, such as --pretrained digits")
     import diffusion_jax as dj
     from diffusion_jax.cli.devices import check_devices
 

@@ -66,6 +66,8 @@ def run(options: FlagValues) -> None:
     out = flags.parse_out(options.out or f"samples{show.endings[0]}", show.endings)
     if options.float and out.suffix.lower() != ".npz":
         raise ValueError(f"--float: {out} is an image; use it with a name that ends in .npz")
+    if options.scale and out.suffix.lower() == ".npz":
+        raise ValueError(f"--scale: does not apply to {out}, which holds arrays; leave it out")
     settings = flags.set_flags(options, ("steps", "clip", "threshold", "batch_size", "frames", "sampler", "grid"))
     if options.scales is not None:
         settings["scales"] = flags.parse_numbers("scales", options.scales)
@@ -85,7 +87,7 @@ def run(options: FlagValues) -> None:
 def check_channels(image_shape: tuple[int, ...], suffix: str) -> None:
     """Raises ValueError for an image file of images that do not have 1 or 3 channels."""
     if suffix != ".npz" and not dj.images.are_visible(image_shape):
-        raise ValueError(f"--out: images of {image_shape[-1]} channels cannot be shown; use a name that ends in .npz")
+        raise ValueError(f"images of {image_shape[-1]} channels cannot be shown; use --show grid --out samples.npz")
 
 
 def generate_output(

@@ -173,7 +173,8 @@ def convert(value: Any, annotation: Any, path: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"config.{path} = {value}: must be a finite number")
     if not _matches(value, annotation):
-        raise ConfigError(f"config.{path} = {value!r}: {_requirement(annotation)}, not {type(value).__name__}")
+        shown = repr(value)[:200]  # of a run, with all of its arrays, it has thousands of lines
+        raise ConfigError(f"config.{path} = {shown}: {_requirement(annotation)}, not {type(value).__name__}")
     return float(value) if annotation is float else value
 
 

@@ -54,12 +54,16 @@ def check_description(description: dict[str, Any]) -> dict[str, Any]:
         "image_shape": (lambda value: _are_integers(value, 1) and len(value) == 3, "[H, W, C]"),
         "num_classes": (lambda value: _are_integers([value], 0), "a number of classes"),
         "class_names": (texts, "a list of names"),
+        "step": (lambda value: value is None or _are_integers([value], 0), "a number of steps"),
         "changes": (lambda value: value is None or isinstance(value, list), "a list of changes"),
     }
     for field, (is_valid, form) in forms.items():
         if not is_valid(description.get(field)):
             found = f"{field} = {describe(description.get(field))} in the checkpoint's description"
             raise ConfigError(f"{found}: must be {form}; use a checkpoint that this library has written")
+    names, classes = description["class_names"], description["num_classes"]
+    if len(names) not in (0, classes):
+        raise ConfigError(f"class_names has length {len(names)} in the checkpoint's description: must be {classes}")
     check_config(description.get("config"))
     return description
 

@@ -21,6 +21,7 @@ from diffusion_jax.runtime.mesh import make_mesh
 from diffusion_jax.training import losses
 from diffusion_jax.training.batch import check_channels_last
 from diffusion_jax.training.plan import Plan
+from diffusion_jax.validation import describe
 
 __all__ = ["Experiment", "as_plain", "build_dataset", "check_sections"]
 
@@ -80,6 +81,8 @@ def as_plain(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str,
     >>> as_plain({"model": {"name": "UNet", "channels": (64, 128)}})
     {'model': {'name': 'UNet', 'channels': [64, 128]}}
     """
+    if not isinstance(config, ml_collections.ConfigDict | Mapping):
+        raise ConfigError(f"config = {describe(config)}: must be a config, such as dj.configs.digits()")
     values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
     try:
         return json.loads(json.dumps(values))

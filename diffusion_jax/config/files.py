@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import logging
+import sys
 import traceback
 from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
@@ -14,6 +15,8 @@ from ml_collections import ConfigDict
 __all__ = ["config_names", "load_config", "load_shipped", "read_docstring"]
 
 log = logging.getLogger(__name__)
+
+_MODULE = "diffusion_jax_config"  # the name of the file that was loaded last
 
 
 def config_names() -> list[str]:
@@ -65,10 +68,7 @@ def read_docstring(name: str) -> str:
 
 def _load_file(path: Path, *variant: str) -> ConfigDict:
     try:
-        loader = SourceFileLoader("config", str(path))  # whatever the ending of the name
-        spec: Any = importlib.util.spec_from_file_location("config", path, loader=loader)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = _run_file(path)
         if not hasattr(module, "get_config"):
             raise ValueError("the file must define get_config(), as configs/digits.py does")
         config = module.get_config(*filter(None, variant))
@@ -77,6 +77,21 @@ def _load_file(path: Path, *variant: str) -> ConfigDict:
     if not isinstance(config, Mapping | ConfigDict):
         raise ValueError(f"get_config() must return a ConfigDict, got {type(config).__name__}")
     return ConfigDict(config)
+
+
+class _UncachedLoader(SourceFileLoader):
+    """Compiles the file each time: Python's cache tells files apart by the time in seconds, and not by their ending."""
+
+    def path_stats(self, path: str) -> Any:
+        raise OSError
+
+
+def _run_file(path: Path) -> Any:
+    """The module that a file is, known to Python by its name, as dataclasses need it."""
+    spec: Any = importlib.util.spec_from_loader(_MODULE, _UncachedLoader(_MODULE, str(path)))
+    module = sys.modules[_MODULE] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _error_text(error: Exception, path: Path) -> str:

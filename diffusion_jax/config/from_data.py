@@ -40,8 +40,8 @@ def with_dataset(config: dict[str, Any], dataset: Any) -> tuple[dict[str, Any], 
     """`config`, plain JSON values, for data that come from Python, and these data as a `Dataset`.
 
     The section `data` then describes a data set of the library by its fields, and other data as `UserData` without
-    them. If the section of `config` is of `UserData`, it holds the settings of arrays and sequences. Raises
-    ConfigError for settings that do not exist.
+    them. If the section of `config` is of `UserData`, it holds the settings of arrays and sequences; of another
+    section, only `flip` counts for these. Raises ConfigError for settings that do not exist.
 
     >>> config, dataset = with_dataset({"data": {"name": "UserData", "holdout": 5}}, np.zeros((20, 8, 8, 1), np.uint8))
     >>> config["data"], len(dataset.open()[0])
@@ -51,9 +51,11 @@ def with_dataset(config: dict[str, Any], dataset: Any) -> tuple[dict[str, Any], 
     """
     spec: dict[str, Any] = {"name": UserData.__name__}
     if not isinstance(dataset, Dataset):
-        section = config.get("data")
+        section = config.get("data", {})
         if isinstance(section, Mapping) and section.get("name") == spec["name"]:
             spec = dict(section)
+        elif isinstance(section, Mapping) and section.get("flip"):
+            spec["flip"] = section["flip"]  # part of the recipe, whatever the images are
         return {**config, "data": spec}, build(spec, COMPONENTS["data"], "data", data=dataset)
     fields = {field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset)}
     if type(dataset).__name__ in COMPONENTS["data"].names() and type(dataset).__module__.startswith(_LIBRARY):

@@ -31,6 +31,7 @@ _PAINT = (
 )
 _FILES = "The command reads these two files, which are deleted when the demo ends. In the mask, black is repainted."
 _RED, _BRUSH = ("#ff0000", 0.6), 30  # radius: as wide as a pixel of 8x8
+_STEPS = 200  # at the right end of the slider: samplers need 10 to 100
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 # Images are shown as they are, in sharp squares, where there is room; the buttons are above them.
 _CSS = """
@@ -116,7 +117,7 @@ def _add_settings(gr: Any, demo: Demo) -> list[Any]:
     return [
         label,
         guidance,
-        gr.Slider(1, max_steps(run), start.steps, step=1, label="Steps"),
+        gr.Slider(1, min(max_steps(run), max(_STEPS, start.steps)), start.steps, step=1, label="Steps"),
         gr.Dropdown(
             sampler_choices(run),
             value="",
@@ -215,6 +216,6 @@ def _with_errors(gr: Any, action: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return action(*values)
         except (ValueError, OSError, RunError, jax.errors.JaxRuntimeError) as error:
-            raise gr.Error(html.escape(printable(first_line(error))), print_exception=False) from error
+            raise gr.Error(html.escape(printable(first_line(error)), quote=False), print_exception=False) from error
 
     return run

@@ -39,6 +39,9 @@ def inpaint(job: Job, *, mask: list[str], invert_mask: bool, resamples: int, jum
         raise ValueError(f"--mask: {len(mask)} masks for {len(x0)} images; give one mask, or one per image")
     white = np.broadcast_to(job.read(mask, channels=1) > 0, (*x0.shape[:3], 1))
     known = ~white if invert_mask else white
+    if known.all():
+        colour = "white" if invert_mask else "black"
+        raise ValueError(f"--mask: no pixel is {colour}, so that nothing is repainted; transparent pixels are white")
     edited = editing.inpaint(
         job.key,
         job.denoiser(len(x0)),

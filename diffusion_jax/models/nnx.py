@@ -1,6 +1,7 @@
 """Networks in Flax NNX, as the pure functions `init` and `apply` that training and sampling call."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -71,7 +72,7 @@ class NNXNetwork(Checked):
         module = nnx.merge(self.graph, self._fill(params, key))
         module.train() if train else module.eval()
         labels = jnp.full(time.shape, NO_LABEL) if labels is None else labels
-        return module(x, time, labels, **kwargs)
+        return module(x, time, labels, **_modes(module, train), **kwargs)
 
     def _fill(self, params: Mapping[str, Any], key: jax.Array) -> dict[Any, Any]:
         """The state of the module, with `params` and random streams that start from `key`."""
@@ -97,7 +98,8 @@ def from_nnx(
     """Returns the network of an NNX module, for `TrainState.create`, `make_train_step`, `denoiser` and configs.
 
     The module is called as module(x, time, labels), with x float32 [B, ...], time float32 [B] and labels int32 [B],
-    -1 for no class; a self-conditioned module also as module(x, time, labels, x0_hat=...). It returns an array shaped
+    -1 for no class, and with train=True or deterministic=False in training if it has such an argument; a
+    self-conditioned module also as module(x, time, labels, x0_hat=...). It returns an array shaped
     like x, or of twice the channels if it learns its variance. Dropout is active in training only. Parameters are a
     nested dictionary of arrays, named like the attributes of the module.
 
@@ -130,13 +132,22 @@ def from_nnx(
         name = type(create).__name__ if isinstance(create, nnx.Module) else describe(create)
         example = "lambda rngs: MyModule(rngs=rngs)"
         raise ValueError(f"create = {name}: must be a function of rngs that returns a module, such as {example}")
-    module = nnx.eval_shape(lambda: create(rngs=nnx.Rngs(0)))
+    try:
+        module = nnx.eval_shape(lambda: create(rngs=nnx.Rngs(0)))
+    except TypeError as error:
+        raise ValueError(f"create(rngs=...) fails: {error}; give a function of rngs alone") from error
     if not isinstance(module, nnx.Module):
         raise ValueError(f"create returns {type(module).__name__}: must return a module of flax.nnx")
     graph, state = nnx.split(module)
     leaves = tuple(_as_leaf(path, value) for path, value in nnx.to_flat_state(state))
     _check_static(graph)
     return NNXNetwork(create, graph, leaves, num_classes, learn_variance, self_condition)
+
+
+def _modes(module: nnx.Module, train: bool) -> dict[str, bool]:
+    """The arguments `train` and `deterministic`, if the module has them: they would hide its own mode from dropout."""
+    parameters = inspect.signature(type(module).__call__).parameters
+    return {name: on for name, on in (("train", train), ("deterministic", not train)) if name in parameters}
 
 
 _ARRAY = "{} is an array outside of a Param: make it a Param, or compute it in __call__"

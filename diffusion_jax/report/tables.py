@@ -45,7 +45,8 @@ def find_differences(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
     """The values of each field of the config in which the runs differ."""
     fields = sorted({name for run in runs for name in run.settings.config})
     rows = {name: [run.settings.config.get(name, _NONE) for run in runs] for name in fields}
-    return {name: values for name, values in rows.items() if len({*values}) > 1}
+    known = [i for i, run in enumerate(runs) if run.settings.config]  # of the others nothing can be said
+    return {name: values for name, values in rows.items() if len({values[i] for i in known}) > 1}
 
 
 def draw_configs(runs: Sequence[RunRecord]) -> list[Html]:

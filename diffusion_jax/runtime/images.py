@@ -20,7 +20,7 @@ from diffusion_jax.process.pixels import to_uint8
 from diffusion_jax.runtime.captions import readable
 from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import as_file_name, replace_file
-from diffusion_jax.runtime.tiles import above_first_row, draw_tiles, enlarge
+from diffusion_jax.runtime.tiles import above_first_row, check_size, draw_tiles, enlarge
 from diffusion_jax.validation import check_shape, checked, integer, local_path, optional
 
 __all__ = ["are_visible", "grid", "save", "save_animation", "save_folder", "save_grid", "strip", "table", "to_image"]
@@ -217,7 +217,9 @@ def to_image(x: ArrayLike, scale: int = 1) -> Image.Image:
     >>> dj.images.to_image(np.zeros((8, 8, 1)), scale=12).size
     (96, 96)
     """
-    pixels = enlarge(_as_pixels(np.asarray(x)[None], "N")[0], scale)
+    pixels = _as_pixels(np.asarray(x)[None], "N")[0]
+    check_size(pixels[..., 0].size, scale)
+    pixels = enlarge(pixels, scale)
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 

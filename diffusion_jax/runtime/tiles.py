@@ -6,11 +6,22 @@ from PIL import Image, ImageDraw
 
 from diffusion_jax.runtime.captions import choose_font
 
-__all__ = ["above_first_row", "draw_tiles", "enlarge"]
+__all__ = ["above_first_row", "check_size", "draw_tiles", "enlarge"]
 
-# Smaller tiles are enlarged by an integer factor, so that 8x8 images can be seen.
-_MIN_TILE = 96
+# Smaller tiles are enlarged by an integer factor, so that 8x8 images can be seen; not beyond the larger size.
+_MIN_TILE, _MAX_TILE = 96, 1024
+# As many as a large screen has a hundred times; more would take gigabytes.
+_MAX_PIXELS = 2**28
 _GAP, _GROUP_GAP = 2, 6
+
+
+def check_size(pixels: int, scale: int) -> None:
+    """Raises ValueError if a picture of so many pixels is too large when each becomes a square of `scale`."""
+    if pixels * scale**2 > _MAX_PIXELS:
+        raise ValueError(
+            f"scale = {scale}: the picture would have {pixels * scale**2:,} pixels, more than {_MAX_PIXELS:,}; "
+            "use a smaller scale, or fewer images"
+        )
 
 
 def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
@@ -30,7 +41,8 @@ def draw_tiles(
     a wider gap follows every `group` rows.
     """
     rows, columns, height, width, _ = tiles.shape
-    scale = scale or max(1, -(-_MIN_TILE // min(height, width)))
+    scale = scale or max(1, min(-(-_MIN_TILE // min(height, width)), _MAX_TILE // max(height, width)))
+    check_size(rows * columns * height * width, scale)
     height, width = height * scale, width * scale
     top, side = [[choose_font(text) for text in row] for row in above], [choose_font(text) for text in left]
     margin = max(caption.width for caption in side)

@@ -94,7 +94,17 @@ def read_weights(path: Path) -> tuple[Weights, dict[str, Any]]:
         raise CheckpointError(f"{path} is not of this library: use a file of `diffusion-jax export`")
     if header.get(_HASH) != _digest(arrays, header[_DESCRIPTION]):
         raise CheckpointError(f"{path} is damaged: its contents do not match its hash; restore it from a backup")
-    return arrays, json.loads(header[_DESCRIPTION])
+    return arrays, _parse(path, header[_DESCRIPTION])
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        description = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} has a description that is not JSON: {first_line(error)}") from error
+    if not isinstance(description, dict):
+        raise CheckpointError(f"{path} has a description of {type(description).__name__}: must be a dict")
+    return description
 
 
 def _digest(arrays: Mapping[str, np.ndarray], text: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from diffusion_jax.config.components import ConfigError
 from diffusion_jax.runtime.weights import Weights, name_params
@@ -57,11 +58,17 @@ def check_initial(plan: Plan, weights: Weights, params: Any) -> None:
             f"{start}: {len(faults)} parameters do not fit ({listed}); use the network of that run, or set "
             "config.train.init_partial to True to start these parameters anew"
         )
-    log.info("starting from %s: %d parameters%s", plan.init_from, fitting, f"; not from it: {listed}" * bool(faults))
+    level = logging.WARNING if faults else logging.INFO
+    anew = f" of {len(name_params(params))}; the others start anew: {listed}" * bool(faults)
+    log.log(level, "starting from %s: %d parameters%s", plan.init_from, fitting, anew)
 
 
-def start_from(state: TrainState, weights: Weights) -> TrainState:
-    """`state` with the parameters, and their average, that fit taken from `weights`."""
-    return dataclasses.replace(
-        state, params=fill_params(weights, state.params), ema_params=fill_params(weights, state.ema_params)
-    )
+def start_from(state: TrainState, weights: Weights, tx: optax.GradientTransformation) -> TrainState:
+    """`state` with the parameters, and their average, that fit taken from `weights`.
+
+    The optimizer begins with them too, because some optimizers keep a copy of the first parameters.
+    """
+    params, ema_params = (fill_params(weights, each) for each in (state.params, state.ema_params))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state.opt_state)
+    opt_state = jax.jit(tx.init, out_shardings=shardings)(params)
+    return dataclasses.replace(state, params=params, ema_params=ema_params, opt_state=opt_state)

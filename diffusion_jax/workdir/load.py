@@ -13,6 +13,7 @@ from diffusion_jax.runtime.errors import CheckpointError
 from diffusion_jax.runtime.mesh import make_mesh
 from diffusion_jax.runtime.place import Place, run_path
 from diffusion_jax.runtime.weights import Weights, name_params, read_weights, write_weights
+from diffusion_jax.validation import describe
 from diffusion_jax.workdir.initial import compare_weights, fill_params
 from diffusion_jax.workdir.layout import abstract_state
 
@@ -81,6 +82,8 @@ def export(run: Run, path: str | os.PathLike) -> None:
     ...     dj.load(f"{directory}/mine.safetensors").network.num_classes
     10
     """
+    if not isinstance(run, Run):
+        raise ValueError(f"run = {describe(run)}: must be a run, such as dj.load(...)")
     if not run.config:
         raise ValueError("run.config is empty: only a run of dj.load or dj.train can be exported")
     network = run.network
@@ -96,10 +99,10 @@ def find_weights(name: str, place: str | os.PathLike) -> Weights:
     """
     try:
         found = _find_source(place)
-    except CheckpointError as error:
+        if _is_file(found):
+            return read_weights(Path(found))[0]
+    except (CheckpointError, ConfigError, OSError) as error:
         raise ConfigError(f'{name} = "{place}": {error}') from error
-    if _is_file(found):
-        return read_weights(Path(found))[0]
     with Checkpoints(found, read_only=True) as checkpoints:
         return checkpoints.read_weights("ema_params", make_mesh())
 
@@ -124,6 +127,8 @@ def _find_source(place: str | os.PathLike) -> Place:
         return _find_pretrained(text.removeprefix(_PRETRAINED))
     path = run_path("workdir", place)
     if path.suffix == ".safetensors" and not path.is_dir():
+        if not path.is_file():
+            raise CheckpointError(f"there is no file {place}; export a run first, or use another name")
         return path
     directory = path / "checkpoints"
     if not directory.is_dir():
@@ -133,7 +138,8 @@ def _find_source(place: str | os.PathLike) -> Place:
 
 def _find_pretrained(name: str) -> Path:
     if name not in pretrained_names():
-        raise ConfigError(f'pretrained = "{name}": must be {" or ".join(pretrained_names())}')
+        names = ", ".join(f'"{name}"' for name in pretrained_names())
+        raise ConfigError(f'pretrained = "{name}": must be one of {names}')
     return _shipped_weights() / f"{name}.safetensors"
 
 

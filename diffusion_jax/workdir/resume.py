@@ -9,15 +9,17 @@ from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.defaults import with_defaults
 from diffusion_jax.config.description import check_config, check_description
 from diffusion_jax.config.experiment import Experiment
-from diffusion_jax.data.sources import Source
+from diffusion_jax.data.sources import Source, UserData
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import replace_text
 from diffusion_jax.runtime.place import Place, complete_steps
+from diffusion_jax.validation import describe
 
 __all__ = [
     "MAY_CHANGE",
     "Change",
+    "check_data_are_here",
     "classes_of_run",
     "compare_experiments",
     "find_changes",
@@ -29,6 +31,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _DATA, _CHANGES = "data fingerprint", "changes"
+
+# Fields that act before the first step only.
+_FIRST = ("train.init_from", "train.init_partial")
 
 # {"step": of the checkpoint that the run went on from, "field": path in the config, "before": value, "after": value}
 Change = dict[str, Any]
@@ -66,11 +71,23 @@ def read_changes(workdir: Place) -> list[Change]:
     """What earlier resumptions of a run have changed, oldest first; [] if it holds no checkpoint."""
     if not complete_steps(workdir / "checkpoints"):
         return []
-    return _read_config(workdir / "config.json", logging.DEBUG)["changes"]
+    return _read_config(workdir / "config.json", logging.DEBUG)[_CHANGES]
+
+
+def check_data_are_here(workdir: Place) -> None:
+    """Raises ConfigError if the run in `workdir` has data from Python, which no config can name."""
+    if not complete_steps(workdir / "checkpoints"):
+        return
+    data = _read_config(workdir / "config.json", logging.DEBUG)["config"]["data"]
+    if data["name"] == UserData.__name__:
+        raise ConfigError(
+            f"dataset = None: the run in {workdir} has data from Python; resume it from Python, with "
+            "dj.train(config, workdir, dataset=...), or use another directory"
+        )
 
 
 def find_changes(workdir: Place, experiment: Experiment, training: Source, accept: Sequence[str] = ()) -> list[Change]:
-    """The fields, of those in `accept`, that differ from the run in `workdir`, one dict each.
+    """The fields, of those in `accept`, that differ from the run in `workdir`, one dict each, without the step.
 
     Raises ConfigError if the directory holds another experiment, or more steps of this one.
     """
@@ -85,15 +102,15 @@ def find_changes(workdir: Place, experiment: Experiment, training: Source, accep
             "use at least that, or another directory"
         )
     current = {"config": experiment.config, "data": training.fingerprint}
-    changed = compare_experiments(workdir / "config.json", current, training.has_fingerprint, accept)
-    return [{"step": newest, **change} for change in changed]
+    return compare_experiments(workdir / "config.json", current, training.has_fingerprint, accept)
 
 
 def check_accepted(experiment: Experiment, accept: Sequence[str]) -> None:
     """Raises ConfigError for a name in `accept` that is no field of the config."""
-    known = {name.removeprefix("config.") for name in flatten(_label({"config": experiment.config, "data": ""}))}
-    if isinstance(accept, str):
-        raise ConfigError(f'accept = "{accept}": must be a list of fields, such as ["train.batch_size"]')
+    fields = flatten(_label({"config": experiment.config, "data": ""}))
+    known = {_accepted_name(name) for name in fields if name != _CHANGES}
+    if isinstance(accept, str) or not isinstance(accept, Sequence):
+        raise ConfigError(f'accept = {describe(accept)}: must be a list of fields, such as ["train.batch_size"]')
     for name in accept:
         if not any(f"{field}.".startswith(f"{name}.") for field in known):
             raise ConfigError(f'accept: there is no field "{name}"; name fields such as train.batch_size')
@@ -123,14 +140,21 @@ def compare_experiments(
     for field in sorted(before.keys() | now.keys(), key=lambda name: (not name.endswith(".name"), name)):
         if field == _CHANGES or before.get(field) == now.get(field) or _is_below(field, MAY_CHANGE):
             continue
-        if not _is_below(field, accept):
+        if not _is_below(field, accept) or _is_below(field, _FIRST):
             raise ConfigError(
                 f"{field} = {now.get(field)!r}: {path.parent} holds a run with "
-                f"{before.get(field)!r}; set it back, use another directory, or go on with it by "
-                f"--accept {_accepted_name(field)}"
+                f"{before.get(field)!r}; {_find_remedy(field)}"
             )
         changes.append({"field": field.removeprefix("config."), "before": before.get(field), "after": now.get(field)})
     return changes
+
+
+def _find_remedy(field: str) -> str:
+    if _is_below(field, _FIRST):
+        return "it counts for a new run only; set it back, or use another directory"
+    first = "the data are others; restore them" if field == _DATA else "set it back"
+    name = _accepted_name(field)
+    return f'{first}, use another directory, or go on with it by --accept {name}, in Python accept=["{name}"]'
 
 
 def _is_below(field: str, names: Sequence[str]) -> bool:
@@ -154,7 +178,7 @@ def _read_config(path: Place, level: int = logging.WARNING) -> dict[str, Any]:
 
 def _label(content: dict[str, Any]) -> dict[str, Any]:
     check_config(content["config"])
-    changes = content.get("changes", [])
+    changes = content.get("changes") or []
     return {"config": with_defaults(content["config"]), _DATA: content["data"], _CHANGES: changes}
 
 

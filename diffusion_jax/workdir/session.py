@@ -45,7 +45,8 @@ class Session:
     """One call of `train`, with everything open.
 
     Attributes:
-      changes: all that resumptions of this run have changed, with those of this call.
+      changes: what earlier resumptions of this run have changed.
+      new_changes: what this one changes, without the step.
       weights: what new parameters start from; None for random ones.
     """
 
@@ -58,6 +59,7 @@ class Session:
     on_metrics: OnMetrics | None = None
     on_images: OnImages | None = None
     changes: list[Change] = dataclasses.field(default_factory=list)
+    new_changes: list[Change] = dataclasses.field(default_factory=list)
     weights: Weights | None = None
 
     def run(self) -> bool:
@@ -65,20 +67,29 @@ class Session:
         plan = self.experiment.plan
         init_key, step_key, eval_key = jax.random.split(jax.random.key(plan.seed), 3)
         state, start = self._restore_or_init(init_key)
-        if is_owner():  # after the state is known to fit, so that a refused change leaves the run as it was
-            write_config(self.workdir, self.experiment, self.training, self.changes)
+        self._record(start)
         with MetricsWriter(self.workdir, start, start == plan.steps, self.on_metrics, self.on_images) as writer:
             missing = self._find_missing(start, writer)
             if start == plan.steps and not any(missing):
                 log.info("step %d: complete, nothing left to do", start)
                 return True
             self._log_start(state, start)
+            if self.weights is not None:
+                self._save(state, 0, writer)  # a kill must not make it start again from a source that has changed
             actions = self._make_actions(writer, eval_key, missing)
             with self.stop.listen():
                 step = self._fit(state, step_key, writer, actions, start)
         if step < plan.steps:
             log.info("stopped after step %d; run the same command to resume", step)
         return step == plan.steps
+
+    def _record(self, start: int) -> None:
+        """Writes config.json, once the state is known to fit: a refused change leaves the run as it was."""
+        for change in self.new_changes:
+            log.info("%s: %s until step %d, from there %s", change["field"], change["before"], start, change["after"])
+            self.changes.append({"step": start, **change})
+        if is_owner():
+            write_config(self.workdir, self.experiment, self.training, self.changes)
 
     def _fit(self, state: TrainState, key: jax.Array, writer: MetricsWriter, actions: Actions, start: int) -> int:
         """Trains and waits for the last checkpoint; returns its step."""
@@ -112,13 +123,13 @@ class Session:
             return TrainState(**items["rest"], ema_params=items["ema_params"]), step
         self.checkpoints.probe()
         state = init_state(key, experiment, jax.tree.map(lambda leaf: leaf.sharding, abstract))
-        return (state if self.weights is None else start_from(state, self.weights)), 0
+        return (state if self.weights is None else start_from(state, self.weights, experiment.tx)), 0
 
     def _restore(self, abstract: TrainState) -> tuple[int, dict[str, Any]]:
         try:
             step, items, _ = self.checkpoints.restore(checkpoint_items(abstract))
         except TargetError as error:
-            fields = ", ".join(change["field"] for change in self.changes) or "the config"
+            fields = ", ".join(change["field"] for change in self.new_changes) or "the config"
             raise ConfigError(
                 f"{fields}: the state of the run does not fit what was changed ({error}); set it back, or start a new "
                 "run from this one with config.train.init_from"

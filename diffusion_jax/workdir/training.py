@@ -24,7 +24,7 @@ from diffusion_jax.validation import describe
 from diffusion_jax.workdir.initial import check_initial
 from diffusion_jax.workdir.layout import abstract_state, check_not_imported, check_outside_data, own_workdir
 from diffusion_jax.workdir.load import find_weights
-from diffusion_jax.workdir.resume import classes_of_run, find_changes, read_changes
+from diffusion_jax.workdir.resume import check_data_are_here, classes_of_run, find_changes, read_changes
 from diffusion_jax.workdir.session import Session
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ def train(
     """
     _check_functions(should_stop=should_stop, on_metrics=on_metrics, on_images=on_images)
     directory, plain = run_path("workdir", workdir), as_plain(config)
+    if dataset is None:
+        check_data_are_here(directory)
     plain, data = _find_data(plain, dataset)
     check_not_imported(directory)
     check_outside_data(directory, data)
@@ -96,14 +98,11 @@ def train(
             return should_stop is not None and should_stop()
 
         stop = Stop(wants_to_stop)
-        new_changes = find_changes(directory, experiment, training, accept)
-        for change in new_changes:
-            log.info("%(field)s: %(before)s until step %(step)d, from there %(after)s", change)
-        changes = read_changes(directory) + new_changes
+        changes = read_changes(directory), find_changes(directory, experiment, training, accept)
         synchronize("config.json is read")  # before process 0 writes it
         with Checkpoints(directory / "checkpoints", experiment.plan.keep_checkpoints) as checkpoints:
             complete = Session(
-                directory, experiment, training, held_out, checkpoints, stop, on_metrics, on_images, changes, weights
+                directory, experiment, training, held_out, checkpoints, stop, on_metrics, on_images, *changes, weights
             ).run()
     if stop.reason == signal.SIGINT:
         raise KeyboardInterrupt

@@ -35,7 +35,7 @@ def test_a_port_in_use_is_named(nothing_is_loaded, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "--workdir: required, or --pretrained, and not both"),
+        ([], "--workdir: required, or --pretrained, such as"),
         (["--workdir=run", "--host=203.0.113.7"], "--host=203.0.113.7: must be an address of this machine"),
         (["--workdir=run", "--host=no.such.host.invalid"], "--host=no.such.host.invalid: must be an address"),
         (["--workdir=run", "--port=0"], "flag --port=0: 0 is not an integer in the range [1, 65535]"),

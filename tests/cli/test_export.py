@@ -38,14 +38,16 @@ def test_floats_are_written_on_request(exported, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sample"], "--workdir: required, or --pretrained, and not both"),
-        (["sample", "--workdir=x", "--pretrained=digits"], "--workdir: required, or --pretrained, and not both"),
-        (["sample", "--pretrained=dogs"], 'pretrained = "dogs": must be digits'),
-        (["edit", "reconstruct", "--image=a.png"], "--workdir: required, or --pretrained, and not both"),
+        (["sample"], "--workdir: required, or --pretrained, such as"),
+        (["sample", "--workdir=x", "--pretrained=digits"], "--pretrained=digits: replaces --workdir"),
+        (["sample", "--pretrained=dogs"], 'pretrained = "dogs": must be one of "digits"'),
+        (["edit", "reconstruct", "--image=a.png"], "--workdir: required, or --pretrained, such as"),
         (["export", "--pretrained=digits", "--out=x.npz"], "--out=x.npz: the ending must be .safetensors"),
         (["export", "--workdir=nowhere"], "no checkpoint in nowhere"),
-        (["sample", "--workdir=nowhere.safetensors"], "nowhere.safetensors"),
+        (["sample", "--workdir=nowhere.safetensors"], "there is no file nowhere.safetensors; export a run first"),
         (["sample", "--pretrained=digits", "--scale=0"], "scale"),
+        (["sample", "--pretrained=digits", "--scale=257"], "scale"),
+        (["sample", "--pretrained=digits", "--scale=2", "--out=x.npz"], "--scale: does not apply to x.npz"),
         (["sample", "--pretrained=digits", "--float", "--out=x.png"], "--float"),
     ],
 )

@@ -106,7 +106,7 @@ def test_images_that_cannot_be_shown_are_arrays(tmp_path, capsys):
     capsys.readouterr()
     for flags in ({"out": tmp_path / "x.png"}, {"out": tmp_path / "new"}, {"show": "strip"}):
         assert sample(tmp_path / "run", **flags) == 1
-        message = "error: --out: images of 4 channels cannot be shown; use a name that ends in .npz"
+        message = "error: images of 4 channels cannot be shown; use --show grid --out samples.npz"
         assert capsys.readouterr().err.strip() == message
     assert not (tmp_path / "new").exists()
 

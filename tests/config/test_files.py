@@ -63,3 +63,25 @@ def test_a_shipped_config_is_found_whatever_files_are_here(tmp_path, monkeypatch
 
 def test_a_docstring_is_read_without_running_the_file():
     assert all(read_docstring(name) for name in config_names())
+
+
+def test_a_file_is_itself_whatever_was_loaded_before(tmp_path):
+    """Python's cache of compiled files knows neither the ending nor a change within a second."""
+    for name, steps in (("x.a", 1), ("x.b", 2), ("x.a", 3)):
+        (tmp_path / name).write_text(f"def get_config(): return {{'steps': {steps}}}")
+        assert load_config(str(tmp_path / name)).steps == steps
+    assert not (tmp_path / "__pycache__").exists()
+
+
+def test_a_file_may_define_dataclasses(tmp_path):
+    text = """
+from __future__ import annotations
+import dataclasses
+@dataclasses.dataclass
+class Size:
+    width: int = 3
+def get_config():
+    return {"width": Size().width}
+"""
+    (tmp_path / "mine.py").write_text(text)
+    assert load_config(str(tmp_path / "mine.py")).width == 3

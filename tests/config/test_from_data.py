@@ -1,6 +1,7 @@
 """The number of classes comes from the data, unless the config or an earlier start of the run says otherwise."""
 
 import copy
+import dataclasses
 import json
 import logging
 
@@ -11,7 +12,7 @@ import tiny
 
 import diffusion_jax as dj
 from diffusion_jax.config.components import ConfigError
-from diffusion_jax.config.from_data import with_classes
+from diffusion_jax.config.from_data import with_classes, with_dataset
 
 MODEL = {"name": "tiny:AnyClasses"}
 
@@ -94,3 +95,23 @@ def test_what_is_given_is_kept_and_the_config_itself_is_not_changed():
 def test_a_network_of_one_s_own_that_takes_no_number_stays_as_it_is():
     config = tiny.config(tiny.AFFINE)
     assert with_classes(config, 10)["model"] == tiny.AFFINE
+
+
+def test_the_flip_of_a_config_holds_for_arrays_and_its_other_fields_do_not():
+    images = np.zeros((20, 4, 4, 1), np.uint8)
+    config, dataset = with_dataset({"data": {"name": "Folder", "path": "x", "flip": True, "holdout": 5}}, images)
+    assert config["data"] == {"name": "UserData", "flip": True}
+    assert (dataset.flip, dataset.holdout) == (True, 10)
+
+
+def test_a_data_set_of_ones_own_is_described_without_its_fields():
+    @dataclasses.dataclass(frozen=True)
+    class Mine(dj.sources.Digits):
+        secret: int = 3
+
+    config, dataset = with_dataset({}, Mine(flip=True))
+    assert config["data"] == {"name": "UserData", "flip": True}
+    assert dataset == Mine(flip=True)
+    config, _ = with_dataset({}, dj.sources.UserData(np.zeros((20, 4, 4, 1)), holdout=5))
+    assert "data" not in config["data"]
+    assert config["data"]["holdout"] == 5

@@ -209,3 +209,31 @@ def test_a_config_refuses_what_cannot_be_trained(name, message):
     with pytest.raises(ConfigError, match=message) as error:
         Experiment.from_config(tiny.config({"name": name}), (8, 8, 1), 10)
     one_line(error)
+
+
+class _WithTrain(nnx.Module):
+    def __init__(self, *, rngs):
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x, time, labels, train=False):
+        return self.dropout(x, deterministic=not train)
+
+
+class _WithDeterministic(_WithTrain):
+    def __call__(self, x, time, labels, deterministic=True):
+        return self.dropout(x, deterministic=deterministic)
+
+
+@pytest.mark.parametrize("module", [_WithTrain, _WithDeterministic])
+def test_a_module_that_is_told_its_mode_by_an_argument_drops_out_in_training(module):
+    model, x = dj.models.from_nnx(module), jnp.ones((2, 64))
+    params = model.init(jax.random.key(0))
+    trained = model.apply(params, x, jnp.zeros(2), train=True, rngs={"dropout": jax.random.key(1)})
+    assert 0.2 < (trained == 0).mean() < 0.8
+    assert (model.apply(params, x, jnp.zeros(2)) == x).all()
+
+
+def test_a_constructor_that_needs_more_is_refused_in_one_line():
+    with pytest.raises(ValueError, match=r"create\(rngs=...\) fails: .*width.*; give a function") as error:
+        dj.models.from_nnx(lambda width, *, rngs: None)
+    one_line(error)

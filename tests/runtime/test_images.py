@@ -92,6 +92,14 @@ def test_each_side_of_an_image_has_96_pixels_unless_a_scale_is_given(side):
     assert grid(x, scale=2).width - 4 == 2 * side
 
 
+def test_flat_images_are_not_enlarged_beyond_reason():
+    assert grid(np.zeros((4, 1, 1024, 1)), columns=1).size == (1028, 2 + 4 * 3)
+    with pytest.raises(ValueError, match="scale = 10000: the picture would have 1,600,000,000 pixels"):
+        grid(np.zeros((1, 4, 4, 1)), scale=10000)
+    with pytest.raises(ValueError, match="scale = 10000"):
+        to_image(np.zeros((4, 4, 1)), 10000)
+
+
 def test_an_image_alone_has_its_own_pixels():
     x, levels = make_images(1, size=8)
     np.testing.assert_array_equal(np.asarray(to_image(x[0])), levels[0])

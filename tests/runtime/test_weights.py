@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from diffusion_jax.runtime import weights
 from diffusion_jax.runtime.errors import CheckpointError
 from diffusion_jax.runtime.weights import name_params, nest_params, read_weights, write_weights
 
@@ -17,9 +18,9 @@ def path(tmp_path):
 
 
 def test_what_is_written_is_read(path):
-    weights, description = read_weights(path)
+    found, description = read_weights(path)
     assert description == {"step": 3, "name": "é"}
-    found = nest_params(weights)
+    found = nest_params(found)
     np.testing.assert_array_equal(found["params"]["Dense_0"]["kernel"], PARAMS["params"]["Dense_0"]["kernel"])
     assert found["params"]["scale"] == 2.0
 
@@ -50,6 +51,15 @@ def test_a_file_of_others_is_refused(tmp_path):
     save_file({"a": np.zeros(3)}, tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match="is not of this library"):
         read_weights(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "3", "{", "[" * 100_000])
+def test_a_description_that_is_no_dict_is_refused_in_one_line(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights.json, "dumps", lambda *args, **kwargs: text)
+    write_weights(tmp_path / "x.safetensors", {"a": np.zeros(1)}, {})
+    with pytest.raises(CheckpointError, match="has a description") as error:
+        read_weights(tmp_path / "x.safetensors")
+    assert "\n" not in str(error.value)
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path):

@@ -55,13 +55,16 @@ def test_a_run_starts_from_the_averaged_weights_of_another(as_file, trained, tmp
 
 def test_the_parameters_and_their_average_start_from_them(trained):
     weights = {"w": np.float32(0.5), "u": np.float32(0.25), "classes": np.arange(11, dtype=np.float32)}
-    state = TrainState.create(jax.random.key(0), tiny.Affine(), optax.sgd(0.1), (4, 4, 1))
-    started = start_from(state, weights)
+    tx = optax.contrib.schedule_free_sgd(0.1)  # keeps a copy of the parameters
+    state = TrainState.create(jax.random.key(0), tiny.Affine(), tx, (4, 4, 1))
+    started = start_from(state, weights, tx)
     assert equal(started.params, weights)
     assert equal(started.ema_params, weights)
-    rest = [dataclasses.replace(each, params=(), ema_params=()) for each in (state, started)]
+    assert equal(started.opt_state.z, weights)
+    rest = [dataclasses.replace(each, params=(), ema_params=(), opt_state=()) for each in (state, started)]
     assert equal(*rest)
-    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((started.params, started.ema_params))]
+    arrays = jax.tree.leaves((started.params, started.ema_params, started.opt_state))
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in arrays]
     assert len(set(buffers)) == len(buffers)  # the training step donates them
 
 
@@ -72,6 +75,17 @@ def test_a_run_that_has_begun_goes_on_from_its_own_checkpoint(trained, tmp_path)
     source.unlink()
     dj.train(config(init_from=str(source), steps=4), tmp_path / "new")
     assert dj.load(tmp_path / "new", allow_code=True).step == 4
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_from_the_same_weights(trained, tmp_path):
+    source = tmp_path / "weights.safetensors"
+    dj.export(dj.load(trained, allow_code=True), source)
+    plan = frozen(init_from=str(source), steps=2)
+    assert not dj.train(plan, tmp_path / "new", should_stop=lambda: True)
+    assert dj.load(tmp_path / "new", allow_code=True).step == 0
+    dj.export(dataclasses.replace(dj.load(trained, allow_code=True), params={"w": 9.0}), source)
+    dj.train(plan, tmp_path / "new")
+    assert equal(load_params(tmp_path / "new"), load_params(trained))
 
 
 def test_what_does_not_fit_is_refused_or_starts_anew(trained, tmp_path):
@@ -92,8 +106,12 @@ def test_what_does_not_fit_is_refused_or_starts_anew(trained, tmp_path):
     ("changes", "message"),
     [
         ({"init_from": "nowhere"}, 'config.train.init_from = "nowhere": no checkpoint in nowhere'),
-        ({"init_from": "pretrained:dogs"}, 'pretrained = "dogs": must be digits'),
+        (
+            {"init_from": "pretrained:dogs"},
+            'config.train.init_from = "pretrained:dogs": pretrained = "dogs": must be one of "digits"',
+        ),
         ({"init_from": "pretrained:digits", "init_partial": True}, "no parameter fits"),
+        ({"init_from": "nowhere.safetensors"}, 'config.train.init_from = "nowhere.safetensors": there is no file'),
         ({"init_partial": True}, "init_partial = True: needs init_from"),
         ({"init_from": 3}, "config.train.init_from = 3: must be of type str"),
     ],

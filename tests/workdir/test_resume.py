@@ -123,7 +123,7 @@ def test_an_accepted_field_is_told_with_both_values(accept, tmp_path):
 def test_a_field_that_is_not_accepted_by_name_is_refused(accept, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"config": CONFIG, "data": "x"}))
-    with pytest.raises(ConfigError, match="go on with it by --accept model.channels$"):
+    with pytest.raises(ConfigError, match="go on with it by --accept model.channels, in Python"):
         compare_experiments(path, {"config": changed("model.channels"), "data": "x"}, accept=accept)
 
 
@@ -185,10 +185,44 @@ class TestGoingOnWithChanges:
         assert (workdir / "config.json").read_bytes() == before
         dj.train(self.config(steps=10), workdir)
 
-    @pytest.mark.parametrize(("accept", "message"), [(["train.batch"], 'no field "train.batch"'), ("mesh", "a list")])
+    def test_the_step_is_that_of_the_checkpoint_that_was_sound(self, workdir):
+        for path in (workdir / "checkpoints" / "9").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"")
+        dj.train(self.config(steps=12, batch_size=16), workdir, accept=["train.batch_size"])
+        assert self.changes(workdir) == [{"step": 6, "field": "train.batch_size", "before": 8, "after": 16}]
+
+    def test_where_it_started_cannot_be_changed(self, workdir):
+        with pytest.raises(ConfigError, match="train.init_from = 'x': .* counts for a new run only") as error:
+            dj.train(self.config(init_from="x"), workdir, accept=["train"])
+        assert "--accept" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("accept", "message"),
+        [
+            (["train.batch"], 'no field "train.batch"'),
+            (["changes"], 'no field "changes"'),
+            ("mesh", "must be a list of fields"),
+            (None, "must be a list of fields"),
+            (3, "must be a list of fields"),
+        ],
+    )
     def test_a_wrong_name_is_refused(self, accept, message, tmp_path):
         with pytest.raises(ConfigError, match=message):
             dj.train(self.config(), tmp_path / "new", accept=accept)
+
+
+def test_a_run_on_data_from_python_says_that_it_needs_them(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), np.uint8)
+    config = tiny.config({"name": "tiny:AnyClasses"}, steps=2, batch_size=8, eval_every=0)
+    config["sampler"].pop("guidance")
+    dj.train(config, tmp_path / "run", images)
+    longer = config | {"train": config["train"] | {"steps": 3}}
+    with pytest.raises(ConfigError, match="dataset = None: the run in .* has data from Python; resume it from Python"):
+        dj.train(longer, tmp_path / "run")
+    with pytest.raises(ConfigError, match="^data fingerprint = .* the data are others; restore them, .* --accept data"):
+        dj.train(longer, tmp_path / "run", images[::-1])
+    assert dj.train(longer, tmp_path / "run", images)
 
 
 def read_params(workdir):

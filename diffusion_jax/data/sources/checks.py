@@ -37,8 +37,7 @@ def check_images(images: np.ndarray) -> float:
     meant so.
     """
     if images.dtype not in _PIXELS or images.ndim != 4 or 0 in images.shape:
-        advice = "; use images[..., None]" if images.ndim == 3 else ""
-        raise DataError(f"images = {describe(images)}: must be uint8 or float32 [N, H, W, C], not empty{advice}")
+        raise DataError(f"images = {describe(images)}: must be uint8 or float32 [N, H, W, C]; {_advice(images)}")
     if images.dtype == np.uint8:
         return 1.0
     low, high = float(images.min()), float(images.max())
@@ -49,6 +48,17 @@ def check_images(images: np.ndarray) -> float:
     if low >= 0 and 0 < high <= 1:
         log.warning("images are all from %g to %g; floats should be around [-1, 1]: use 2 * x - 1", low, high)
     return max(-low, high)
+
+
+def _advice(images: np.ndarray) -> str:
+    if images.ndim == 3:
+        return "use images[..., None]"
+    if images.ndim != 4:
+        return "for data without height and width, write the training loop yourself"
+    if 0 in images.shape:
+        return "use at least one"
+    dtype = "np.float32" if np.issubdtype(images.dtype, np.floating) else "np.uint8, if they are in 0..255"
+    return f"use images.astype({dtype})"
 
 
 def check_row(

@@ -50,12 +50,14 @@ class UserData(Dataset):
     dtype('float32')
     """
 
-    data: Any = None
+    data: Any = dataclasses.field(default=None, compare=False)
     holdout: int = dataclasses.field(default=10, metadata=integer(2))
     num_classes: int | None = dataclasses.field(default=None, metadata=optional(integer(2)))
     class_names: tuple[str, ...] = ()
 
     def open(self) -> tuple[Source, Source]:
+        if isinstance(self.class_names, str) or not all(isinstance(name, str) for name in self.class_names):
+            raise DataError(f"class_names = {self.class_names!r}: must be a list of texts, one per class")
         parts = self._open()
         names, num_classes = tuple(self.class_names), parts[0].num_classes
         if names and len(names) != num_classes:
@@ -75,66 +77,84 @@ class UserData(Dataset):
 
     def _open_sequence(self, data: Any) -> tuple[Source, Source]:
         out = split_holdout(_check_sequence(data), self.holdout)
-        names = _field_names(data[0])
-        looked_at = [_read_example(data, int(i), names) for i in _spread(len(out))]
-        images = [each["image"] for each in looked_at]
-        for i, image in zip(_spread(len(out)), images, strict=True):
-            if (image.shape, image.dtype) != (images[0].shape, images[0].dtype):
-                raise DataError(f"example {i}: image = {describe(image)}: must be as example 0, {describe(images[0])}")
-        largest = check_images(np.stack(images))
-        num_classes = _count_classes(data, out, self.num_classes) if "label" in names else 0
-        digest = hashlib.sha256(f"{len(out)} {images[0].shape} {num_classes}".encode())
-        for value in (value for each in looked_at for value in each.values()):
-            digest.update(value.tobytes())
+        rows = _SequenceRows(data, np.arange(len(out)), _read_first(data))
+        looked_at = [rows[int(i)] for i in np.linspace(0, len(out) - 1, min(len(out), _LOOKED_AT))]
+        images = np.stack([each["image"] for each in looked_at])
+        largest, labels = check_images(images), self._read_labels(rows, looked_at)
+        num_classes = 0 if labels is None else self._count_classes(labels, out)
+        digest = hashlib.sha256(f"{len(out)} {images.shape} {images.dtype} {num_classes}".encode() + images.tobytes())
+        digest.update(b"" if labels is None else labels.tobytes())
         training, held_out = (
             Source(
-                _SequenceRows(data, np.flatnonzero(part), names),
-                images[0].shape,
+                dataclasses.replace(rows, indices=np.flatnonzero(part)),
+                images.shape[1:],
                 num_classes,
                 (),
                 hashlib.sha256(digest.digest() + part.tobytes()).hexdigest()[:16],
-                dtype=images[0].dtype,
+                dtype=images.dtype,
                 largest=largest,
             )
             for part in (~out, out)
         )
         return training, held_out
 
+    def _read_labels(self, rows: "_SequenceRows", looked_at: list[dict[str, np.ndarray]]) -> np.ndarray | None:
+        """All labels, if the number of classes depends on them; otherwise those of the examples looked at."""
+        if "label" not in rows.first:
+            return None
+        every = looked_at if self.num_classes else (rows[i] for i in range(len(rows)))
+        labels = np.array([int(each["label"]) for each in every])
+        return as_labels(labels, len(labels), self.num_classes)
+
+    def _count_classes(self, labels: np.ndarray, out: np.ndarray) -> int:
+        if self.num_classes:
+            return self.num_classes
+        check_classes(labels, labels[~out])
+        found = int(labels.max()) + 1
+        warn_of_gaps(labels[~out], found)
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class _SequenceRows:
-    """Some examples of a sequence."""
+    """Some examples of a sequence, each of the form of the first."""
 
     data: Any
     indices: np.ndarray
-    names: tuple[str, ...]
+    first: dict[str, np.ndarray]
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return _read_example(self.data, int(self.indices[index]), self.names)
+        i = int(self.indices[index])
+        example = _read_example(self.data[i], i)
+        if example.keys() != self.first.keys():
+            raise DataError(f"example {i} has {' and '.join(example)}, example 0 has {' and '.join(self.first)}")
+        image, first = example["image"], self.first["image"]
+        if (image.shape, image.dtype) != (first.shape, first.dtype):
+            raise DataError(f"example {i}: image = {describe(image)}: must be as example 0, {describe(first)}")
+        return example
 
 
-def _spread(n: int) -> np.ndarray:
-    """The indices of the examples that are looked at: evenly spaced, both ends included."""
-    return np.linspace(0, n - 1, min(n, _LOOKED_AT)).astype(int)
+def _read_first(data: Any) -> dict[str, np.ndarray]:
+    """Example 0. Raises DataError unless its image has three dimensions."""
+    first = _read_example(data[0], 0)
+    if first["image"].ndim != 3:
+        raise DataError(f"example 0: image = {describe(first['image'])}: must be [H, W, C]; use image[..., None]")
+    return first
 
 
-def _field_names(row: Any) -> tuple[str, ...]:
-    """The fields of example 0: "image" and maybe "label"."""
+def _read_example(row: Any, i: int) -> dict[str, np.ndarray]:
+    """An example as arrays. Raises DataError unless it is a dict of "image" and maybe "label", one integer."""
+    fields = f"a dict of {sorted(map(str, row))}" if isinstance(row, Mapping) else describe(row)
     if not isinstance(row, Mapping) or "image" not in row or set(row) - set(_NAMES):
-        found = sorted(map(str, row)) if isinstance(row, Mapping) else describe(row)
-        raise DataError(f'example 0 = {found}: must be a dict of "image" and, if there are classes, "label"')
-    return tuple(name for name in _NAMES if name in row)
-
-
-def _read_example(data: Any, index: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    row = data[index]
-    if not isinstance(row, Mapping) or set(row) != set(names):
-        found = sorted(map(str, row)) if isinstance(row, Mapping) else describe(row)
-        raise DataError(f"example {index} = {found}: must have {' and '.join(names)}, as example 0")
-    return {name: np.asarray(row[name]) for name in names}
+        raise DataError(f'example {i} is {fields}: must be a dict of "image" and, if there are classes, "label"')
+    example = {name: np.asarray(row[name]) for name in _NAMES if name in row}
+    label = example.get("label", np.int32(0))
+    if label.ndim or label.dtype.kind not in "iu":
+        raise DataError(f"example {i}: label = {describe(row['label'])}: must be one integer")
+    return example
 
 
 def _as_arrays(data: Any) -> tuple[Any, Any]:
@@ -142,29 +162,27 @@ def _as_arrays(data: Any) -> tuple[Any, Any]:
     if isinstance(data, Mapping):
         if "image" not in data or set(data) - set(_NAMES):
             raise DataError(f'dataset has {sorted(map(str, data))}: must be "image" and, if there are classes, "label"')
-        return np.asarray(data["image"]), data.get("label")
-    if isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], Mapping):
+        return _stack(data["image"], "image"), data.get("label")
+    if isinstance(data, tuple | list) and len(data) == 2 and hasattr(data[0], "shape"):
         return np.asarray(data[0]), data[1]
     return (np.asarray(data), None) if hasattr(data, "dtype") and hasattr(data, "shape") else (None, None)
+
+
+def _stack(values: Any, name: str) -> np.ndarray:
+    """`values` as one array. Raises DataError if they have different shapes."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{name} cannot be one array ({error}); give all of its elements the same shape") from error
 
 
 def _check_sequence(data: Any) -> int:
     """The length of a sequence. Raises DataError for anything else."""
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__") or isinstance(data, str | bytes):
         raise DataError(
-            f"dataset = {describe(data)}: must be arrays, a Dataset, or a sequence of dicts with len() and [i]"
+            f"dataset = {describe(data)}: must be arrays, a Dataset, or a sequence of dicts with len() and [i]; "
+            "use list(...) for an iterator"
         )
     if not len(data):
         raise DataError("dataset is empty: must have at least one example")
     return len(data)
-
-
-def _count_classes(data: Any, out: np.ndarray, num_classes: int | None) -> int:
-    """The number of classes of a sequence, from all its labels unless it is known."""
-    if num_classes:
-        return num_classes
-    labels = as_labels(np.array([data[i]["label"] for i in range(len(out))]), len(out))
-    check_classes(labels, labels[~out])
-    found = int(labels.max()) + 1
-    warn_of_gaps(labels[~out], found)
-    return found

@@ -56,7 +56,7 @@ IMAGES, LABELS = arrays()
         (IMAGES, LABELS, {"holdout": 1}, "holdout = 1: must be >= 2"),
         (IMAGES, LABELS, {"holdout": 0}, "holdout = 0"),
         (IMAGES, LABELS, {"holdout": 21}, "holdout = 21: .* at most 20, the number of images"),
-        (IMAGES[:0], None, {}, r"images = an array uint8\[0, 4, 4, 1\]: must be .* not empty"),
+        (IMAGES[:0], None, {}, r"images = an array uint8\[0, 4, 4, 1\]: must be .*; use at least one"),
     ],
 )
 def test_wrong_arrays_are_refused_in_one_line(images, labels, settings, says):

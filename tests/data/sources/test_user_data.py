@@ -72,6 +72,44 @@ def test_the_fingerprint_is_that_of_the_content(as_rows):
     assert fingerprint(IMAGES.copy()) == found[0]
 
 
+def test_an_example_that_was_not_looked_at_is_checked_when_it_is_read():
+    rows = [{"image": x, "label": 1} for x in np.repeat(FLOATS, 20, 0)]
+    rows[101] = {"image": IMAGES[0], "label": 1}
+    training, _ = UserData(rows, num_classes=4).open()
+    position = [i for i in range(800) if i % 10].index(101)
+    with pytest.raises(DataError, match=r"example 101: image = .*uint8.*: must be as example 0, .*float32"):
+        training.rows[position]
+
+
+def test_the_fingerprint_of_a_sequence_has_all_labels_that_were_read():
+    def fingerprint(change=None, kind=int, **settings):
+        rows = [{"image": x, "label": kind(i % 4)} for i, x in enumerate(np.repeat(IMAGES, 20, 0))]
+        if change is not None:
+            rows[change]["label"] = kind(3)
+        return UserData(rows, **settings).open()[0].fingerprint
+
+    assert fingerprint(101) != fingerprint()
+    assert fingerprint(kind=np.int16) == fingerprint()
+    assert fingerprint(num_classes=5) != fingerprint(num_classes=4)
+
+
+def test_classes_of_a_sequence_are_checked(caplog):
+    with pytest.raises(DataError, match="must not be the only class"):
+        UserData([{"image": x, "label": 0} for x in IMAGES]).open()
+    UserData([{"image": x, "label": i % 3 * 2} for i, x in enumerate(IMAGES)]).open()
+    assert "2 of the 5 classes have no training images" in caplog.text
+
+
+def test_black_floats_are_not_taken_for_0_to_1(caplog):
+    UserData(np.zeros((20, 4, 4, 1), np.float32)).open()
+    assert caplog.messages == []
+
+
+def test_data_of_arrays_can_be_compared():
+    assert UserData(IMAGES) == UserData(IMAGES)
+    assert UserData(IMAGES) != UserData(IMAGES, holdout=5)
+
+
 def test_both_parts_of_a_sequence_have_their_own_fingerprint():
     training, held_out = UserData(ROWS).open()
     assert training.fingerprint != held_out.fingerprint
@@ -104,12 +142,18 @@ def changed(row: int, **fields):
         ((IMAGES, LABELS - 1), "labels contain -1"),
         ({"image": IMAGES, "caption": LABELS}, r"dataset has \['caption', 'image'\]"),
         ({"label": LABELS}, r"dataset has \['label'\]"),
-        (list(IMAGES), "example 0 = .*: must be a dict"),
-        ([{"image": x, "text": "a"} for x in IMAGES], r"example 0 = \['image', 'text'\]"),
-        (changed(7, label=None), r"example 7 = \['image'\]: must have image and label"),
+        (list(IMAGES), "example 0 is .*: must be a dict"),
+        ([{"image": x, "text": "a"} for x in IMAGES], r"example 0 is a dict of \['image', 'text'\]"),
+        (changed(7, label=None), "example 7 has image, example 0 has image and label"),
+        ([*ROWS[:7], (IMAGES[7], 3), *ROWS[8:]], "example 7 is .*: must be a dict"),
+        ([{"image": x[..., 0]} for x in IMAGES], r"example 0: image = .*\[6, 5\].* use image\[..., None\]"),
+        ({"image": [IMAGES[0], IMAGES[1, :3]]}, "image cannot be one array"),
+        (changed(7, label=[1, 2]), "example 7: label = .*: must be one integer"),
         (changed(7, image=IMAGES[0, :3]), r"example 7: image = .*\[3, 5, 3\].*: must be as example 0"),
         (changed(7, image=FLOATS[0]), "example 7: image = .*float32"),
-        (changed(7, label=1.5), "must be 40 integers"),
+        (changed(7, label=1.5), "example 7: label = 1.5: must be one integer"),
+        (changed(7, label=2**40), "labels contain 1099511627776"),
+        ((x for x in ROWS), r"use list\(...\) for an iterator"),
     ],
 )
 def test_other_data_are_refused_in_one_line(data, message):
@@ -121,6 +165,8 @@ def test_other_data_are_refused_in_one_line(data, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"class_names": "abcd"}, "class_names = 'abcd': must be a list of texts"),
+        ({"class_names": (1, 2, 3, 4)}, "must be a list of texts"),
         ({"class_names": ("a",)}, "class_names has length 1: must be 4"),
         ({"num_classes": 3}, "labels contain 3: must be from 0 to 2"),
         ({"holdout": 41}, "holdout = 41"),
