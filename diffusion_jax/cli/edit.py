@@ -12,7 +12,6 @@ background or crop.
 """
 
 import functools
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +27,6 @@ from diffusion_jax.cli.terminal import one_line
 
 if TYPE_CHECKING:
     from diffusion_jax.edit.tasks import Edited
-
-log = logging.getLogger(__name__)
 
 _EVERY_TASK = (
     *flags.RUN,
@@ -76,7 +73,6 @@ def run(task: str, own: tuple[Flag, ...], settings: tuple[Flag, ...], options: F
         labels = parse_labels(values["labels"], loaded.class_names, loaded.network.num_classes)
         values["labels"] = None if labels is None else repeat_labels(labels, rows)
     flags.make_parent(out)
-    log.info("%s: compiling and generating; this prints nothing until it is done", task)
     job = Job(loaded, jax.random.key(options.seed), options.image, options.resize, **values)
     edited = getattr(tasks, task)(job, **{flag.name: options[flag.name].value for flag in own})
     write_edited(edited, out, options.scale, options.table)

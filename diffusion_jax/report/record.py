@@ -47,7 +47,7 @@ def read_run(name: str, most_grids: int) -> RunRecord:
     notes: list[str] = []
     curves, sessions = read_metrics(workdir, notes.append), read_sessions(workdir, notes.append)
     grids, settings = read_grids(workdir, most_grids, notes.append), read_settings(workdir, notes.append)
-    notes += [f"there is no {what}" for what in ("config.json", "metrics.jsonl") if not (workdir / what).exists()]
+    notes += ["there is no config.json"] * (not (workdir / "config.json").exists())
     notes += [f"there are no {what}" for what, found in (("metrics", curves), ("samples", grids)) if not found]
     notes += ["there are no events, and so no speed and no time"] * (not sessions)
     return RunRecord(name, curves | _speed(curves, sessions), tuple(sessions), tuple(grids), settings, tuple(notes))

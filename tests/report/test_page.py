@@ -243,15 +243,22 @@ def directories_in_place_of_files(run):
 
 
 NOTES = {
-    empty: ["there are no metrics", "there are no samples"],
-    no_config: [],
+    empty: ["there are no metrics", "there are no samples", "there are no events"],
+    no_config: ["there is no config.json"],
     damaged_config: ["config.json cannot be used ("],
     damaged_grid: ["samples/step_0000040.png cannot be used ("],
     no_samples: ["there are no samples"],
-    no_events: [],
+    no_events: ["there are no events"],
     half_a_line: [],
     directories_in_place_of_files: ["there are no metrics"],
 }
+
+
+def test_nothing_is_said_of_the_config_that_a_run_does_not_have(report, tmp_path):
+    make_run(tmp_path / "a")
+    no_config(make_run(tmp_path / "c"))
+    page = report("a", "c")
+    assert page.find("p", "warning") == []
 
 
 def test_imported_weights_say_where_they_are_from(report, tmp_path):
@@ -262,6 +269,7 @@ def test_imported_weights_say_where_they_are_from(report, tmp_path):
     assert [note.text for note in page.find("ul", "notes")[0].find("li")] == [
         "there are no metrics",
         "there are no samples",
+        "there are no events, and so no speed and no time",
     ]
 
 

@@ -23,7 +23,7 @@ def config(model=tiny.AFFINE, **train):
 
 def frozen(model=tiny.AFFINE, **train):
     """One step at learning rate 0: the parameters of its checkpoint are those that it started from."""
-    start = config(model, steps=1, **train)
+    start = config(model, **({"steps": 1} | train))
     return start | {"optimizer": {"name": "sgd", "lr_schedule": {"name": "constant_schedule", "value": 0.0}}}
 
 
