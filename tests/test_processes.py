@@ -87,6 +87,26 @@ def test_one_is_killed_and_the_same_command_ends_with_the_same_bits(straight, co
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("as_file", [False, True])
+def test_two_start_from_the_weights_of_another_run_and_go_on_with_a_change(as_file, straight, config, tmp_path):
+    source = straight
+    if as_file:
+        source = tmp_path / "weights.safetensors"
+        dj.export(dj.load(straight, allow_code=True), source)
+    still = ["--config.optimizer.lr_schedule=constant_schedule(value=0.0)", "--config.optimizer.weight_decay=0"]
+    command = train(config, tmp_path / "run", f"--config.train.init_from={source}", *still, "--config.train.steps=8")
+    with Cluster(tmp_path / "started", command, 2) as cluster:
+        assert cluster.wait(200) == [0, 0], cluster.text()
+    found, expected = (dj.load(run, allow_code=True).params for run in (tmp_path / "run", straight))
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
+    changed = [*command[:-1], "--config.train.steps=12", "--config.train.batch_size=32", "--accept=train.batch_size"]
+    with Cluster(tmp_path / "changed", changed, 2) as cluster:
+        assert cluster.wait(200) == [0, 0], cluster.text()
+    change = {"step": 8, "field": "train.batch_size", "before": 16, "after": 32}
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["changes"] == [change]
+
+
+@pytest.mark.slow
 def test_the_images_are_those_of_one_process(straight, tmp_path):
     out = tmp_path / "images.npz"
     flags = ["--allow_code", "--num_samples=7", "--steps=3", "--seed=5", f"--out={out}"]
