@@ -25,6 +25,7 @@ from diffusion_jax.cli.terminal import one_line
 
 
 def run(options: FlagValues) -> NoReturn:
+    flags.check_run(options)
     check_address(options.host, options.port)
     from diffusion_jax.demo.page import build_page, import_gradio, serve
     from diffusion_jax.demo.results import Demo

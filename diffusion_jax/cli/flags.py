@@ -47,16 +47,21 @@ CLIP = Flag("clip", bool, "Clip x0 to [-1, 1] at every step; default: as in the 
 GUIDANCE = Flag("guidance", float, "Scale of classifier-free guidance; default: as in the run's config.")
 
 
+def check_run(options: FlagValues) -> None:
+    """Raises ValueError unless either --workdir or --pretrained is set."""
+    if options.workdir and options.pretrained:
+        raise ValueError(f"--pretrained={options.pretrained}: replaces --workdir; leave one of them out")
+    if not options.workdir and not options.pretrained:
+        raise ValueError("--workdir: required, or --pretrained, such as --pretrained digits")
+
+
 def load_run(options: FlagValues) -> "Run":
     """The run of --workdir or --pretrained.
 
     Raises ValueError unless one of them is set, CheckpointError if there is no checkpoint, and OSError if JAX has no
     device.
     """
-    if options.workdir and options.pretrained:
-        raise ValueError(f"--pretrained={options.pretrained}: replaces --workdir; leave one of them out")
-    if not options.workdir and not options.pretrained:
-        raise ValueError("--workdir: required, or --pretrained, such as --pretrained digits")
+    check_run(options)
     import diffusion_jax as dj
     from diffusion_jax.cli.devices import check_devices
 

@@ -25,6 +25,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax.config.components import ConfigError, argument_types, check_names
@@ -42,7 +43,7 @@ def _make_function(name: str) -> Callable[..., ConfigDict]:
         except ValueError as error:
             raise ConfigError(f"configs.{name}: {error}") from error
         try:
-            override_fields(config, list(_find_paths(config, fields)))
+            override_fields(config, _find_overrides(config, fields))
         except ConfigError as error:
             raise ConfigError(str(error).replace("--config.", "config.")) from error
         return config
@@ -55,15 +56,31 @@ def _make_function(name: str) -> Callable[..., ConfigDict]:
     return get_config
 
 
+def _find_overrides(config: ConfigDict, fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """(path, value) of each field that the keywords set. Raises ConfigError for one that is set twice."""
+    overrides = [(path, _as_plain_value(value)) for path, value in _find_paths(config, fields)]
+    paths = [path for path, _ in overrides]
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise ConfigError(f"config.{twice[0]}: is set twice; set it once")
+    return overrides
+
+
+def _as_plain_value(value: Any) -> Any:
+    """A path as text, and a number of numpy as one of Python."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _find_paths(config: ConfigDict, fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """(path, value) of each field that the keywords set."""
     data = argument_types(COMPONENTS["data"].find(config.data.name, "data", allow_code=False))
     plan = argument_types(SETTINGS["train"])
     check_names(fields, {*SECTIONS, *data, *plan}, "")
-    for key, value in fields.items():
+    for key, given in fields.items():
+        value = given.to_dict() if isinstance(given, ConfigDict) else given
         if key in data and key in plan:
             raise ConfigError(f"{key}: is a field of data and of train; use data=dict({key}=...) or train=dict(...)")
-        value = os.fspath(value) if isinstance(value, os.PathLike) else value
         if key not in SECTIONS:
             yield f"{'data' if key in data else 'train'}.{key}", value
         elif isinstance(value, Mapping) and "name" not in value:

@@ -22,7 +22,7 @@ class Batches(Checked):
     """The endless sequence of training batches of a source.
 
     Each epoch is shuffled differently. Batches continue across the end of an epoch, so that none is short and no
-    example is dropped. Images stay uint8.
+    example is dropped. Images keep their dtype.
 
     Attributes:
       source: the examples.
@@ -51,7 +51,7 @@ class Batches(Checked):
             raise ValueError("source is empty: must have at least one example")
 
     def __getitem__(self, k: int) -> Batch:
-        """Returns batch k: "image" uint8 [B, H, W, C] and, if the source has labels, "label" int32 [B]."""
+        """Returns batch k: "image" uint8 or float32 [B, H, W, C] and, if the source has labels, "label" int32 [B]."""
         return self._dataset()[k]
 
     def iterate(self, start: int = 0, threads: int = 4, ahead: int = 8) -> Iterator[Batch]:

@@ -66,9 +66,9 @@ class NNXNetwork(Checked):
         arguments, such as x0_hat, are passed on. Raises ValueError for the parameters of another network, and if a
         network with random streams is trained without a key.
         """
-        if train and not rngs and any(issubclass(leaf.kind, nnx.RngKey) for leaf in self.leaves):
+        if train and "dropout" not in (rngs or {}) and any(issubclass(leaf.kind, nnx.RngKey) for leaf in self.leaves):
             raise ValueError('rngs is missing: this network uses random numbers in training; use rngs={"dropout": key}')
-        key = rngs["dropout"] if train and rngs else jax.random.key(0)  # not used outside of training
+        key = (rngs or {}).get("dropout", jax.random.key(0))  # the latter is not used, outside of training
         module = nnx.merge(self.graph, self._fill(params, key))
         module.train() if train else module.eval()
         labels = jnp.full(time.shape, NO_LABEL) if labels is None else labels

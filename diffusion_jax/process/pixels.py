@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-__all__ = ["NO_LABEL", "to_float", "to_uint8"]
+__all__ = ["LARGEST_FLOAT", "NO_LABEL", "to_float", "to_uint8"]
 
 NO_LABEL = -1  # the label of an image without a class
+# Floats of 0..255 that were not scaled exceed this; latents and standardized data do not.
+LARGEST_FLOAT = 20.0
 
 
 def to_float(images: jax.Array) -> jax.Array:

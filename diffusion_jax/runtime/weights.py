@@ -14,7 +14,7 @@ from diffusion_jax.runtime.errors import CheckpointError, first_line
 from diffusion_jax.runtime.files import replace_file
 from diffusion_jax.validation import local_path
 
-__all__ = ["Weights", "name_params", "nest_params", "read_weights", "write_weights"]
+__all__ = ["Weights", "name_params", "nest_params", "read_weights", "split_path", "write_weights"]
 
 Weights = dict[str, Any]  # "params/Dense_0/kernel" -> array
 
@@ -94,6 +94,9 @@ def read_weights(path: Path) -> tuple[Weights, dict[str, Any]]:
         raise CheckpointError(f"{path} is not of this library: use a file of `diffusion-jax export`")
     if header.get(_HASH) != _digest(arrays, header[_DESCRIPTION]):
         raise CheckpointError(f"{path} is damaged: its contents do not match its hash; restore it from a backup")
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise CheckpointError(f"{path}: {name} is {array.dtype}: must be finite floats; export a sound run")
     return arrays, _parse(path, header[_DESCRIPTION])
 
 

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.process.pixels import LARGEST_FLOAT
+
 __all__ = ["Batch", "are_classes", "are_pixels", "check_batch", "check_channels_last"]
 
 Batch = dict[str, jax.Array]
-
-# Images of 0..255 that were not scaled exceed this; latents and standardized data do not.
-_LARGEST_PIXEL = 20.0
 
 
 def check_batch(batch: Mapping[str, jax.Array]) -> None:
@@ -56,7 +55,7 @@ def are_pixels(x0: jax.Array) -> jax.Array:
     >>> are_pixels(jnp.array([-1.0, 3.5])).item(), are_pixels(jnp.array([0.0, 255.0])).item()
     (True, False)
     """
-    return jnp.abs(x0).max() <= _LARGEST_PIXEL
+    return jnp.abs(x0).max() <= LARGEST_FLOAT
 
 
 def are_classes(labels: jax.Array | None, num_classes: int) -> jax.Array:

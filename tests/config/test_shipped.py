@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import diffusion_jax as dj
 from diffusion_jax.config.components import ConfigError
@@ -39,6 +41,8 @@ def test_keywords_reach_the_data_and_the_training():
         ({"optimizer": {"lr_schedule": 1e-3}}, "optimizer", {"lr_schedule": 1e-3, "name": "adamw"}),
         ({"train": {"steps": 3}, "seed": 1}, "train", {"steps": 3, "seed": 1}),
         ({"mesh": {"fsdp": 2}}, "mesh", {"fsdp": 2}),
+        ({"steps": np.int64(5), "train": {"init_from": Path("runs/x")}}, "train", {"steps": 5, "init_from": "runs/x"}),
+        ({"model": ConfigDict({"channels": (8, 16)})}, "model", {"channels": (8, 16), "blocks": 1}),
     ],
 )
 def test_sections_are_set_by_fields_by_name_or_by_text(fields, section, expected):
@@ -60,6 +64,7 @@ def test_a_config_is_not_shared_between_calls():
         ("digits", {"model": 3}, "config.model=3: must be a component"),
         ("digits", {"model": {"chanels": (8,)}}, "config.model.chanels: there is no such field; did you mean channels"),
         ("digits", {"train": 3}, "config.train: is a section"),
+        ("digits", {"train": {"steps": 3}, "steps": 4}, "config.train.steps: is set twice; set it once"),
         ("folder", {"path": 3}, "config.data.path=3: must be text"),
         ("folder", {"max_skipped": 3}, "max_skipped: is a field of data and of train; use data=dict(max_skipped=...)"),
         ("digits", {"variant": "huge"}, 'configs.digits: variant "huge": must be "smoke"'),

@@ -53,6 +53,13 @@ def test_a_file_of_others_is_refused(tmp_path):
         read_weights(tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize("array", [np.zeros(2, np.int8), np.array([1.0, np.nan], np.float32)])
+def test_weights_that_are_not_finite_floats_are_refused(array, tmp_path):
+    write_weights(tmp_path / "x.safetensors", {"a": array}, {})
+    with pytest.raises(CheckpointError, match="a is .*: must be finite floats"):
+        read_weights(tmp_path / "x.safetensors")
+
+
 @pytest.mark.parametrize("text", ["null", "[]", "3", "{", "[" * 100_000])
 def test_a_description_that_is_no_dict_is_refused_in_one_line(text, tmp_path, monkeypatch):
     monkeypatch.setattr(weights.json, "dumps", lambda *args, **kwargs: text)

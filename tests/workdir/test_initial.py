@@ -10,6 +10,7 @@ import tiny
 
 import diffusion_jax as dj
 from diffusion_jax.config.components import ConfigError
+from diffusion_jax.interop.run_directory import write_run
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.workdir.initial import compare_weights, fill_params, start_from
 
@@ -42,12 +43,14 @@ def equal(a, b) -> bool:
     return jax.tree.all(jax.tree.map(np.array_equal, a, b))
 
 
-@pytest.mark.parametrize("as_file", [False, True])
-def test_a_run_starts_from_the_averaged_weights_of_another(as_file, trained, tmp_path):
-    source = trained
-    if as_file:
-        source = tmp_path / "weights.safetensors"
+@pytest.mark.parametrize("kind", ["run", "file", "imported"])
+def test_a_run_starts_from_the_averaged_weights_of_another(kind, trained, tmp_path):
+    source = {"run": trained}.get(kind, tmp_path / {"file": "weights.safetensors"}.get(kind, "theirs"))
+    if kind == "file":
         dj.export(dj.load(trained, allow_code=True), source)
+    if kind == "imported":
+        theirs = config({"name": "tiny:Numbered", "num_classes": 10})
+        write_run(source, theirs, load_params(trained), (8, 8, 1), "ckpt.pt")
     dj.train(frozen(init_from=str(source)), tmp_path / "new")
     assert equal(load_params(tmp_path / "new"), load_params(trained))
     assert not equal(load_params(trained), tiny.Affine().init(None, None, None, None))

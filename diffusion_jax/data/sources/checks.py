@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_jax.process.pixels import LARGEST_FLOAT
 from diffusion_jax.validation import describe, printable
 
 __all__ = ["DataError", "as_labels", "check_classes", "check_images", "check_row", "split_holdout", "warn_of_gaps"]
@@ -14,7 +15,6 @@ log = logging.getLogger(__name__)
 
 _MAX_CLASSES = 2**31 - 1  # labels are int32
 _PIXELS = (np.dtype(np.uint8), np.dtype(np.float32))  # the device would narrow others, or take 0..255 for -1..1
-_LARGEST = 20.0  # floats of 0..255 exceed it, latents and standardized data do not
 
 
 class DataError(ValueError):
@@ -43,7 +43,7 @@ def check_images(images: np.ndarray) -> float:
     low, high = float(images.min()), float(images.max())
     if not np.isfinite([low, high]).all():
         raise DataError("images are not finite: remove NaN and infinity")
-    if max(-low, high) > _LARGEST:
+    if max(-low, high) > LARGEST_FLOAT:
         raise DataError(f"images reach from {low:g} to {high:g}: scale floats to [-1, 1], or use uint8 in 0..255")
     if low >= 0 and 0 < high <= 1:
         log.warning("images are all from %g to %g; floats should be around [-1, 1]: use 2 * x - 1", low, high)

@@ -67,7 +67,7 @@ class UserData(Dataset):
 
     def _open(self) -> tuple[Source, Source]:
         if self.data is None:
-            raise DataError("dataset = None: the data come from Python; pass dj.train(config, workdir, dataset=...)")
+            raise DataError("data = None: the data came from Python, and no config holds them; pass them again")
         images, labels = _as_arrays(self.data)
         if images is None:
             return self._open_sequence(self.data)

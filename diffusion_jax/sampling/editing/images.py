@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffusion_jax.process.pixels import LARGEST_FLOAT
 from diffusion_jax.sampling.loop import as_batch
 from diffusion_jax.validation import check_shape, concrete
 
 __all__ = ["as_images", "as_mask", "as_states", "keep_known"]
-
-_LARGEST = 16.0  # data that are not images may leave [-1, 1], but values in 0..255 are a mistake
 
 
 def as_images(images: ArrayLike) -> jax.Array:
@@ -22,7 +21,7 @@ def as_images(images: ArrayLike) -> jax.Array:
     dtype('float32')
     """
     found = concrete("images", images)
-    if found is not None and found.dtype.kind == "f" and np.abs(found).max(initial=0.0) > _LARGEST:
+    if found is not None and found.dtype.kind == "f" and np.abs(found).max(initial=0.0) > LARGEST_FLOAT:
         raise ValueError(f"images are from {found.min():g} to {found.max():g}: must be floats in [-1, 1]")
     return as_states("images", images)
 

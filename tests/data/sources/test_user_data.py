@@ -129,7 +129,7 @@ def changed(row: int, **fields):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (None, "dataset = None: the data come from Python"),
+        (None, "data = None: the data came from Python"),
         (3, "dataset = 3: must be arrays"),
         ("images", "dataset = 'images': must be arrays"),
         ([], "dataset is empty"),
