@@ -78,6 +78,16 @@ def test_one_image_makes_one_image_of_its_size(scale, folder, tmp_path):
     np.testing.assert_array_equal(found[scale - 1 :: scale, scale - 1 :: scale][known], DIGIT[known])
 
 
+@pytest.mark.parametrize(("invert", "colour"), [(False, "black"), (True, "white")])
+def test_a_mask_that_repaints_nothing_is_refused(invert, colour, folder, tmp_path, capsys):
+    """Such as white strokes on a transparent layer: transparent pixels are read as white."""
+    write(folder / "plain.png", np.full((8, 8), 0 if invert else 255, np.uint8))
+    assert edit(folder, "inpaint", tmp_path / "x.png", mask="plain.png", invert_mask=invert) == 1
+    message = f"error: --mask: no pixel is {colour}, so that nothing is repainted"
+    assert capsys.readouterr().err.startswith(message)
+    assert not (tmp_path / "x.png").exists()
+
+
 @pytest.mark.parametrize("invert", [False, True])
 def test_a_directory_has_the_outputs_and_known_pixels_are_the_same_levels(folder, tmp_path, invert):
     flags = {"mask": "mask.png", "resamples": 1, "invert_mask": invert}
