@@ -87,7 +87,7 @@ def export(run: Run, path: str | os.PathLike) -> None:
     if not run.config:
         raise ValueError("run.config is empty: only a run of dj.load or dj.train can be exported")
     network = run.network
-    names = tuple(map(str, run.class_names))
+    names = run.class_names if network.num_classes else ()  # a network may leave the classes of its data out
     description = describe_run(run.config, None, network.image_shape, network.num_classes, names)
     write_weights(Path(path), name_params(run.params), description | {"step": run.step})
 

@@ -1,13 +1,17 @@
 """diffusion-jax export, and the networks that come with the library."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.cli.main import main
+from diffusion_jax.interop.run_directory import write_run
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +28,15 @@ def test_an_exported_file_samples_as_its_run(exported, tmp_path):
     a, b = (np.load(tmp_path / name, allow_pickle=False)["image"] for name in ("a.npz", "b.npz"))
     np.testing.assert_array_equal(a, b)
     assert a.dtype == np.uint8
+
+
+def test_a_network_that_leaves_the_classes_of_its_data_out_is_exported(tmp_path):
+    config = tiny.config({"name": "tiny:AnyClasses"}) | {"sampler": {"name": "DDIM", "steps": 2}}
+    params = {"w": np.float32(0.1), "u": np.float32(0.2), "classes": np.zeros(11, np.float32)}
+    write_run(tmp_path / "run", config, params, (8, 8, 1), "numbers of this test")
+    run = dataclasses.replace(dj.load(tmp_path / "run", allow_code=True), class_names=("cat", "dog"))
+    dj.export(run, tmp_path / "x.safetensors")
+    assert dj.load(tmp_path / "x.safetensors", allow_code=True).class_names == ()
 
 
 def test_floats_are_written_on_request(exported, tmp_path):
