@@ -56,7 +56,7 @@ def strip(
     >>> strip(dj.load("runs/digits"), key, 3, labels=[2, 5, 8]).save("strip.png")  # doctest: +SKIP
     """
     states = trajectory(run, key, n, frames=_number_of_states(run, frames, 9, settings), keep_x0=True, **settings)
-    return images.strip(states.x, states.x0, states.times, _captions(run, settings.get("labels")), scale=scale)
+    return images.strip(states.x, states.x0, states.times, run.captions(settings.get("labels")), scale=scale)
 
 
 @checked(frames=integer(2))
@@ -81,7 +81,7 @@ def forward(
     times, eps = np.linspace(0, 1, frames), jnp.asarray(run.noise(key, len(x0)))
     x = np.stack([diffuse(run.schedule, jnp.asarray(x0), t, eps) for t in times])
     x = normalize_states(run.schedule, x, times)
-    return images.strip(x, times=times, labels=_captions(run, labels), scale=scale)
+    return images.strip(x, times=times, labels=run.captions(labels), scale=scale)
 
 
 def held_out_images(run: Run, n: int, allow_code: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
@@ -131,7 +131,7 @@ def interpolation(
         for weight in _progress_bar(weights, progress)
     ]
     columns = [f"{weight:.3g}" for weight in weights.tolist()]
-    return images.table(np.stack(x, 1), _captions(run, settings.get("labels")), columns, scale=scale)
+    return images.table(np.stack(x, 1), run.captions(settings.get("labels")), columns, scale=scale)
 
 
 def guidance(
@@ -161,7 +161,7 @@ def guidance(
     if not len(scales) or not np.isfinite(scales).all():
         raise ValueError(f"scales = {list(scales)}: must be one or more finite numbers, such as 0, 1, 2, 4")
     rows = np.arange(min(classes, 10)) if labels is None else np.asarray(labels)
-    names = _captions(run, rows)
+    names = run.captions(rows)
     base = guidance or (settings.get("sampling") or run.sampling).guidance
     x = [
         run.sample(key, len(rows), labels=rows, guidance=dataclasses.replace(base, scale=float(w)), **settings)
@@ -190,10 +190,6 @@ def _number_of_states(run: Run, frames: int | None, default: int, settings: dict
     if frames > times:
         raise ValueError(f"frames = {frames}: {times - 1} steps have {times} times; use at most {times}")
     return frames
-
-
-def _captions(run: Run, labels: ArrayLike | None) -> list[str] | None:
-    return None if labels is None else [run.class_name(label) for label in np.asarray(labels)]
 
 
 def _progress_bar(columns: Iterable, progress: bool) -> Iterable:

@@ -9,7 +9,10 @@ import urllib.request
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+import pytest
 from cluster import free_port
+
+from diffusion_jax.runtime.place import Place, run_path
 
 
 def is_installed() -> bool:
@@ -38,6 +41,15 @@ def serve(bucket: str) -> Iterator[dict[str, str]]:
             }
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def open_bucket() -> Iterator[Place]:
+    """Yields gs://bucket/runs on a server of its own, to which this process and its children are led."""
+    with serve("bucket") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield run_path("workdir", "gs://bucket/runs")
 
 
 def _wait_for(port: int, process: subprocess.Popen) -> None:

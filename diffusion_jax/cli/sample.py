@@ -135,7 +135,7 @@ def generate_samples(
 ) -> Callable[[Path], None]:
     """Generates n samples; returns the function that writes them as images in the format of `show` and `suffix`."""
     labels = settings["labels"]
-    names = None if labels is None else [loaded.class_name(label) for label in labels]
+    names = loaded.captions(labels)
     if show == "strip":
         return functools.partial(dj.images.save, dj.figures.strip(loaded, key, n, **settings, **enlarge))
     if show == "interpolation":

@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -73,13 +73,8 @@ def generate(demo: Demo, show: str, settings: Choices) -> Result:
         images.save(figures.strip(run, key, n, **arguments), path)
     elif show == "animation":
         states = figures.trajectory(run, key, n, **arguments).x
-        images.save_animation(states, path, labels=_captions(run, arguments))
+        images.save_animation(states, path, labels=run.captions(arguments["labels"]))
     else:
-        images.save_grid(run.sample(key, n, **arguments), path, labels=_captions(run, arguments))
+        images.save_grid(run.sample(key, n, **arguments), path, labels=run.captions(arguments["labels"]))
     flags = ["--show", show, "--num_samples", str(n), *settings.sample_labels(run), *settings.flags()]
     return Result(path, demo.command("sample", *flags, "--out", path.name))
-
-
-def _captions(run: Run, arguments: dict[str, Any]) -> list[str] | None:
-    labels = arguments["labels"]
-    return None if labels is None else [run.class_name(label) for label in labels]

@@ -79,6 +79,10 @@ class Run:
         self.network.check_labels(np.asarray(label))
         return self.class_names[label] if self.class_names else str(label)
 
+    def captions(self, labels: ArrayLike | None) -> list[str] | None:
+        """The caption of each image of these labels, [n]; None without labels. Raises ValueError as `class_name`."""
+        return None if labels is None else [self.class_name(label) for label in np.asarray(labels)]
+
     @checked(n=integer(1), batch_size=optional(integer(1)), keep=integer(0))
     def sample(
         self,

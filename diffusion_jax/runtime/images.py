@@ -1,10 +1,9 @@
 """Writes images to files: grids, tables, strips, animations and directories.
 
-Small images are enlarged by an integer `scale`, by default so that each side has at least 96 pixels.
-
-Captions are one line of at most 60 characters, in the first font that has their characters: Pillow's own, the file that
-the environment variable DIFFUSION_JAX_FONT names, or one of the system. A character that no font has is written as its
-number, such as U+732B, and a warning says so.
+Small images are enlarged by an integer `scale`, by default so that each side has at least 96 pixels. Captions are one
+line of at most 60 characters, in the first font that has their characters: Pillow's own, the file that the environment
+variable DIFFUSION_JAX_FONT names, or one of the system. A character that no font has is written as its number, such as
+U+732B, and a warning says so.
 """
 
 import logging
@@ -183,11 +182,9 @@ def save_animation(
 def save_folder(x: ArrayLike, folder: str | Path, labels: Captions = None, *, scale: int = 1) -> None:
     """Writes images [N, H, W, C] as `folder`/000000.png, 000001.png, ..., with the label after the number.
 
-    They are not enlarged by default.
-
-    In the names, slashes, control characters and what Windows forbids are "_", and labels of more than 128 bytes are
-    cut. If the file system refuses a name even so, the image has its number only, and a warning says so. Raises
-    ValueError for another shape or number of labels.
+    They are not enlarged by default. In the names, slashes, control characters and what Windows forbids are "_", and
+    labels of more than 128 bytes are cut. If the file system refuses a name even so, the image has its number only, and
+    a warning says so. Raises ValueError for another shape or number of labels.
 
     >>> import pathlib, tempfile
     >>> folder = pathlib.Path(tempfile.mkdtemp())

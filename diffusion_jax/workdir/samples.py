@@ -39,8 +39,7 @@ def write_samples(path: Place, x: Any, labels: np.ndarray | None, run: Run, step
         with replace_file(path) as new, new.open("wb") as file:
             np.savez(file, **arrays)
         return
-    names = None if labels is None else [run.class_name(label) for label in labels]
-    grid = images.grid(x, 8 if labels is None else _PER_CLASS, names)
+    grid = images.grid(x, 8 if labels is None else _PER_CLASS, run.captions(labels))
     for place in (path, path.parent.parent / "samples.png"):
         with replace_file(place) as new:
             grid.save(new)

@@ -8,17 +8,14 @@ from run_files import make_run
 
 from diffusion_jax.report import write_report
 from diffusion_jax.report.record import read_run
-from diffusion_jax.runtime.place import run_path
 
 pytestmark = pytest.mark.skipif(not storage_server.is_installed(), reason='pip install "diffusion_jax[test]"')
 
 
 @pytest.fixture(scope="module")
 def bucket():
-    with storage_server.serve("bucket") as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        yield run_path("workdir", "gs://bucket/runs")
+    with storage_server.open_bucket() as runs:
+        yield runs
 
 
 def test_a_run_in_a_bucket_has_the_page_of_a_local_one(bucket, tmp_path):

@@ -49,10 +49,8 @@ def collected():
 @pytest.fixture(scope="module")
 def bucket():
     """gs://bucket/runs on a server of its own."""
-    with storage_server.serve("bucket") as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        yield run_path("workdir", "gs://bucket/runs")
+    with storage_server.open_bucket() as runs:
+        yield runs
 
 
 @pytest.fixture(scope="module")
