@@ -40,8 +40,9 @@ def fill_params(weights: Weights, params: Any) -> Any:
 
 
 def _place(value: Any, like: Any) -> jax.Array:
-    # A copy: the training step donates its state, whose leaves must not share memory.
-    return jax.device_put(np.asarray(value, like.dtype), like.sharding, may_alias=False)
+    # A copy of its own: the training step donates its state, whose leaves must not share memory. On a CPU, device_put
+    # uses an aligned NumPy array in place, with may_alias=False too (jax 0.10.2, github.com/jax-ml/jax/issues/37830).
+    return jax.device_put(np.array(value, like.dtype), like.sharding)
 
 
 def check_initial(plan: Plan, weights: Weights, params: Any) -> None:
