@@ -18,7 +18,7 @@ _NAME_BYTES = 240
 # A run: the first or the second; `load_run` checks that one of them is set.
 RUN = (
     Flag("workdir", str, "Directory of the run, gs://bucket/run, or a .safetensors file of diffusion-jax export."),
-    Flag("pretrained", str, "A network that comes with the library, instead of --workdir: digits."),
+    Flag("pretrained", str, "A network that comes with the library, instead of --workdir: digits or mnist."),
 )
 SCALE = Flag(
     "scale",

@@ -48,7 +48,7 @@ def load(workdir: str | os.PathLike, *, allow_code: bool = False) -> Run:
 
 
 def pretrained(name: str) -> Run:
-    """Loads a network that comes with the library: "digits". Its figures are in docs/pretrained.md.
+    """Loads a network that comes with the library, "digits" or "mnist". Their figures are in docs/pretrained.md.
 
     Raises ConfigError for another name.
 

@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_refused_or_starts_anew(trained, tmp_path):
         ({"init_from": "nowhere"}, 'config.train.init_from = "nowhere": no checkpoint in nowhere'),
         (
             {"init_from": "pretrained:dogs"},
-            'config.train.init_from = "pretrained:dogs": pretrained = "dogs": must be one of "digits"',
+            'config.train.init_from = "pretrained:dogs": pretrained = "dogs": must be one of "digits", "mnist"',
         ),
         ({"init_from": "pretrained:digits", "init_partial": True}, "no parameter fits"),
         ({"init_from": "nowhere.safetensors"}, 'config.train.init_from = "nowhere.safetensors": there is no file'),
