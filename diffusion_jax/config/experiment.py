@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import ml_collections
 import optax
 from jax.sharding import Mesh
@@ -48,15 +49,18 @@ class Experiment:
         num_classes: int,
         allow_code: bool = True,
         largest: float = 1.0,
+        devices: list[jax.Device] | None = None,
     ) -> "Experiment":
-        """Builds every object, for images of `image_shape` up to `largest` and `num_classes` (0: no labels).
+        """Builds every object, for images of `image_shape` up to `largest` and `num_classes` (0: no labels), on
+        `devices`, by default all.
 
         Raises ConfigError that names the field. Without `allow_code`, a "pkg.module:Name" is refused.
         """
         plain = as_plain(config)
         check_sections(plain)
         plan = build_section(SETTINGS["train"], plain["train"], "train")
-        mesh = construct(make_mesh, "mesh", shape=build_section(SETTINGS["mesh"], plain.get("mesh", {}), "mesh"))
+        shape = build_section(SETTINGS["mesh"], plain.get("mesh", {}), "mesh")
+        mesh = construct(make_mesh, "mesh", shape=shape, devices=devices)
         component = functools.partial(_build_component, plain, allow_code=allow_code)
         schedule, prediction = component("schedule"), component("prediction")
         loss = component("loss", schedule=schedule, prediction=prediction)

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Schedule
 from diffusion_jax.run.batch import PerImage, Shared, network_denoiser, sample_batch
+from diffusion_jax.run.batches import abstract_rows, check_finite, join_batches, split_into_batches, take_rows
 from diffusion_jax.run.network import Network
 from diffusion_jax.run.settings import Overrides, Sampling
 from diffusion_jax.runtime.mesh import batch_sharding, make_mesh, replicated
@@ -130,32 +131,41 @@ class Run:
         check_key(key)
         inputs = self._prepare(n, labels, sampling, overrides)
         size = self._batch_size(n, batch_size)
-        rows = inputs.labels, self.network.noise_rows(n, noise), inputs.scale
-        settings = inputs.settings
-        settings.grid(self.schedule, settings.steps)  # raises before there is a progress bar
-        weaker_params = None if inputs.params[1] is None else jax.device_put(inputs.params[1], replicated(self.mesh))
-        all_indices, batches = _split_into_batches(n, size, inputs.scale), []
+        noise, params = self.network.noise_rows(n, noise), self._place_params(inputs)
+        inputs.settings.grid(self.schedule, inputs.settings.steps)  # raises before there is a progress bar
+        all_indices, batches = split_into_batches(n, size, inputs.scale), []
         for indices in progress_bar(all_indices, unit="batch", disable=not progress):
-            images = PerImage(indices, *(None if x is None else x[indices] for x in rows))
-            guided = images.scale is not None and images.scale[0] != 1
-            images = images if guided else images._replace(scale=None)
-            sampled = sample_batch(
-                (self.params, weaker_params if guided else None),
-                key,
-                jax.device_put(images, batch_sharding(self.mesh)),
-                inputs.shared,
-                network=self.network,
-                weaker=inputs.networks[1] if guided else None,
-                steps=settings.steps,
-                grid=settings.grid,
-                clip=settings.clip,
-                keep=keep,
-                keep_x0=keep_x0,
-                mesh=self.mesh,
-            )
-            batches.append(jax.device_get(sampled))
-            _check_finite(batches[-1], indices[0], images.scale)
-        return _join_batches(batches, np.concatenate(all_indices))
+            images = take_rows(indices, inputs.labels, noise, inputs.scale)
+            placed = jax.device_put(images, batch_sharding(self.mesh))
+            dynamic, static = self._batch_arguments(key, placed, inputs, params, keep, keep_x0)
+            batches.append(jax.device_get(sample_batch(*dynamic, **static)))
+            check_finite(batches[-1], indices[0], images.scale)
+        return join_batches(batches, np.concatenate(all_indices))
+
+    @checked(n=integer(1), batch_size=optional(integer(1)))
+    def lower(
+        self,
+        n: int,
+        *,
+        labels: ArrayLike | None = None,
+        batch_size: int | None = None,
+        **overrides: Unpack[Overrides],
+    ) -> jax.stages.Lowered:
+        """The program of the first batch of `sample` with the same arguments, to be compiled ahead of time.
+
+        Nothing is computed: `params` may be shapes with shardings, and `mesh` may have devices that are not here, such
+        as those of `jax.experimental.topologies`.
+
+        >>> run = dj.pretrained("digits")
+        >>> run.lower(16, labels=[3] * 16, steps=20).cost_analysis()["flops"] > 1e6
+        True
+        """
+        inputs = self._prepare(n, labels, None, overrides)
+        indices = split_into_batches(n, self._batch_size(n, batch_size), inputs.scale)[0]
+        images = abstract_rows(take_rows(indices, inputs.labels, None, inputs.scale), batch_sharding(self.mesh))
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        dynamic, static = self._batch_arguments(key, images, inputs, self._place_params(inputs))
+        return sample_batch.lower(*dynamic, **static)
 
     @checked(n=integer(1))
     def noise(self, key: jax.Array, n: int) -> np.ndarray:
@@ -210,6 +220,21 @@ class Run:
         params = self.params, None if weaker is None else weaker.params
         return _Inputs(self.network.label_rows(n, labels), scale, shared, settings, networks, params)
 
+    def _place_params(self, inputs: _Inputs) -> tuple[Any, Any]:
+        """The parameters of this network and of the weaker one, which are put on this run's devices."""
+        weaker = inputs.params[1]
+        return self.params, None if weaker is None else jax.device_put(weaker, replicated(self.mesh))
+
+    def _batch_arguments(
+        self, key: Any, images: PerImage, inputs: _Inputs, params: tuple[Any, Any], keep: int = 0, keep_x0: bool = False
+    ) -> tuple[tuple, dict[str, Any]]:
+        """The arguments of `sample_batch` for one batch: the traced ones and the static ones."""
+        guided = images.scale is not None
+        static = {name: getattr(inputs.settings, name) for name in ("steps", "grid", "clip")}
+        static |= {"network": self.network, "weaker": inputs.networks[1] if guided else None, "mesh": self.mesh}
+        static |= {"keep": keep, "keep_x0": keep_x0}
+        return ((params[0], params[1] if guided else None), key, images, inputs.shared), static
+
     def _batch_size(self, n: int, batch_size: int | None) -> int:
         """The number of images per batch, a multiple of the number of devices."""
         size = min(n, 256) if batch_size is None else batch_size
@@ -218,32 +243,3 @@ class Run:
 
 
 _first_noise = jax.jit(first_noise, static_argnums=2)
-
-
-def _check_finite(sampled: Any, first: int, scale: np.ndarray | None) -> None:
-    if not all(np.isfinite(x).all() for x in jax.tree.leaves(sampled)):
-        lower = "" if scale is None else f"a guidance below {scale.max():g}, "
-        raise ValueError(f"images from {first} on are not finite; use {lower}more steps, or an earlier checkpoint")
-
-
-def _split_into_batches(n: int, size: int, scale: np.ndarray | None) -> list[np.ndarray]:
-    """The indices of the images of each batch, `size` of them; the last image of a kind fills up its last batch.
-
-    Images of guidance 1 have batches of their own, because the program without guidance computes them, whatever the
-    scales of the others are; the two programs round differently.
-    """
-    guided = np.zeros(n, bool) if scale is None else scale != 1
-    kinds = [kind for kind in (np.flatnonzero(~guided), np.flatnonzero(guided)) if len(kind)]
-    starts = [(kind, first) for kind in kinds for first in range(0, len(kind), size)]
-    return [kind[np.minimum(np.arange(first, first + size), len(kind) - 1)] for kind, first in starts]
-
-
-def _join_batches(batches: list, indices: np.ndarray) -> Any:
-    """Batches as one, each image once and in the order of its index; images clipped to [-1, 1]."""
-    places = np.unique(indices, return_index=True)[1]
-    if not isinstance(batches[0], tuple):
-        return np.clip(np.concatenate(batches)[places], -1, 1)
-    images, frames = zip(*batches, strict=True)
-    states = [f._replace(times=None) for f in frames]
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, places], *states)
-    return _join_batches(list(images), indices), joined._replace(times=frames[0].times)

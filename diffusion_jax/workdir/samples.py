@@ -12,7 +12,7 @@ from diffusion_jax.runtime.files import replace_file
 from diffusion_jax.runtime.place import Place, make_directory
 from diffusion_jax.runtime.writers import MetricsWriter
 
-__all__ = ["draw_samples", "sample_path", "write_samples"]
+__all__ = ["draw_samples", "sample_labels", "sample_path", "write_samples"]
 
 _PER_CLASS, _UNLABELLED = 10, 64
 
@@ -24,11 +24,16 @@ def sample_path(workdir: Place, experiment: Experiment, step: int) -> Place:
 
 
 def draw_samples(run: Run, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """(images, labels): ten of each of the first ten classes, or 64 without classes, from the same noise every time."""
+    """(images, labels) of `sample_labels`, from the same noise every time."""
+    n, labels = sample_labels(run)
+    return run.sample(jax.random.key(seed), n, labels=labels), labels
+
+
+def sample_labels(run: Run) -> tuple[int, np.ndarray | None]:
+    """(number of images, their labels): ten of each of the first ten classes, or 64 without classes."""
     classes = min(run.network.num_classes, 10)
     labels = np.repeat(np.arange(classes), _PER_CLASS) if classes else None
-    n = _PER_CLASS * classes if classes else _UNLABELLED
-    return run.sample(jax.random.key(seed), n, labels=labels), labels
+    return _PER_CLASS * classes if classes else _UNLABELLED, labels
 
 
 def write_samples(path: Place, x: Any, labels: np.ndarray | None, run: Run, step: int, writer: MetricsWriter) -> None:

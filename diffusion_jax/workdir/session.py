@@ -12,11 +12,10 @@ import numpy as np
 from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.description import describe_run
 from diffusion_jax.config.experiment import Experiment
-from diffusion_jax.data.pipeline import Batch, Batches, in_order
+from diffusion_jax.data.pipeline import Batch, in_order
 from diffusion_jax.data.sources import Source
 from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.errors import CheckpointError, TargetError
-from diffusion_jax.runtime.mesh import put_batch
 from diffusion_jax.runtime.place import Place
 from diffusion_jax.runtime.processes import from_owner, is_owner, process_rows
 from diffusion_jax.runtime.stopping import Stop
@@ -28,10 +27,10 @@ from diffusion_jax.training.loop import Actions, fit
 from diffusion_jax.training.metrics_log import TrainingError
 from diffusion_jax.training.plan import Due
 from diffusion_jax.training.state import TrainState
-from diffusion_jax.training.step import TrainStep, make_train_step
 from diffusion_jax.workdir.initial import start_from
 from diffusion_jax.workdir.layout import abstract_state, checkpoint_items, init_state
 from diffusion_jax.workdir.load import build_run
+from diffusion_jax.workdir.program import abstract_batch, build_train_step, iterate_batches, split_seed
 from diffusion_jax.workdir.resume import Change, write_config
 from diffusion_jax.workdir.samples import draw_samples, sample_path, write_samples
 
@@ -65,8 +64,8 @@ class Session:
     def run(self) -> bool:
         """Trains to the end or to a stop; returns whether the run is complete."""
         plan = self.experiment.plan
-        init_key, step_key, eval_key = jax.random.split(jax.random.key(plan.seed), 3)
-        state, start = self._restore_or_init(init_key)
+        keys = split_seed(plan.seed)
+        state, start = self._restore_or_init(keys.init)
         self._record(start)
         with MetricsWriter(self.workdir, start, start == plan.steps, self.on_metrics, self.on_images) as writer:
             missing = self._find_missing(start, writer)
@@ -76,9 +75,9 @@ class Session:
             self._log_start(state, start)
             if self.weights is not None:
                 self._save(state, 0, writer)  # a kill must not make it start again from a source that has changed
-            actions = self._make_actions(writer, eval_key, missing)
+            actions = self._make_actions(writer, keys.evaluation, missing)
             with self.stop.listen():
-                step = self._fit(state, step_key, writer, actions, start)
+                step = self._fit(state, keys.step, writer, actions, start)
         if step < plan.steps:
             log.info("stopped after step %d; run the same command to resume", step)
         return step == plan.steps
@@ -93,9 +92,11 @@ class Session:
 
     def _fit(self, state: TrainState, key: jax.Array, writer: MetricsWriter, actions: Actions, start: int) -> int:
         """Trains and waits for the last checkpoint; returns its step."""
-        batches, plan, train_step = self._iterate_batches(start), self.experiment.plan, self._make_train_step()
+        experiment, plan = self.experiment, self.experiment.plan
+        batches, train_step = iterate_batches(experiment, self.training, start), build_train_step(experiment)
         if is_owner():
-            warn_of_slow_cpu(train_step, state, self._abstract_batch(), key, plan.steps - start)
+            batch = abstract_batch(experiment, self.training)
+            warn_of_slow_cpu(train_step, state, batch, key, plan.steps - start)
         try:
             _, step = fit(state, train_step, batches, key, plan, writer, actions, start, self.stop)
         except TrainingError as error:
@@ -135,37 +136,6 @@ class Session:
                 "run from this one with config.train.init_from"
             ) from error
         return step, items
-
-    def _make_train_step(self) -> TrainStep:
-        experiment, plan = self.experiment, self.experiment.plan
-        return make_train_step(
-            experiment.network.model,
-            experiment.tx,
-            experiment.loss,
-            ema_decay=plan.ema_decay,
-            accumulate=plan.accumulate,
-            mesh=experiment.mesh,
-            lr_schedule=experiment.lr_schedule,
-            skip_spikes=plan.skip_spikes,
-        )
-
-    def _iterate_batches(self, start: int) -> Iterator[dict[str, jax.Array]]:
-        """Batches start, start + 1, ... on the devices."""
-        plan = self.experiment.plan
-        batches = Batches(
-            self.training,
-            plan.batch_size,
-            seed=plan.seed,
-            flip=self.experiment.dataset.flip,
-            process=jax.process_index(),
-            processes=jax.process_count(),
-        )
-        return (put_batch(self.experiment.mesh, batch) for batch in batches.iterate(start))
-
-    def _abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-        data, size = self.training, self.experiment.plan.batch_size
-        shapes = {"image": jax.ShapeDtypeStruct((size, *data.image_shape), data.dtype)}
-        return shapes | ({"label": jax.ShapeDtypeStruct((size,), np.int32)} if data.num_classes else {})
 
     def _make_actions(self, writer: MetricsWriter, eval_key: jax.Array, missing: Due) -> Actions:
         experiment, plan = self.experiment, self.experiment.plan

@@ -1,6 +1,7 @@
 """A run's images: what they depend on, and that the settings do what the wrappers of `guidance` do."""
 
 import dataclasses
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -458,3 +459,40 @@ def test_class_names_are_captions(run):
     for wrong in (-1, 10):
         with pytest.raises(ValueError, match=f"labels contain {wrong}: must be from 0 to 9"):
             named.class_name(wrong)
+
+
+# The program without a call
+
+
+@pytest.mark.parametrize(
+    ("n", "settings"),
+    [
+        (3, {}),
+        (5, {"labels": LABELS[:5], "guidance": 2.0, "batch_size": 2}),
+        (5, {"labels": LABELS[:5], "guidance": [2.0, 1.0, 1.0, 3.0, 1.0]}),
+        (20, {"labels": LABELS, "steps": 5, "sampler": dj.samplers.Heun(), "threshold": 0.9, "clip": False}),
+    ],
+)
+def test_lower_gives_the_first_program_of_sample(devices, monkeypatch, n, settings):
+    texts, jitted = [], batch.sample_batch
+
+    def note(*arguments, **static):
+        texts.append(jitted.lower(*arguments, **static).as_text())
+        return jitted(*arguments, **static)
+
+    run = make_run(devices[:2])
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float32), PARAMS)
+    lowered = dataclasses.replace(run, params=params).lower(n, **settings)
+    monkeypatch.setattr(sys.modules[Run.__module__], "sample_batch", note)
+    run.sample(KEY, n, **settings)
+    assert lowered.as_text() == texts[0]
+
+
+def test_lower_refuses_what_sample_refuses(run):
+    for settings in ({"labels": [10, 0]}, {"steps": 0}, {"guidance": 2.0}):
+        messages = []
+        for call in (lambda settings: run.lower(2, **settings), lambda settings: run.sample(KEY, 2, **settings)):
+            with pytest.raises(ValueError) as error:  # noqa: PT011 the two messages are compared
+                call(settings)
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
