@@ -61,6 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 KEYED = (
     "cli",
     "edit",
+    "preflight",
     "run",
     "sampling/editing",
     "sampling/likelihood",

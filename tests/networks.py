@@ -1,5 +1,6 @@
 """What the tests of the networks share: shapes, parameters without zeros, inputs, outputs, the references' input."""
 
+import dataclasses
 import functools
 
 import jax
@@ -93,3 +94,17 @@ def params_of_block(theirs, layers):
             kernel = weight.transpose(2, 3, 1, 0) if square else weight.reshape(shape[:2]).T
             params[name] = {"kernel": kernel, "bias": bias}
     return {"params": params}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """Two matrix products on 8x8x1 images, w2 w1 x: their operations and their bytes are counted by hand."""
+
+    width: int = 128
+    num_classes: int = 0
+
+    def init(self, key, x, time, labels):
+        return {"w1": jnp.zeros((64, self.width)), "w2": jnp.zeros((self.width, 64))}
+
+    def apply(self, params, x, time, labels=None, train=False, rngs=None):
+        return (x.reshape(len(x), 64) @ params["w1"] @ params["w2"]).reshape(x.shape)

@@ -47,6 +47,7 @@ def refusals(source: str, path: str) -> list[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             found += [name for name in names if name.split(".")[0] in MODULES]
+            names = [name for name in names if name != "importlib.metadata"]  # which only reads versions
             found += [name for name in names if name.startswith("importlib") and not path.endswith(tuple(IMPORTERS))]
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)

@@ -25,7 +25,7 @@ LAYERS = [
     {"interop"},
     {"figures", "edit"},
     {"workdir", "demo"},
-    {"report"},
+    {"report", "preflight"},
     {"__init__"},
     {"cli"},
     {"configs", "scripts"},

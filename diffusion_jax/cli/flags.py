@@ -98,8 +98,8 @@ def parse_numbers(flag: str, texts: Sequence[str]) -> list[float]:
     raise ValueError(f"--{flag}={','.join(texts)}: must be numbers, such as 0,1,2")
 
 
-def parse_out(out: str, endings: Sequence[str]) -> Path:
-    """--out as a path whose ending is one of `endings`, with "" for a directory.
+def parse_out(out: str, endings: Sequence[str], flag: str = "--out") -> Path:
+    """--out, or another flag, as a path whose ending is one of `endings`, with "" for a directory.
 
     Raises ValueError for another ending, a name too long to be written after all images are generated, a directory in
     place of a file, and a directory that holds files.
@@ -110,16 +110,16 @@ def parse_out(out: str, endings: Sequence[str]) -> Path:
     if Path(out).suffix.lower() not in endings:
         files = " or ".join(ending for ending in endings if ending)
         directory = ", or nothing for a directory" * ("" in endings)
-        raise ValueError(f"--out={out}: the ending must be {files}{directory}")
+        raise ValueError(f"{flag}={out}: the ending must be {files}{directory}")
     from diffusion_jax.validation import local_path  # imports JAX, for which a wrong ending need not wait
 
-    path = local_path("--out", out)
+    path = local_path(flag, out)
     if len(os.fsencode(path.name)) > _NAME_BYTES:
-        raise ValueError(f"--out={path}: the name must have at most {_NAME_BYTES} bytes; choose a shorter one")
+        raise ValueError(f"{flag}={path}: the name must have at most {_NAME_BYTES} bytes; choose a shorter one")
     if path == Path() or (path.suffix and path.is_dir()):
-        raise ValueError(f"--out={path}: is a directory; name a file or a new directory")
+        raise ValueError(f"{flag}={path}: is a directory; name a file or a new directory")
     if not path.suffix and path.is_dir() and any(path.iterdir()):
-        raise ValueError(f"--out={path}: the directory must be empty; name a new one")
+        raise ValueError(f"{flag}={path}: the directory must be empty; name a new one")
     return path
 
 

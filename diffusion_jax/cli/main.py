@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from diffusion_jax.cli import demo, edit, export, import_weights, report, sample, train, verify
+from diffusion_jax.cli import demo, edit, export, import_weights, preflight, report, sample, train, verify
 from diffusion_jax.cli.command import Group
 from diffusion_jax.cli.errors import exit_code
 from diffusion_jax.cli.terminal import install_logging
@@ -21,6 +21,7 @@ MAIN = Group(
         "demo": demo.COMMAND,
         "import": import_weights.COMMAND,
         "export": export.COMMAND,
+        "preflight": preflight.COMMAND,
         "report": report.COMMAND,
         "verify": verify.COMMAND,
     },

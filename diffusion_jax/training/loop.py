@@ -17,12 +17,12 @@ from diffusion_jax.training.plan import Due, Plan
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import Batch, TrainStep
 
-__all__ = ["Actions", "fit"]
+__all__ = ["AHEAD", "Actions", "fit"]
 
 log = logging.getLogger(__name__)
 
-# Enough for the device never to wait for the host.
-_AHEAD = 2
+# Steps that the host is ahead, enough for the device never to wait for it.
+AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def fit(
             state, metrics = _take_step(train_step, state, batch, key, stop if step == start else None)
             step += 1
             in_flight.append(metrics)
-            if len(in_flight) > _AHEAD:
+            if len(in_flight) > AHEAD:
                 jax.block_until_ready(in_flight.popleft())
             metrics_log.add(step, metrics)
             if plan.is_due(step, plan.log_every):

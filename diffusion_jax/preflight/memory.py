@@ -1,0 +1,50 @@
+"""The memory of a compiled program per device, and the memory that a device has."""
+
+import dataclasses
+import os
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+__all__ = ["Memory", "find_capacity", "read_memory"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on each device that a program plans to use, by `memory_analysis()` of the compiler.
+
+    Attributes:
+      arguments: the state or the parameters, and the batch.
+      temporaries: activations, gradients and whatever else lives within a call.
+      output: the results that do not take the place of an argument, as the new state does.
+
+    >>> Memory(arguments=300, temporaries=500, output=20).total
+    820
+    """
+
+    arguments: int
+    temporaries: int
+    output: int
+
+    @property
+    def total(self) -> int:
+        return self.arguments + self.temporaries + self.output
+
+
+def read_memory(compiled: jax.stages.Compiled) -> Memory:
+    """What the compiler has planned for a program."""
+    sizes: Any = compiled.memory_analysis()
+    output = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return Memory(sizes.argument_size_in_bytes, sizes.temp_size_in_bytes, output)
+
+
+def find_capacity(mesh: Mesh) -> int:
+    """Bytes that each device of this machine has for programs; 0 if JAX does not tell.
+
+    CPU devices share the machine's memory.
+    """
+    device = next(iter(mesh.local_devices))
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(mesh.local_devices)
+    return (device.memory_stats() or {}).get("bytes_limit", 0)
