@@ -84,6 +84,7 @@ LONG = [
     "docs/fine-tuning.md",
     "docs/guidance.md",
     "docs/likelihood.md",
+    "docs/preflight.md",
     "docs/sampling.md",
     "docs/training.md",
 ]

@@ -29,7 +29,7 @@ def run(options: FlagValues, config: ConfigDict) -> int:
     out = flags.parse_out(options.json, (".json",), "--json") if options.json else None
     if out is not None:
         flags.make_parent(out)
-    settings = {"workdir": options.workdir, "accept": options.accept, "progress": True}
+    settings = {"workdir": options.workdir, "accept": options.accept}
     if options.tpu:
         findings = _check_slice(options, config, settings)
     else:
@@ -37,7 +37,8 @@ def run(options: FlagValues, config: ConfigDict) -> int:
         check_devices()
         from diffusion_jax.preflight import check_run
 
-        findings = check_run(config, timed_steps=options.timed_steps, **settings)
+        progress = dj.processes.is_owner()
+        findings = check_run(config, timed_steps=options.timed_steps, progress=progress, **settings)
     if dj.processes.is_owner():
         from diffusion_jax.preflight import write_text
 
@@ -57,7 +58,7 @@ def _check_slice(options: FlagValues, config: ConfigDict, settings: dict[str, An
     jax.config.update("jax_platforms", "cpu")  # libtpu is installed, and would look for a TPU
     from diffusion_jax.preflight import check_slice
 
-    return check_slice(config, options.tpu, **settings)
+    return check_slice(config, options.tpu, progress=True, **settings)
 
 
 COMMAND = Command(

@@ -18,25 +18,28 @@ class Memory:
       arguments: the state or the parameters, and the batch.
       temporaries: activations, gradients and whatever else lives within a call.
       output: the results that do not take the place of an argument, as the new state does.
+      code: the program itself, which accelerators hold in the same memory.
 
-    >>> Memory(arguments=300, temporaries=500, output=20).total
-    820
+    >>> Memory(arguments=300, temporaries=500, output=20, code=10).total
+    830
     """
 
     arguments: int
     temporaries: int
     output: int
+    code: int = 0
 
     @property
     def total(self) -> int:
-        return self.arguments + self.temporaries + self.output
+        return self.arguments + self.temporaries + self.output + self.code
 
 
 def read_memory(compiled: jax.stages.Compiled) -> Memory:
     """What the compiler has planned for a program."""
     sizes: Any = compiled.memory_analysis()
     output = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    return Memory(sizes.argument_size_in_bytes, sizes.temp_size_in_bytes, output)
+    code = sizes.generated_code_size_in_bytes
+    return Memory(sizes.argument_size_in_bytes, sizes.temp_size_in_bytes, output, code)
 
 
 def find_capacity(mesh: Mesh) -> int:

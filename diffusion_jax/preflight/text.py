@@ -1,5 +1,6 @@
 """A preflight's findings as text for a terminal, at most 100 columns wide."""
 
+import textwrap
 from collections.abc import Sequence
 
 from diffusion_jax.preflight.findings import Findings
@@ -119,21 +120,20 @@ def _cut(text: str, width: int) -> str:
 
 
 def _write_memory(findings: Findings) -> list[str]:
-    rows = [("", "mesh", "arguments", "temporaries", "output", "total", "", "compiled")]
+    rows = [("", "mesh", "arguments", "temporaries", "output", "code", "total", "")]
     rows += [_describe_program(program, findings.capacity) for program in findings.programs]
     refused = [each for each in findings.programs if each.refusal]
-    refusals = [f"{_INDENT}{each.name}, {_name_mesh(each.mesh)}: {each.refusal}" for each in refused]
-    return ["Memory per device, as the compiler plans it", *_align(rows, "llrrrrlr"), *refusals]
+    refusals = [f"{each.name}, {_name_mesh(each.mesh)}: {each.refusal}" for each in refused]
+    return ["Memory per device, as the compiler plans it", *_align(rows, "llrrrrrl"), *_wrap(refusals)]
 
 
 def _describe_program(program: Program, capacity: int) -> tuple[str, str, str, str, str, str, str, str]:
-    mesh, seconds = _name_mesh(program.mesh), f"{program.seconds:.0f} s"
-    if program.memory is None:
-        return program.name, mesh, "", "", "", "", "does not fit", seconds
-    memory = program.memory
-    parts = [format_bytes(size) for size in (memory.arguments, memory.temporaries, memory.output)]
-    total = format_bytes(memory.total), _judge_total(memory.total, capacity)
-    return program.name, mesh, parts[0], parts[1], parts[2], *total, seconds
+    name, mesh, memory = program.name, _name_mesh(program.mesh), program.memory
+    if memory is None:
+        return name, mesh, "", "", "", "", "", "does not fit"
+    sizes = memory.arguments, memory.temporaries, memory.output, memory.code, memory.total
+    arguments, temporaries, output, code, total = map(format_bytes, sizes)
+    return name, mesh, arguments, temporaries, output, code, total, _judge_total(memory.total, capacity)
 
 
 def _judge_total(total: int, capacity: int) -> str:
@@ -190,7 +190,13 @@ def _write_time(findings: Findings) -> list[str]:
 
 def _write_verdict(findings: Findings) -> list[str]:
     warnings = findings.find_warnings()
-    return ["Warnings", *(f"{_INDENT}{text}" for text in warnings)] if warnings else ["No warnings."]
+    return ["Warnings", *_wrap(warnings)] if warnings else ["No warnings."]
+
+
+def _wrap(texts: Sequence[str]) -> list[str]:
+    """Each text in lines that fit, the further ones indented."""
+    lines = (textwrap.wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=2 * _INDENT) for text in texts)
+    return [line for each in lines for line in each]
 
 
 def _align(rows: Sequence[Sequence[str]], sides: str, indent: int = 1) -> list[str]:

@@ -71,6 +71,7 @@ def test_the_compilers_arguments_are_the_state_and_the_batch(fsdp):
     (shards,) = fsdp.shards
     assert step.memory.arguments == shards.total.size_per_device + ROWS // 8 + KEY
     assert step.memory.temporaries > 0
+    assert 0 < step.memory.output < 1000  # the metrics; the new state takes the place of the old one
     ema = next(part for part in shards.parts if part.name == "ema_params")
     assert ema.size_per_device == 2 * 64 * 128 * 4 // 4
     assert sampler.memory.arguments > ema.size_per_device
@@ -178,6 +179,8 @@ def test_another_mesh_that_fits_is_named(fsdp):
     assert findings.find_warnings() == [
         "memory: it does not fit on the mesh of the config; --config.mesh.data=1 --config.mesh.fsdp=8 does"
     ]
+    too_large = dataclasses.replace(other, memory=large)
+    assert dataclasses.replace(fsdp, programs=(fsdp.programs[0], too_large)).find_warnings() == []
 
 
 def test_skipped_batches_are_a_warning(fsdp):

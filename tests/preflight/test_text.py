@@ -24,7 +24,7 @@ FINDINGS = Findings(
     flops=4.56e12,
     capacity=16 * GIB,
     programs=(
-        Program("train step", OWN, 552.0, Memory(546 * MIB, 604 * MIB, 3 * 2**10)),
+        Program("train step", OWN, 552.0, Memory(546 * MIB, 604 * MIB, 3 * 2**10, 10 * MIB)),
         Program("sampler", OWN, 60.0, Memory(136 * MIB, 20 * GIB, 768 * 2**10)),
         Program("train step", SPLIT, 600.0, None, "Ran out of memory: 79.44G exceed 15.75G."),
     ),
@@ -59,9 +59,9 @@ def lines_of(findings) -> list[str]:
         "values 3 to 251, mean 120.2, standard deviation 60.5",
         '0 "cat" 20 ####################',
         '1 "dog" 30 ##############################',
-        "train step data=4 546.0 MiB 604.0 MiB 3.0 KiB 1.1 GiB fits, 14.9 GiB left 552 s",
-        "sampler data=4 136.0 MiB 20.0 GiB 768.0 KiB 20.1 GiB 4.1 GiB too much 60 s",
-        "train step fsdp=4 does not fit 600 s",
+        "train step data=4 546.0 MiB 604.0 MiB 3.0 KiB 10.0 MiB 1.1 GiB fits, 14.9 GiB left",
+        "sampler data=4 136.0 MiB 20.0 GiB 768.0 KiB 0 B 20.1 GiB 4.1 GiB too much",
+        "train step fsdp=4 does not fit",
         "train step, fsdp=4: Ran out of memory: 79.44G exceed 15.75G.",
         "params 1 1 18.0 KiB 4.5 KiB",
         "state 2 1 36.0 KiB 22.5 KiB",
@@ -105,6 +105,14 @@ def test_no_line_is_too_long_and_names_cannot_move_the_cursor():
     text = write_text(dataclasses.replace(FINDINGS, run=run, inputs=inputs, shards=shards))
     assert max(map(len, text.splitlines())) <= 100
     assert "\x1b" not in text
+
+
+def test_what_a_compiler_says_is_wrapped_and_not_cut():
+    said = "Ran out of memory on HBM, the total memory required " + "and required again " * 10 + "exceeds 15.75G."
+    programs = (dataclasses.replace(FINDINGS.programs[2], refusal=said),)
+    text = write_text(dataclasses.replace(FINDINGS, programs=programs, shortage=said))
+    assert " ".join(text.split()).count(said) == 2
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_without_timed_steps_and_warnings():
