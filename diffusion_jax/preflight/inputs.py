@@ -116,8 +116,8 @@ def read_inputs(batches: Batches) -> Inputs:
 
 
 def _take(batches: Batches, deadline: float) -> Iterator[Batch]:
-    """The first batches until the deadline, or until they have an epoch's images; the last one is cut."""
-    left = min(len(batches.source), _MOST)
+    """The first batches until the deadline, or until they have this process's part of an epoch; the last one is cut."""
+    left = min(len(batches.source) // batches.processes, _MOST)
     for batch in batches.iterate():
         yield {name: rows[:left] for name, rows in batch.items()}
         left -= len(batch["image"])

@@ -30,6 +30,14 @@ def test_every_image_is_read_once():
     assert found.name_class(2) == '2 "cat"'
 
 
+def test_each_process_reads_its_part_of_an_epoch():
+    images, labels = arrays(n=33, classes=4)
+    source = dj.sources.from_arrays(images, labels, holdout=33)[0]
+    parts = [read_inputs(Batches(source, 8, process=process, processes=2)) for process in (0, 1)]
+    assert [part.images for part in parts] == [16, 16]
+    assert np.sum([part.labels for part in parts], axis=0).tolist() == np.bincount(labels[1:]).tolist()
+
+
 def test_reading_ends_after_enough_images_or_seconds(monkeypatch):
     images, _ = arrays(n=41)
     monkeypatch.setattr(inputs, "_MOST", 11)
