@@ -104,7 +104,8 @@ class Dense:
     num_classes: int = 0
 
     def init(self, key, x, time, labels):
-        return {"w1": jnp.zeros((64, self.width)), "w2": jnp.zeros((self.width, 64))}
+        w1, w2 = (jax.random.normal(k, (64, self.width)) / 8 for k in jax.random.split(key))
+        return {"w1": w1, "w2": w2.T}
 
     def apply(self, params, x, time, labels=None, train=False, rngs=None):
         return (x.reshape(len(x), 64) @ params["w1"] @ params["w2"]).reshape(x.shape)

@@ -72,7 +72,7 @@ def check_run(
 
     >>> findings = check_run(dj.configs.digits("smoke"), timed_steps=2)  # doctest: +SKIP
     >>> findings.fits, findings.run.parameters  # doctest: +SKIP
-    (True, 180273)
+    (True, 177553)
     """
     with _listen(progress) as wait:
         subject = _examine(config, workdir, accept, None, wait)

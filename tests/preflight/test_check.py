@@ -22,6 +22,7 @@ from diffusion_jax.preflight.speed import Speed
 from diffusion_jax.runtime.errors import RunError
 from diffusion_jax.workdir.layout import abstract_state, init_state
 from diffusion_jax.workdir.preparation import prepare
+from diffusion_jax.workdir.program import iterate_batches
 
 ROWS = 32 * (8 * 8 + 4)  # bytes of a batch: uint8 images and int32 labels
 KEY = 8
@@ -96,12 +97,19 @@ def test_the_operations_of_a_step(accumulate):
     assert count_flops(experiment, training) == pytest.approx(5 * 2 * 1024 * 64 * 4096, rel=0.02)
 
 
-def test_a_resumed_run_counts_the_steps_that_are_left_and_stays_as_it_is(trained):
-    before = list_files(trained)
+def test_a_resumed_run_counts_the_steps_that_are_left_and_stays_as_it_is(trained, monkeypatch):
+    before, starts = list_files(trained), []
+
+    def note(experiment, training, start):
+        starts.append(start)
+        return iterate_batches(experiment, training, start)
+
+    monkeypatch.setattr("diffusion_jax.preflight.check.iterate_batches", note)
     findings = check_run(dense(steps=50), trained, timed_steps=2)
     assert (findings.run.start, findings.run.steps) == (20, 50)
     assert findings.seconds_left == pytest.approx(30 * findings.speed.seconds)
     assert findings.disk.present == 2  # of steps 10 and 20
+    assert starts == [20]
     assert list_files(trained) == before
 
 
