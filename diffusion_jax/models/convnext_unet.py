@@ -18,6 +18,7 @@ import numpy as np
 from diffusion_jax.models.base import MOST_BLOCKS, ImageNetwork, check_attention, even
 from diffusion_jax.models.layers import (
     Attention,
+    Conv,
     GroupNorm,
     at_least_float32,
     torch_conv3x3,
@@ -106,10 +107,10 @@ class Upsample(nn.Module):
         # Without padding at the end (n - 1) stride + 1 pixels come back.
         end = [self.shape[axis] - (x.shape[axis] - 1) * self.stride for axis in (1, 2)]
         init = torch_init(9 * self.shape[-1])
-        return nn.ConvTranspose(
+        return Conv(
             self.shape[-1],
             kernel_size=(3, 3),
-            strides=(self.stride, self.stride),
+            input_dilation=(self.stride, self.stride),
             padding=[(1, n) for n in end],
             kernel_init=init,
             bias_init=init,

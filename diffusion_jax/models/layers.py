@@ -10,8 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.models.convolution import conv_general_dilated
+
 conv_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-Conv3x3 = functools.partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)), kernel_init=conv_init)
+Conv = functools.partial(nn.Conv, conv_general_dilated=conv_general_dilated)
+Conv3x3 = functools.partial(Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)), kernel_init=conv_init)
 Dense = functools.partial(nn.Dense, kernel_init=conv_init)
 
 

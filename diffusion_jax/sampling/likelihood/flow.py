@@ -121,8 +121,8 @@ def log_density(
 
     def body(carry: tuple[jax.Array, jax.Array], node: tuple) -> tuple[tuple[jax.Array, jax.Array], None]:
         (y, integrals), (i, here, there) = carry, node
-        x0, along, eps = jax.linearize(lambda y: _as_pair(denoise(here.length * y, here.t)), y, has_aux=True)
-        integrals += here.weight * _traces(fold(keys, i + 1), along, y, probes)
+        x0, pull, eps = jax.vjp(lambda y: _as_pair(denoise(here.length * y, here.t)), y, has_aux=True)
+        integrals += here.weight * _traces(fold(keys, i + 1), pull, y, probes)
         x0_there, eps_there = _as_pair(denoise(there.length * (y + here.d_cos * x0 + here.d_sin * eps), there.t))
         y += here.d_cos * (x0 + x0_there) / 2 + here.d_sin * (eps + eps_there) / 2
         return (y, integrals), None
@@ -165,11 +165,11 @@ def _path(schedule: Schedule, grid: Grid, steps: int) -> _Node:
     return _Node(*(part.astype(np.float32) for part in parts))
 
 
-def _traces(keys: jax.Array, along: Callable, y: jax.Array, probes: Probes) -> jax.Array:
-    """The trace of the Jacobian whose product with a vector is `along`: [1, B], or estimates [probes, B]."""
+def _traces(keys: jax.Array, pull: Callable, y: jax.Array, probes: Probes) -> jax.Array:
+    """The trace of the Jacobian whose transpose times a vector is `pull`: [1, B], or estimates [probes, B]."""
 
     def quadratic(direction: jax.Array) -> jax.Array:
-        return (direction * along(direction)).reshape(len(y), -1).sum(1)
+        return (direction * pull(direction)[0]).reshape(len(y), -1).sum(1)
 
     if probes == "exact":
         pixels = jnp.eye(math.prod(y.shape[1:])).reshape(-1, *y.shape[1:])
