@@ -62,8 +62,6 @@ class Caption(NamedTuple):
 
     @property
     def _box(self) -> tuple[float, float, float, float]:
-        if isinstance(self.font, ImageFont.FreeTypeFont):
-            return self.font.getbbox(self.text, anchor="ma")
         return self.font.getbbox(self.text)
 
 

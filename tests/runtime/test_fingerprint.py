@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from checkpoints import large, placed
 
-from diffusion_jax.runtime.fingerprint import _fingerprint, fingerprint_leaves
+from diffusion_jax.runtime.errors import DamageError
+from diffusion_jax.runtime.fingerprint import _fingerprint, check_equal, fingerprint_leaves
 
 
 def fingerprint(x):
@@ -89,3 +90,12 @@ def test_fingerprints_do_not_change_between_versions(name):
     """Otherwise older checkpoints would look damaged."""
     x, expected = PINNED[name]
     assert fingerprint(jnp.asarray(x)) == expected
+
+
+@pytest.mark.parametrize(
+    ("saved", "found"), [({"w": 1, "u": 2}, {"w": 1}), ({"w": 1}, {"w": 1, "u": 2}), ({"w": 1}, {"w": 2})]
+)
+def test_a_leaf_that_differs_or_is_on_one_side_only_is_damage(saved, found):
+    with pytest.raises(DamageError, match=r"^the sum of params/[wu] is (None|2), was saved as (None|1|2)$"):
+        check_equal("the sum", "params/", saved, found)
+    check_equal("the sum", "params/", saved, saved)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -32,3 +34,20 @@ def test_the_handlers_are_as_before_after_the_block():
     with Stop().listen():
         os.kill(os.getpid(), signal.SIGTERM)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_process_that_leaves_work_behind_says_all_that_it_was_about_to_say(stream):
+    """Also a line without its end, such as a progress bar."""
+    code = f"""
+import sys, threading, time
+from diffusion_jax.runtime.stopping import _exit_before
+thread = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+thread.start()
+sys.{stream}.write("half a line")
+_exit_before(thread, 143)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50)
+    assert ended.returncode == 143
+    assert getattr(ended, stream).endswith("half a line")

@@ -19,8 +19,9 @@ from prepared import one_line
 
 import diffusion_jax as dj
 from diffusion_jax.runtime import lease
+from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.errors import CheckpointError
-from diffusion_jax.runtime.files import lock_workdir
+from diffusion_jax.runtime.files import lock_workdir, replace_file, replace_text
 from diffusion_jax.runtime.place import complete_steps, move_tree, remove_remains, run_path, walk
 
 pytestmark = [
@@ -137,7 +138,7 @@ def test_a_damaged_object_is_noticed_and_the_step_before_is_used(runs, bucket, t
 
 HOLD = """
 import sys, time
-from diffusion_jax.runtime.files import lock_workdir
+from diffusion_jax.runtime.files import lock_workdir, replace_file, replace_text
 from diffusion_jax.runtime.place import run_path
 with lock_workdir(run_path("workdir", sys.argv[1])):
     print("held", flush=True)
@@ -230,6 +231,27 @@ def test_a_half_written_checkpoint_is_not_listed_and_removed_at_the_start(bucket
     assert complete_steps(directory) == [10]
     remove_remains(directory)
     assert {path.name for path in walk(directory)} == {"10", "commit_success.txt", "ema", "data", "damaged", "30"}
+
+
+def test_checkpoints_that_were_moved_aside_stay_when_a_bucket_is_opened(bucket):
+    """Orbax would take the directory of damaged checkpoints for remains of a save."""
+    directory = bucket / "aside"
+    (directory / "damaged" / "30" / "ema" / "data").write_text("x")
+    with Checkpoints(directory) as checkpoints:
+        assert checkpoints.steps() == []
+    assert (directory / "damaged" / "30" / "ema" / "data").read_text() == "x"
+
+
+def test_a_file_of_a_bucket_is_replaced_at_the_end_or_not_at_all(bucket):
+    path = bucket / "replaced" / "config.json"
+    replace_text(path, "first")
+    with contextlib.suppress(ValueError), replace_file(path) as new:
+        new.write_text("second")
+        raise ValueError
+    assert path.read_text() == "first"
+    replace_text(path, "third")
+    assert path.read_text() == "third"
+    assert [each.name for each in walk(path.parent)] == ["config.json"]
 
 
 def test_directories_are_moved_whole(bucket):
