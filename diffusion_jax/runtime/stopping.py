@@ -67,9 +67,11 @@ class Stop:
 
         Only in the main thread, where Python can catch signals, and only if the caller has no handler of its own.
         """
-        default: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-        if hasattr(signal, "SIGHUP"):  # a closed terminal; not on Windows
-            default[signal.SIGHUP] = signal.SIG_DFL
+        default: dict[signal.Signals, Any] = {
+            signal.SIGINT: signal.default_int_handler,
+            signal.SIGTERM: signal.SIG_DFL,
+            signal.SIGHUP: signal.SIG_DFL,  # a closed terminal
+        }
         caught = [number for number, handler in default.items() if signal.getsignal(number) is handler]
         if threading.current_thread() is not threading.main_thread():
             caught = []

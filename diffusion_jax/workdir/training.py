@@ -84,7 +84,7 @@ def train(
             ).run()
     if stop.reason == signal.SIGINT:
         raise KeyboardInterrupt
-    if stop.reason in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # the latter is not on Windows
+    if stop.reason in (signal.SIGTERM, signal.SIGHUP):
         raise SystemExit(128 + stop.reason)
     return complete
 
