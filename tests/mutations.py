@@ -43,7 +43,7 @@ ELSEWHERE = {
     "sampling": ["verify/test_samplers.py", "run/test_run.py"],
     "training": ["workdir/test_session.py"],
     "workdir": ["cli/test_train.py"],
-    "runtime": ["workdir/test_session.py", "run/test_run.py", "workdir/test_bucket.py"],
+    "runtime": ["workdir/test_session.py", "run/test_run.py", "workdir/test_bucket.py", "test_processes.py"],
 }
 _LONGEST = 1800.0  # seconds for the slow tests, which are run where the others notice nothing
 LOGGING = {"debug", "info", "warning", "error", "exception", "warn", "print"}
