@@ -11,13 +11,14 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.run.batch import PerImage, Shared, network_denoiser, sample_batch
+from diffusion_jax.run.batch import PerImage, Shared, generate_noise, network_denoiser, run_batch
+from diffusion_jax.run.batches import check_finite, choose_batch_size, join_batches, split_into_batches
 from diffusion_jax.run.network import Network
 from diffusion_jax.run.settings import Overrides, Sampling
 from diffusion_jax.runtime.mesh import batch_sharding, make_mesh, replicated
 from diffusion_jax.runtime.progress import progress_bar
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.sampling.randomness import check_key, first_noise
+from diffusion_jax.sampling.randomness import check_key
 from diffusion_jax.validation import check_instance, checked, integer, optional
 
 __all__ = ["Run"]
@@ -103,7 +104,8 @@ class Run:
         Image i depends on (params, settings, key, i, labels[i], guidance[i]) alone: another `batch_size`, n
         or number of devices gives the same image. Changing the key, labels, eta, threshold or any part of
         guidance does not recompile, except a value that turns a part off: guidance 1, which halves the network
-        calls, interval (), rescale or threshold 0.
+        calls, interval (), rescale or threshold 0. Another n, batch_size, number of steps, sampler or grid is another
+        program, tens of MiB of code for a small network; the last 32 are kept, and older ones are freed.
 
         Args:
           key: a threefry key, `jax.random.key(0)`.
@@ -129,17 +131,17 @@ class Run:
         """
         check_key(key)
         inputs = self._prepare(n, labels, sampling, overrides)
-        size = self._batch_size(n, batch_size)
+        size = choose_batch_size(n, batch_size, self.mesh.size)
         rows = inputs.labels, self.network.noise_rows(n, noise), inputs.scale
         settings = inputs.settings
         settings.grid(self.schedule, settings.steps)  # raises before there is a progress bar
         weaker_params = None if inputs.params[1] is None else jax.device_put(inputs.params[1], replicated(self.mesh))
-        all_indices, batches = _split_into_batches(n, size, inputs.scale), []
+        all_indices, batches = split_into_batches(n, size, inputs.scale), []
         for indices in progress_bar(all_indices, unit="batch", disable=not progress):
             images = PerImage(indices, *(None if x is None else x[indices] for x in rows))
             guided = images.scale is not None and images.scale[0] != 1
             images = images if guided else images._replace(scale=None)
-            sampled = sample_batch(
+            sampled = run_batch(
                 (self.params, weaker_params if guided else None),
                 key,
                 jax.device_put(images, batch_sharding(self.mesh)),
@@ -154,8 +156,8 @@ class Run:
                 mesh=self.mesh,
             )
             batches.append(jax.device_get(sampled))
-            _check_finite(batches[-1], indices[0], images.scale)
-        return _join_batches(batches, np.concatenate(all_indices))
+            check_finite(batches[-1], indices[0], images.scale)
+        return join_batches(batches, np.concatenate(all_indices))
 
     @checked(n=integer(1))
     def noise(self, key: jax.Array, n: int) -> np.ndarray:
@@ -163,7 +165,7 @@ class Run:
 
         >>> run.sample(key, 16, noise=run.noise(key, 16))  # doctest: +SKIP
         """
-        return np.asarray(_first_noise(key, np.arange(n), self.network.image_shape))
+        return np.asarray(generate_noise(key, n, self.network.image_shape))
 
     @checked(n=integer(1))
     def denoiser(
@@ -209,41 +211,3 @@ class Run:
         networks = self.network, None if weaker is None else weaker.network
         params = self.params, None if weaker is None else weaker.params
         return _Inputs(self.network.label_rows(n, labels), scale, shared, settings, networks, params)
-
-    def _batch_size(self, n: int, batch_size: int | None) -> int:
-        """The number of images per batch, a multiple of the number of devices."""
-        size = min(n, 256) if batch_size is None else batch_size
-        # At least two images per device, because the compiler drops a dimension of 1 and then rounds differently.
-        return max(2, -(-size // self.mesh.size)) * self.mesh.size
-
-
-_first_noise = jax.jit(first_noise, static_argnums=2)
-
-
-def _check_finite(sampled: Any, first: int, scale: np.ndarray | None) -> None:
-    if not all(np.isfinite(x).all() for x in jax.tree.leaves(sampled)):
-        lower = "" if scale is None else f"a guidance below {scale.max():g}, "
-        raise ValueError(f"images from {first} on are not finite; use {lower}more steps, or an earlier checkpoint")
-
-
-def _split_into_batches(n: int, size: int, scale: np.ndarray | None) -> list[np.ndarray]:
-    """The indices of the images of each batch, `size` of them; the last image of a kind fills up its last batch.
-
-    Images of guidance 1 have batches of their own, because the program without guidance computes them, whatever the
-    scales of the others are; the two programs round differently.
-    """
-    guided = np.zeros(n, bool) if scale is None else scale != 1
-    kinds = [kind for kind in (np.flatnonzero(~guided), np.flatnonzero(guided)) if len(kind)]
-    starts = [(kind, first) for kind in kinds for first in range(0, len(kind), size)]
-    return [kind[np.minimum(np.arange(first, first + size), len(kind) - 1)] for kind, first in starts]
-
-
-def _join_batches(batches: list, indices: np.ndarray) -> Any:
-    """Batches as one, each image once and in the order of its index; images clipped to [-1, 1]."""
-    places = np.unique(indices, return_index=True)[1]
-    if not isinstance(batches[0], tuple):
-        return np.clip(np.concatenate(batches)[places], -1, 1)
-    images, frames = zip(*batches, strict=True)
-    states = [f._replace(times=None) for f in frames]
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, places], *states)
-    return _join_batches(list(images), indices), joined._replace(times=frames[0].times)
