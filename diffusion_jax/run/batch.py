@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from diffusion_jax.run.network import Network
+from diffusion_jax.run.settings import Sampling
 from diffusion_jax.runtime.mesh import replicated
 from diffusion_jax.sampling import guidance
 from diffusion_jax.sampling.denoiser import Denoise, clipped, denoiser
@@ -19,6 +20,7 @@ from diffusion_jax.sampling.thresholding import dynamic_threshold
 
 __all__ = [
     "PROGRAMS",
+    "Inputs",
     "PerImage",
     "Settings",
     "Shared",
@@ -51,6 +53,17 @@ class Shared(NamedTuple):
     interval: tuple[Any, Any] | None  # noise levels at which guidance acts; None for all
     rescale: Any | None  # factor of `guidance.rescale`
     threshold: Any | None  # quantile of `dynamic_threshold`
+
+
+class Inputs(NamedTuple):
+    """The checked inputs of `sample` and `denoiser`."""
+
+    labels: np.ndarray  # int32 [n]
+    scale: np.ndarray | None  # of guidance, float32 [n]; None if no image is guided
+    shared: Shared
+    settings: Sampling
+    networks: tuple[Network, Network | None]  # this network and the weaker one
+    params: tuple[Any, Any]  # theirs
 
 
 class Settings(TypedDict):

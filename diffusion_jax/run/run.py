@@ -1,7 +1,10 @@
 """A trained network that generates images."""
 
 import dataclasses
-from typing import Any, NamedTuple, Unpack
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +14,9 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.run.batch import PerImage, Shared, generate_noise, network_denoiser, run_batch
+from diffusion_jax.run.batch import Inputs, PerImage, Shared, generate_noise, network_denoiser, run_batch
 from diffusion_jax.run.batches import check_finite, choose_batch_size, join_batches, split_into_batches
+from diffusion_jax.run.export import PLATFORMS, export_sampler
 from diffusion_jax.run.network import Network
 from diffusion_jax.run.settings import Overrides, Sampling
 from diffusion_jax.runtime.mesh import batch_sharding, make_mesh, replicated
@@ -22,17 +26,6 @@ from diffusion_jax.sampling.randomness import check_key
 from diffusion_jax.validation import check_instance, checked, integer, optional
 
 __all__ = ["Run"]
-
-
-class _Inputs(NamedTuple):
-    """The checked inputs of `sample` and `denoiser`."""
-
-    labels: np.ndarray  # int32 [n]
-    scale: np.ndarray | None  # of guidance, float32 [n]; None if no image is guided
-    shared: Shared
-    settings: Sampling
-    networks: tuple[Network, Network | None]  # this network and the weaker one
-    params: tuple[Any, Any]  # theirs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +181,48 @@ class Run:
         images = PerImage(None, jnp.asarray(inputs.labels), None, scale)
         return network_denoiser(*inputs.networks, inputs.params, images, inputs.shared, inputs.settings.clip)
 
-    def _prepare(self, n: int, labels: ArrayLike | None, sampling: Sampling | None, overrides: Overrides) -> _Inputs:
+    @checked(n=optional(integer(1)), seed=optional(integer(0, 2**32 - 1)), labels=optional(integer(0)))
+    def export(
+        self,
+        path: str | os.PathLike,
+        *,
+        inputs: Sequence[str] | None = None,
+        seed: int | None = None,
+        labels: int | None = None,
+        steps: int | Sequence[int] | None = None,
+        n: int | None = None,
+        platforms: Sequence[str] = PLATFORMS,
+        sampling: Sampling | None = None,
+        **overrides: Any,
+    ) -> None:
+        """Writes the sampler as one .bin file that generates images with JAX alone, without this library.
+
+        The file holds programs of `jax.export`, the weights and a description. docs/export.md has the ten lines that
+        read it. On the same kind of device it generates the same bits as `sample` on one device, in batches of at most
+        256. A number of steps is a program of its own, because with a traced number some samplers (`Heun` with
+        guidance) round differently. Needs the extra `export` (flatbuffers), as does reading.
+
+        Args:
+          path: the file; its name ends in .bin.
+          inputs: which of "seed", "labels" and "guidance" the program takes, beside the `indices` of the images; the
+            others are constants. Default: the seed and the labels (if there are classes), unless they have a value.
+          seed: a constant seed, from 0 to 2**32 - 1; `jax.random.key(seed)` is the key.
+          labels: a constant class of all images. Without it and without the input, images of no particular class.
+          steps: one or several numbers of steps; default: the run's own.
+          n: a fixed number of images; default: any, chosen when the program is called.
+          platforms: where it runs, some of "cpu", "cuda" and "tpu".
+          sampling, **overrides: the settings, as in `sample`. Guidance as an input is a scale for all images; the
+            other fields of `Guidance` are those of `sampling`.
+
+        Raises ValueError as `sample`, and if an input has a value, a constant has none, or flatbuffers is missing;
+        OSError if the file cannot be written.
+
+        >>> run.export("digits.bin", inputs=("seed", "labels", "guidance"), steps=(10, 20))  # doctest: +SKIP
+        """
+        constants = {"seed": seed, "labels": labels}
+        export_sampler(self, Path(path), inputs, constants, steps, n, platforms, sampling, overrides)
+
+    def _prepare(self, n: int, labels: ArrayLike | None, sampling: Sampling | None, overrides: Overrides) -> Inputs:
         """Checks and converts the arguments that `sample` and `denoiser` share."""
         settings = (self.sampling if sampling is None else sampling).override(**overrides)
         guidance, weaker, labelled = settings.guidance, settings.guidance.weaker, labels is not None
@@ -210,4 +244,4 @@ class Run:
         )
         networks = self.network, None if weaker is None else weaker.network
         params = self.params, None if weaker is None else weaker.params
-        return _Inputs(self.network.label_rows(n, labels), scale, shared, settings, networks, params)
+        return Inputs(self.network.label_rows(n, labels), scale, shared, settings, networks, params)
