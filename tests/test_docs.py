@@ -81,6 +81,7 @@ def small_network(reader, monkeypatch):
 WITH_THE_RUN_ITSELF = {"README.md", "docs/checkpoints.md", "docs/fine-tuning.md", "docs/pretrained.md"}
 LONG = [
     "docs/editing.md",
+    "docs/export.md",  # its ten lines run in tests/run/test_export.py
     "docs/fine-tuning.md",
     "docs/guidance.md",
     "docs/likelihood.md",
@@ -92,6 +93,8 @@ LONG = [
 
 @pytest.mark.parametrize("page", [*(page for page in PAGES if examples(page) and page not in LONG), *slow(*LONG)])
 def test_the_python_of_a_page_runs(page, request):
+    if page == "docs/export.md":
+        pytest.importorskip("flatbuffers", reason='pip install -e ".[export]"')
     request.getfixturevalue("reader" if page in WITH_THE_RUN_ITSELF else "small_network")
     names = {"__name__": "a_page"}
     with contextlib.redirect_stdout(io.StringIO()):

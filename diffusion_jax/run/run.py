@@ -1,7 +1,10 @@
 """A trained network that generates images."""
 
 import dataclasses
-from typing import Any, NamedTuple, Unpack
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,28 +14,28 @@ from jax.typing import ArrayLike
 
 from diffusion_jax.process.predictions import Prediction
 from diffusion_jax.process.schedules import Schedule
-from diffusion_jax.run.batch import PerImage, Shared, network_denoiser, sample_batch
-from diffusion_jax.run.batches import abstract_rows, check_finite, join_batches, split_into_batches, take_rows
+from diffusion_jax.run.batch import PerImage, generate_noise, lower_batch, network_denoiser, run_batch
+from diffusion_jax.run.batches import (
+    abstract_rows,
+    batch_arguments,
+    check_finite,
+    choose_batch_size,
+    join_batches,
+    place_params,
+    split_into_batches,
+    take_rows,
+)
+from diffusion_jax.run.export import PLATFORMS, export_sampler
+from diffusion_jax.run.inputs import prepare_inputs
 from diffusion_jax.run.network import Network
 from diffusion_jax.run.settings import Overrides, Sampling
-from diffusion_jax.runtime.mesh import batch_sharding, make_mesh, replicated
+from diffusion_jax.runtime.mesh import batch_sharding, make_mesh
 from diffusion_jax.runtime.progress import progress_bar
 from diffusion_jax.sampling.denoiser import Denoise
-from diffusion_jax.sampling.randomness import check_key, first_noise
-from diffusion_jax.validation import check_instance, checked, integer, optional
+from diffusion_jax.sampling.randomness import check_key
+from diffusion_jax.validation import checked, integer, optional
 
 __all__ = ["Run"]
-
-
-class _Inputs(NamedTuple):
-    """The checked inputs of `sample` and `denoiser`."""
-
-    labels: np.ndarray  # int32 [n]
-    scale: np.ndarray | None  # of guidance, float32 [n]; None if no image is guided
-    shared: Shared
-    settings: Sampling
-    networks: tuple[Network, Network | None]  # this network and the weaker one
-    params: tuple[Any, Any]  # theirs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +107,8 @@ class Run:
         Image i depends on (params, settings, key, i, labels[i], guidance[i]) alone: another `batch_size`, n
         or number of devices gives the same image. Changing the key, labels, eta, threshold or any part of
         guidance does not recompile, except a value that turns a part off: guidance 1, which halves the network
-        calls, interval (), rescale or threshold 0.
+        calls, interval (), rescale or threshold 0. Another n, batch_size, number of steps, sampler or grid is another
+        program, tens of MiB of code for a small network; the last 32 are kept, and older ones are freed.
 
         Args:
           key: a threefry key, `jax.random.key(0)`.
@@ -129,16 +133,16 @@ class Run:
         (16, 8, 8, 1)
         """
         check_key(key)
-        inputs = self._prepare(n, labels, sampling, overrides)
-        size = self._batch_size(n, batch_size)
-        noise, params = self.network.noise_rows(n, noise), self._place_params(inputs)
+        inputs = prepare_inputs(self, n, labels, sampling, overrides)
+        size = choose_batch_size(n, batch_size, self.mesh.size)
+        noise, params = self.network.noise_rows(n, noise), place_params(inputs, self.mesh)
         inputs.settings.grid(self.schedule, inputs.settings.steps)  # raises before there is a progress bar
         all_indices, batches = split_into_batches(n, size, inputs.scale), []
         for indices in progress_bar(all_indices, unit="batch", disable=not progress):
             images = take_rows(indices, inputs.labels, noise, inputs.scale)
             placed = jax.device_put(images, batch_sharding(self.mesh))
-            dynamic, static = self._batch_arguments(key, placed, inputs, params, keep, keep_x0)
-            batches.append(jax.device_get(sample_batch(*dynamic, **static)))
+            dynamic, static = batch_arguments(inputs, params, key, placed, self.mesh, keep, keep_x0)
+            batches.append(jax.device_get(run_batch(*dynamic, **static)))
             check_finite(batches[-1], indices[0], images.scale)
         return join_batches(batches, np.concatenate(all_indices))
 
@@ -160,12 +164,12 @@ class Run:
         >>> run.lower(16, labels=[3] * 16, steps=20).cost_analysis()["flops"] > 1e6
         True
         """
-        inputs = self._prepare(n, labels, None, overrides)
-        indices = split_into_batches(n, self._batch_size(n, batch_size), inputs.scale)[0]
+        inputs = prepare_inputs(self, n, labels, None, overrides)
+        indices = split_into_batches(n, choose_batch_size(n, batch_size, self.mesh.size), inputs.scale)[0]
         images = abstract_rows(take_rows(indices, inputs.labels, None, inputs.scale), batch_sharding(self.mesh))
         key = jax.eval_shape(lambda: jax.random.key(0))
-        dynamic, static = self._batch_arguments(key, images, inputs, self._place_params(inputs))
-        return sample_batch.lower(*dynamic, **static)
+        dynamic, static = batch_arguments(inputs, place_params(inputs, self.mesh), key, images, self.mesh)
+        return lower_batch(*dynamic, **static)
 
     @checked(n=integer(1))
     def noise(self, key: jax.Array, n: int) -> np.ndarray:
@@ -173,7 +177,7 @@ class Run:
 
         >>> run.sample(key, 16, noise=run.noise(key, 16))  # doctest: +SKIP
         """
-        return np.asarray(_first_noise(key, np.arange(n), self.network.image_shape))
+        return np.asarray(generate_noise(key, n, self.network.image_shape))
 
     @checked(n=integer(1))
     def denoiser(
@@ -191,55 +195,48 @@ class Run:
         >>> denoise = run.denoiser(len(x0), labels=labels, guidance=1.0)  # doctest: +SKIP
         >>> dj.editing.reconstruct(denoise, run.schedule, x0)  # doctest: +SKIP
         """
-        inputs = self._prepare(n, labels, sampling, overrides)
+        inputs = prepare_inputs(self, n, labels, sampling, overrides)
         scale = None if inputs.scale is None else jnp.asarray(inputs.scale)
         images = PerImage(None, jnp.asarray(inputs.labels), None, scale)
         return network_denoiser(*inputs.networks, inputs.params, images, inputs.shared, inputs.settings.clip)
 
-    def _prepare(self, n: int, labels: ArrayLike | None, sampling: Sampling | None, overrides: Overrides) -> _Inputs:
-        """Checks and converts the arguments that `sample` and `denoiser` share."""
-        settings = (self.sampling if sampling is None else sampling).override(**overrides)
-        guidance, weaker, labelled = settings.guidance, settings.guidance.weaker, labels is not None
-        if weaker is not None:
-            check_instance("weaker", weaker, Run, 'dj.load("runs/weaker")')
-            self.network.check_weaker(weaker.network, n, labelled)
-        scale = self.network.guidance_scale(
-            n,
-            guidance.scale,
-            labelled=labelled,
-            weaker=weaker is not None,
-            explicit=sampling is not None or overrides.get("guidance") is not None,
-        )
-        shared = Shared(
-            sampler=self.network.adapt_sampler(settings.sampler),
-            interval=tuple(jnp.float32(level) for level in guidance.interval) or None,
-            rescale=jnp.float32(guidance.rescale) if guidance.rescale else None,
-            threshold=jnp.float32(settings.threshold) if settings.threshold else None,
-        )
-        networks = self.network, None if weaker is None else weaker.network
-        params = self.params, None if weaker is None else weaker.params
-        return _Inputs(self.network.label_rows(n, labels), scale, shared, settings, networks, params)
+    @checked(n=optional(integer(1)), seed=optional(integer(0, 2**32 - 1)), labels=optional(integer(0)))
+    def export(
+        self,
+        path: str | os.PathLike,
+        *,
+        inputs: Sequence[str] | None = None,
+        seed: int | None = None,
+        labels: int | None = None,
+        steps: int | Sequence[int] | None = None,
+        n: int | None = None,
+        platforms: Sequence[str] = PLATFORMS,
+        sampling: Sampling | None = None,
+        **overrides: Any,
+    ) -> None:
+        """Writes the sampler as one .bin file that generates images with JAX alone, without this library.
 
-    def _place_params(self, inputs: _Inputs) -> tuple[Any, Any]:
-        """The parameters of this network and of the weaker one, which are put on this run's devices."""
-        weaker = inputs.params[1]
-        return self.params, None if weaker is None else jax.device_put(weaker, replicated(self.mesh))
+        The file holds programs of `jax.export`, the weights and a description. docs/export.md has the ten lines that
+        read it. On the same kind of device it generates the same bits as `sample` on one device, in batches of at most
+        256. A number of steps is a program of its own, because with a traced number some samplers (`Heun` with
+        guidance) round differently. Needs the extra `export` (flatbuffers), as does reading.
 
-    def _batch_arguments(
-        self, key: Any, images: PerImage, inputs: _Inputs, params: tuple[Any, Any], keep: int = 0, keep_x0: bool = False
-    ) -> tuple[tuple, dict[str, Any]]:
-        """The arguments of `sample_batch` for one batch: the traced ones and the static ones."""
-        guided = images.scale is not None
-        static = {name: getattr(inputs.settings, name) for name in ("steps", "grid", "clip")}
-        static |= {"network": self.network, "weaker": inputs.networks[1] if guided else None, "mesh": self.mesh}
-        static |= {"keep": keep, "keep_x0": keep_x0}
-        return ((params[0], params[1] if guided else None), key, images, inputs.shared), static
+        Args:
+          path: the file; its name ends in .bin.
+          inputs: which of "seed", "labels" and "guidance" the program takes, beside the `indices` of the images; the
+            others are constants. Default: the seed and the labels (if there are classes), unless they have a value.
+          seed: a constant seed, from 0 to 2**32 - 1; `jax.random.key(seed)` is the key.
+          labels: a constant class of all images. Without it and without the input, images of no particular class.
+          steps: one or several numbers of steps; default: the run's own.
+          n: a fixed number of images; default: any, chosen when the program is called.
+          platforms: where it runs, some of "cpu", "cuda" and "tpu".
+          sampling, **overrides: the settings, as in `sample`. Guidance as an input is a scale for all images; the
+            other fields of `Guidance` are those of `sampling`.
 
-    def _batch_size(self, n: int, batch_size: int | None) -> int:
-        """The number of images per batch, a multiple of the number of devices."""
-        size = min(n, 256) if batch_size is None else batch_size
-        # At least two images per device, because the compiler drops a dimension of 1 and then rounds differently.
-        return max(2, -(-size // self.mesh.size)) * self.mesh.size
+        Raises ValueError as `sample`, and if an input has a value, a constant has none, or flatbuffers is missing;
+        OSError if the file cannot be written.
 
-
-_first_noise = jax.jit(first_noise, static_argnums=2)
+        >>> run.export("digits.bin", inputs=("seed", "labels", "guidance"), steps=(10, 20))  # doctest: +SKIP
+        """
+        constants = {"seed": seed, "labels": labels}
+        export_sampler(self, Path(path), inputs, constants, steps, n, platforms, sampling, overrides)

@@ -201,7 +201,7 @@ def _per_image(name: str, value: jax.Array, x_t: jax.Array) -> jax.Array:
 
 def _image_std(x: jax.Array) -> jax.Array:
     """The std of each image, [B]."""
-    return safe_sqrt(x.reshape(len(x), -1).var(axis=1))
+    return safe_sqrt(x.reshape(x.shape[0], -1).var(axis=1))
 
 
 def __dir__() -> list[str]:

@@ -32,7 +32,7 @@ def dynamic_threshold(denoise: Denoise, schedule: Schedule, quantile: ArrayLike 
 
     def denoise_and_threshold(x_t: jax.Array, t: ArrayLike, **kwargs: jax.Array) -> Denoised:
         here = denoise(x_t, t, **kwargs)
-        sizes = jnp.abs(here.x0).reshape(len(x_t), -1)
+        sizes = jnp.abs(here.x0).reshape(x_t.shape[0], -1)
         s = expand(jnp.maximum(jnp.quantile(sizes, quantile, axis=1), 1.0), x_t)
         return replace_x0(here, jnp.clip(here.x0, -s, s) / s, schedule, t)
 

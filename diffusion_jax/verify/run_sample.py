@@ -9,7 +9,6 @@ same, and only the optimizations of machine code are left out.
 """
 
 import dataclasses
-import inspect
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -157,7 +156,7 @@ def sample_pairs(schedule: Schedule, case: Case, route: Route, n: int) -> np.nda
 
 
 _STATIC = ("network", "weaker", "steps", "grid", "clip", "keep", "keep_x0", "mesh")
-_sample_batch = quick_jit(inspect.unwrap(sample_batch), static_argnames=_STATIC)
+_sample_batch = quick_jit(sample_batch, static_argnames=_STATIC)
 _noise = jax.jit(lambda key, shape: standard_normal(image_keys(key, jnp.arange(IMAGES)), shape), static_argnums=1)
 
 

@@ -1,6 +1,7 @@
 """diffusion-jax export, and the networks that come with the library."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -44,6 +45,23 @@ def test_a_network_that_leaves_the_classes_of_its_data_out_is_exported(tmp_path)
     assert dj.load(tmp_path / "x.safetensors", allow_code=True).class_names == ()
 
 
+def test_a_sampler_is_written_with_what_the_flags_say(tmp_path, capsys):
+    pytest.importorskip("flatbuffers", reason='pip install -e ".[export]"')
+    out = tmp_path / "new" / "x.bin"
+    flags = ["--steps=2,3", "--labels=#3", "--seed=7", "--num_samples=2", "--platforms=cpu", "--sampler=DDIM(eta=0.5)"]
+    assert main(["export", "--pretrained=digits", f"--out={out}", "--guidance=2", "--clip", *flags]) == 0
+    assert f"step 600 in {out}" in capsys.readouterr().out
+    with np.load(out, allow_pickle=False) as file:
+        about = json.loads(str(file["description"]))
+        assert {name for name in file.files if name.startswith("program/")} == {"program/2", "program/3"}
+        sizes = sorted(file[f"stored/{i}"].size for i in range(about["stored"]))
+    assert sizes == sorted([1, 1, 1, 1, *(x.size for x in jax.tree.leaves(dj.pretrained("digits").params))])
+    expected = {"seed": 7, "labels": 3, "guidance": 2.0, "sampler": "DDIM(eta=0.5)", "clip": True}
+    assert {name: about["constants"][name] for name in expected} == expected
+    assert (about["steps"], about["platforms"], [*about["inputs"]]) == ([2, 3], ["cpu"], ["indices"])
+    assert about["output"]["shape"] == [2, 8, 8, 1]
+
+
 def test_floats_are_written_on_request(exported, tmp_path):
     flags = [f"--workdir={exported}", "--num_samples=2", "--steps=2", f"--out={tmp_path}/x.npz"]
     assert main(["sample", *flags, "--float"]) == 0
@@ -61,6 +79,16 @@ def test_floats_are_written_on_request(exported, tmp_path):
         (["sample", "--pretrained=dogs"], 'pretrained = "dogs": must be one of "digits", "mnist"'),
         (["edit", "reconstruct", "--image=a.png"], "--workdir: required, or --pretrained, such as"),
         (["export", "--pretrained=digits", "--out=x.npz"], "--out=x.npz: the ending must be .safetensors"),
+        (
+            ["export", "--pretrained=digits", "--steps=5"],
+            "--steps: does not apply to network.safetensors; leave it out",
+        ),
+        (["export", "--pretrained=digits", "--labels=3", "--out=x.safetensors"], "--labels: does not apply to x.safe"),
+        (["export", "--pretrained=digits", "--out=x.bin", "--steps=5,x"], "--steps=5,x: must be integers, such as"),
+        (["export", "--pretrained=digits", "--out=x.bin", "--labels=3,5"], "--labels=3,5: must be one class; leave it"),
+        (["export", "--pretrained=digits", "--out=x.bin", "--inputs=steps"], "inputs = 'steps': must be some of"),
+        (["export", "--pretrained=digits", "--out=x.bin", "--seed=-1"], "seed"),
+        (["export", "--pretrained=digits", "--out=x.bin", "--platforms=rocm"], "must be some of cpu, cuda, tpu"),
         (["export", "--workdir=nowhere"], "no checkpoint in nowhere"),
         (["sample", "--workdir=nowhere.safetensors"], "there is no file nowhere.safetensors; export a run first"),
         (["sample", "--pretrained=digits", "--scale=0"], "scale"),

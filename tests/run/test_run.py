@@ -1,6 +1,8 @@
 """A run's images: what they depend on, and that the settings do what the wrappers of `guidance` do."""
 
 import dataclasses
+import functools
+import gc
 import sys
 
 import jax
@@ -180,11 +182,41 @@ def test_guidance_of_one_is_the_conditional_model_with_the_default_options(devic
     assert_guidance_of_one_is_the_conditional_model(make_run(devices[:1], ELEMENTWISE))
 
 
+def count_live_programs() -> int:
+    """The compiled batches that the backend holds, whoever keeps them."""
+    gc.collect()
+    modules = [executable.hlo_modules()[0] for executable in jax.devices()[0].client.live_executables()]
+    return sum(module.name == "jit_sample_batch" for module in modules)
+
+
+def test_programs_that_were_not_used_for_longest_are_freed(run, monkeypatch):
+    """Three are kept. Another n or number of steps is another program; the images stay the same bits."""
+    monkeypatch.setattr(batch, "_compile", functools.lru_cache(3)(batch._compile.__wrapped__))
+    before = count_live_programs()
+
+    def draw(n, steps):
+        return run.sample(KEY, n, labels=LABELS[:n], steps=steps, sampler=dj.samplers.Euler())
+
+    first = draw(5, 2)
+    for n, steps, kept in ((5, 3, 2), (6, 3, 3), (5, 2, 3), (5, 4, 3), (7, 4, 3)):
+        draw(n, steps)
+        assert count_live_programs() - before == kept
+    draw(5, 2)  # used since (5, 3) and (6, 3), which are gone
+    assert batch._compile.cache_info().misses == 5
+    draw(5, 3)
+    assert batch._compile.cache_info().misses == 6
+    np.testing.assert_array_equal(first, draw(5, 2))
+
+
+def test_the_number_of_programs_is_bounded():
+    assert batch._compile.cache_info().maxsize == batch._compile_noise.cache_info().maxsize == batch.PROGRAMS
+
+
 def test_changing_a_value_does_not_recompile(run, weaker):
     guidance = dj.Guidance(2.0, interval=(0.3, 3.0), rescale=0.7, weaker=weaker)
     draw = {"labels": LABELS[:8], "sampler": dj.samplers.DDIM(0.5), "guidance": guidance, "threshold": 0.9}
     first = run.sample(KEY, 8, **draw)
-    compiled = batch.sample_batch._cache_size()
+    compiled = count_live_programs()
     changes = (
         {"guidance": dataclasses.replace(guidance, scale=3.5)},
         {"guidance": dataclasses.replace(guidance, scale=np.linspace(1.5, 7, 8))},
@@ -198,7 +230,7 @@ def test_changing_a_value_does_not_recompile(run, weaker):
     for change in changes:
         assert np.abs(first - run.sample(KEY, 8, **(draw | change))).max() > 1e-4, change
     run.sample(jax.random.key(1), 8, **draw)
-    assert batch.sample_batch._cache_size() == compiled
+    assert count_live_programs() == compiled
 
 
 # The settings are the wrappers, in their order
@@ -474,16 +506,16 @@ def test_class_names_are_captions(run):
     ],
 )
 def test_lower_gives_the_first_program_of_sample(devices, monkeypatch, n, settings):
-    texts, jitted = [], batch.sample_batch
+    texts = []
 
     def note(*arguments, **static):
-        texts.append(jitted.lower(*arguments, **static).as_text())
-        return jitted(*arguments, **static)
+        texts.append(batch.lower_batch(*arguments, **static).as_text())
+        return batch.run_batch(*arguments, **static)
 
     run = make_run(devices[:2])
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float32), PARAMS)
     lowered = dataclasses.replace(run, params=params).lower(n, **settings)
-    monkeypatch.setattr(sys.modules[Run.__module__], "sample_batch", note)
+    monkeypatch.setattr(sys.modules[Run.__module__], "run_batch", note)
     run.sample(KEY, n, **settings)
     assert lowered.as_text() == texts[0]
 
