@@ -52,7 +52,8 @@ def serialize_program(
     batch = jax.export.symbolic_shape("n") if n is None else (n,)
     given = {name: jax.ShapeDtypeStruct(batch if name == "labels" else (), DTYPES[name]) for name in contents.inputs}
     abstract = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in stored]
-    with _without_positions(), _explain_symbols(n):
+    # JAX's check for keys that are used twice, off by default, cannot tell two halves of a batch of open size apart.
+    with _without_positions(), _explain_symbols(n), jax.debug_key_reuse(False):
         program = jax.export.export(jax.jit(generate), platforms=platforms)
         exported = program(abstract, indices=jax.ShapeDtypeStruct(batch, jnp.int32), **given)
     return np.frombuffer(exported.serialize(), np.uint8)
@@ -105,7 +106,7 @@ def _explain_symbols(n: int | None) -> Iterator[None]:
     try:
         yield
     except (TypeError, jax.errors.InconclusiveDimensionOperation) as error:
-        if n is not None:
+        if n is not None or (isinstance(error, TypeError) and "_DimExpr" not in str(error)):
             raise
         reason = f"the program cannot be written for any number of images ({first_line(error)})"
         raise ValueError(f"n: {reason}; give a fixed one, such as n=16") from error

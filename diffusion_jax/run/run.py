@@ -217,9 +217,9 @@ class Run:
         """Writes the sampler as one .bin file that generates images with JAX alone, without this library.
 
         The file holds programs of `jax.export`, the weights and a description. docs/export.md has the ten lines that
-        read it. On the same kind of device it generates the same bits as `sample` on one device, in batches of at most
-        256. A number of steps is a program of its own, because with a traced number some samplers (`Heun` with
-        guidance) round differently. Needs the extra `export` (flatbuffers), as does reading.
+        read it. With a fixed n and one platform it generates the same bits as `sample(key, n)` on one such device. With
+        an open n or several platforms JAX rewrites the program before it compiles it, which may change the last bits.
+        A number of steps is a program of its own. Needs the extra `export` (flatbuffers), as does reading.
 
         Args:
           path: the file; its name ends in .bin.
