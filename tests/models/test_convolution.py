@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import networks
 import numpy as np
 import pytest
+from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.models.convolution import conv_general_dilated
@@ -85,7 +86,7 @@ def layouts(fn, *args):
     return set(re.findall(r"dim_labels=(\S+?)[,\s]", jax.jit(fn).lower(*args).compile().as_text()))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["unet", *slow("convnext", "film")])
 def test_gradients_inside_a_loop_have_the_order_of_the_fast_code(name):
     model = NETWORKS[name]
     x, time, labels = jnp.zeros((2, 8, 8, 1)), jnp.full(2, 0.5), jnp.array([3, -1])

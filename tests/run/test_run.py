@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 from oracles import quick_jit
+from slow import slow
 
 import diffusion_jax as dj
 from diffusion_jax.run import Network, Run, Sampling, batch
@@ -500,9 +501,11 @@ def test_class_names_are_captions(run):
     ("n", "settings"),
     [
         (3, {}),
-        (5, {"labels": LABELS[:5], "guidance": 2.0, "batch_size": 2}),
         (5, {"labels": LABELS[:5], "guidance": [2.0, 1.0, 1.0, 3.0, 1.0]}),
-        (20, {"labels": LABELS, "steps": 5, "sampler": dj.samplers.Heun(), "threshold": 0.9, "clip": False}),
+        *slow(
+            (5, {"labels": LABELS[:5], "guidance": 2.0, "batch_size": 2}),
+            (20, {"labels": LABELS, "steps": 5, "sampler": dj.samplers.Heun(), "threshold": 0.9, "clip": False}),
+        ),
     ],
 )
 def test_lower_gives_the_first_program_of_sample(devices, monkeypatch, n, settings):
