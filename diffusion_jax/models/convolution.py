@@ -18,8 +18,8 @@ def conv_general_dilated(
 
     XLA's fast CPU code takes convolutions in this order of dimensions only. It brings others into the order, but not
     inside a loop (jax 0.10.2), where the gradients, for which JAX permutes the dimension numbers instead of the
-    arrays, took 20 to 50 times as long: in micro-batches and in editing by the gradient. Here the arrays are transposed,
-    so that the gradients are convolutions in the same order. Derivatives in forward mode are the slow ones instead.
+    arrays, took 20 to 50 times as long: in micro-batches and in editing by the gradient. Here the arrays are
+    transposed, so that the gradients are convolutions in the same order. Derivatives in forward mode are the slow ones.
 
     For `nn.Conv(conv_general_dilated=...)`; `settings` are the other arguments, without groups.
     """
