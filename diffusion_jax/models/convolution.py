@@ -8,7 +8,7 @@ from jax.custom_derivatives import SymbolicZero
 
 __all__ = ["conv_general_dilated"]
 
-Settings = tuple[tuple[str, Any], ...]  # names and values, hashable
+_Settings = tuple[tuple[str, Any], ...]  # names and values, hashable
 
 
 def conv_general_dilated(
@@ -28,11 +28,11 @@ def conv_general_dilated(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _convolve(x: jax.Array, kernel: jax.Array, settings: Settings) -> jax.Array:
+def _convolve(x: jax.Array, kernel: jax.Array, settings: _Settings) -> jax.Array:
     return _plain(x, kernel, settings)
 
 
-def _plain(x: jax.Array, kernel: jax.Array, settings: Settings, **changes: Any) -> jax.Array:
+def _plain(x: jax.Array, kernel: jax.Array, settings: _Settings, **changes: Any) -> jax.Array:
     return jax.lax.conv_general_dilated(x, kernel, **(dict(settings) | changes))
 
 
@@ -40,18 +40,18 @@ def _plain(x: jax.Array, kernel: jax.Array, settings: Settings, **changes: Any) 
 # C of the images, I with O of the kernel, and the kernel with the output. What comes out is in the order NHWC, HWIO.
 
 
-def _linear_in_x(x: jax.Array, kernel: jax.Array, settings: Settings) -> jax.Array:
+def _linear_in_x(x: jax.Array, kernel: jax.Array, settings: _Settings) -> jax.Array:
     return _plain(x, kernel.transpose(0, 1, 3, 2), settings, dimension_numbers=("NHWC", "HWOI", "NHWC"))
 
 
-def _linear_in_kernel(x: jax.Array, kernel: jax.Array, settings: Settings) -> jax.Array:
+def _linear_in_kernel(x: jax.Array, kernel: jax.Array, settings: _Settings) -> jax.Array:
     numbers = ("CHWN", "IHWO", "HWNC")
     y = _plain(x.transpose(3, 1, 2, 0), kernel.transpose(2, 0, 1, 3), settings, dimension_numbers=numbers)
     return y.transpose(2, 0, 1, 3)
 
 
 @partial(_convolve.defjvp, symbolic_zeros=True)
-def _convolve_jvp(settings: Settings, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
+def _convolve_jvp(settings: _Settings, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
     (x, kernel), (dx, dkernel) = primals, tangents
     y = _convolve(x, kernel, settings)
     parts = []
@@ -62,6 +62,6 @@ def _convolve_jvp(settings: Settings, primals: Any, tangents: Any) -> tuple[jax.
     return y, sum(parts[1:], parts[0]) if parts else jax.numpy.zeros_like(y)
 
 
-def _by_platform(linear: Any, x: jax.Array, kernel: jax.Array, settings: Settings) -> jax.Array:
+def _by_platform(linear: Any, x: jax.Array, kernel: jax.Array, settings: _Settings) -> jax.Array:
     fast, plain = partial(linear, settings=settings), partial(_plain, settings=settings)
     return jax.lax.platform_dependent(x, kernel, cpu=fast, default=plain)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -144,13 +143,9 @@ def _vary_mesh(experiment: Experiment, devices: list[jax.Device]) -> list[Experi
 def _listen(progress: bool) -> Iterator[Waiting]:
     """Ends at once after a signal, also while the compiler works."""
     stop = Stop()
-    try:
-        with stop.listen():
-            yield Waiting(stop, progress)
-    except Stopped:
-        if stop.reason == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        raise SystemExit(128 + stop.reason) from None
+    with contextlib.suppress(Stopped), stop.listen():
+        yield Waiting(stop, progress)
+    stop.raise_signal()
 
 
 def _examine(

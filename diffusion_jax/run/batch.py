@@ -20,7 +20,7 @@ from diffusion_jax.sampling.thresholding import dynamic_threshold
 
 __all__ = [
     "PROGRAMS",
-    "Inputs",
+    "Arguments",
     "PerImage",
     "Settings",
     "Shared",
@@ -56,7 +56,7 @@ class Shared(NamedTuple):
     threshold: Any | None  # quantile of `dynamic_threshold`
 
 
-class Inputs(NamedTuple):
+class Arguments(NamedTuple):
     """The checked inputs of `sample` and `denoiser`."""
 
     labels: np.ndarray  # int32 [n]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from diffusion_jax.run.batch import Inputs, PerImage, Static
+from diffusion_jax.run.batch import Arguments, PerImage, Static
 from diffusion_jax.runtime.mesh import replicated
 
 __all__ = [
@@ -73,14 +73,14 @@ def abstract_rows(images: PerImage, sharding: jax.sharding.Sharding) -> PerImage
     )
 
 
-def place_params(inputs: Inputs, mesh: Mesh) -> tuple[Any, Any]:
+def place_params(inputs: Arguments, mesh: Mesh) -> tuple[Any, Any]:
     """The parameters of the network, which are on the devices, and those of the weaker one, which are put there."""
     params, weaker = inputs.params
     return params, None if weaker is None else jax.device_put(weaker, replicated(mesh))
 
 
 def batch_arguments(
-    inputs: Inputs,
+    inputs: Arguments,
     params: tuple[Any, Any],
     key: Any,
     images: PerImage,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from diffusion_jax.run.batch import Inputs, Shared
+from diffusion_jax.run.batch import Arguments, Shared
 from diffusion_jax.run.settings import Overrides, Sampling
 from diffusion_jax.validation import check_instance
 
@@ -17,7 +17,7 @@ __all__ = ["prepare_inputs"]
 
 def prepare_inputs(
     run: "Run", n: int, labels: ArrayLike | None, sampling: Sampling | None, overrides: Overrides
-) -> Inputs:
+) -> Arguments:
     """Checks and converts the arguments that `sample`, `denoiser`, `lower` and `export` of a run share."""
     from diffusion_jax.run.run import Run  # which imports this module
 
@@ -41,4 +41,4 @@ def prepare_inputs(
     )
     networks = run.network, None if weaker is None else weaker.network
     params = run.params, None if weaker is None else weaker.params
-    return Inputs(run.network.label_rows(n, labels), scale, shared, settings, networks, params)
+    return Arguments(run.network.label_rows(n, labels), scale, shared, settings, networks, params)

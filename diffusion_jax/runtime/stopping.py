@@ -113,6 +113,13 @@ class Stop:
         finally:
             self._raises = False
 
+    def raise_signal(self) -> None:
+        """Raises what the signal that stopped the work stands for, if one did: KeyboardInterrupt or SystemExit."""
+        if self.reason == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.reason in (signal.SIGTERM, signal.SIGHUP):
+            raise SystemExit(128 + self.reason)
+
     def wait_for(self, work: Callable[[], Result], together: bool = True) -> Result:
         """Returns work(). A signal raises Stopped at once, and leaves the work behind in a thread.
 

@@ -1,7 +1,6 @@
 """Trains the experiment of a config in a directory."""
 
 import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -82,10 +81,7 @@ def train(
             complete = Session(
                 directory, experiment, training, held_out, checkpoints, stop, on_metrics, on_images, *changes, weights
             ).run()
-    if stop.reason == signal.SIGINT:
-        raise KeyboardInterrupt
-    if stop.reason in (signal.SIGTERM, signal.SIGHUP):
-        raise SystemExit(128 + stop.reason)
+    stop.raise_signal()
     return complete
 
 

@@ -51,3 +51,27 @@ _exit_before(thread, 143)
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50)
     assert ended.returncode == 143
     assert getattr(ended, stream).endswith("half a line")
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "code"),
+    [
+        (signal.SIGINT, KeyboardInterrupt, None),
+        (signal.SIGTERM, SystemExit, 143),
+        (signal.SIGHUP, SystemExit, 129),
+    ],
+)
+def test_a_signal_that_stopped_the_work_ends_the_program_as_it_would_have_alone(number, error, code):
+    stop = Stop()
+    with stop.listen():
+        os.kill(os.getpid(), number)
+        assert stop()
+    with pytest.raises(error) as raised:
+        stop.raise_signal()
+    assert getattr(raised.value, "code", None) == code
+
+
+def test_work_that_no_signal_stopped_goes_on():
+    for stop in (Stop(), Stop(lambda: True)):
+        stop()
+        stop.raise_signal()
