@@ -16,6 +16,7 @@ with epy.lazy_api_imports(globals()):
     from diffusion_jax.sampling.loop import sample
     from diffusion_jax.sampling.thresholding import dynamic_threshold
     from diffusion_jax.training import losses
+    from diffusion_jax.training.several import make_train_steps
     from diffusion_jax.training.state import TrainState
     from diffusion_jax.training.step import make_train_step
     from diffusion_jax.version import __version__
@@ -45,6 +46,7 @@ __all__ = [
     "load",
     "losses",
     "make_train_step",
+    "make_train_steps",
     "models",
     "oracles",
     "pixels",

@@ -1,18 +1,21 @@
 """Batches: batch k is a pure function of (source, settings, seed, k)."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
 
 from diffusion_jax.data.sources import Source
+from diffusion_jax.data.sources.base import ArrayRows
 from diffusion_jax.data.sources.checks import check_row
 from diffusion_jax.validation import Checked, below, divides, integer
 
-__all__ = ["Batch", "Batches", "in_order"]
+__all__ = ["Batch", "Batches", "Choices", "flip_images", "in_order", "read_examples"]
 
 Batch = dict[str, np.ndarray]
+Choices = dict[str, np.ndarray]  # the examples of a batch: "index" int32 [B], and "flip" bool [B], to be mirrored
 
 _EPOCHS = 2**31
 
@@ -56,36 +59,54 @@ class Batches(Checked):
 
     def iterate(self, start: int = 0, threads: int = 4, ahead: int = 8) -> Iterator[Batch]:
         """Yields batches start, start + 1, ..., read by `threads` threads, up to `ahead` batches ahead."""
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-        return iter(self._dataset()[start:].to_iter_dataset(options))
+        return _iterate(self._dataset(), start, threads, ahead)
+
+    def iterate_choices(self, start: int = 0, threads: int = 1, ahead: int = 8) -> Iterator[Choices]:
+        """Yields which examples batches start, start + 1, ... consist of, without reading any."""
+        return _iterate(self._choices(), start, threads, ahead)
 
     def _dataset(self) -> grain.MapDataset:
-        dataset = grain.MapDataset.source(_CheckedRows(self.source)).seed(self.seed)
+        return self._choices().map(self._read)
+
+    def _read(self, choices: Choices) -> Batch:
+        return flip_images(read_examples(self.source, choices["index"]), choices["flip"])
+
+    def _choices(self) -> grain.MapDataset:
         # A finite number: an infinite dataset has no length and cannot be sliced.
-        dataset = dataset.shuffle().repeat(_EPOCHS)
-        if self.flip:
-            dataset = dataset.random_map(_flip)
+        order = grain.MapDataset.range(len(self.source)).seed(self.seed).shuffle().repeat(_EPOCHS)
+        order = order.random_map(_draw_flip) if self.flip else order.map(lambda index: (index, False))
         # Each process takes a contiguous part of each batch: with [process::processes] on single examples
         # the order within the global batch would depend on the number of processes.
-        return dataset.batch(self.batch_size // self.processes)[self.process :: self.processes]
+        return order.batch(self.batch_size // self.processes, batch_fn=_join)[self.process :: self.processes]
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class _CheckedRows:
-    """The examples of a source, checked: the device would narrow other types without a word."""
-
-    source: Source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        source = self.source
-        return check_row(source.rows[index], f"example {index}", source.image_shape, source.num_classes)
+def _iterate(dataset: grain.MapDataset, start: int, threads: int, ahead: int) -> Iterator[Any]:
+    return iter(dataset[start:].to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)))
 
 
-def _flip(row: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    return row | {"image": row["image"][:, ::-1]} if rng.random() < 0.5 else row
+def _draw_flip(index: int, rng: np.random.Generator) -> tuple[int, bool]:
+    return index, rng.random() < 0.5
+
+
+def _join(choices: Sequence[tuple[int, bool]]) -> Choices:
+    index, flip = zip(*choices, strict=True)
+    return {"index": np.array(index, np.int32), "flip": np.array(flip)}
+
+
+def read_examples(source: Source, index: np.ndarray) -> Batch:
+    """The examples with these indices, stacked and checked: the device would narrow other types without a word."""
+    if isinstance(source.rows, ArrayRows):
+        return source.rows.take(index)
+    shape, num_classes = source.image_shape, source.num_classes
+    rows = [check_row(source.rows[int(i)], f"example {i}", shape, num_classes) for i in index]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def flip_images(batch: Batch, flip: np.ndarray) -> Batch:
+    """Mirrors the images where `flip`, bool [B], left to right."""
+    if not flip.any():
+        return batch
+    return batch | {"image": np.where(flip[:, None, None, None], batch["image"][:, :, ::-1], batch["image"])}
 
 
 def in_order(
@@ -100,10 +121,9 @@ def in_order(
     >>> [int(valid.sum()) for batch, valid in in_order(held_out, batch_size=100)]
     [100, 80]
     """
-    n, examples = min(len(source), limit or len(source)), _CheckedRows(source)
+    n = min(len(source), limit or len(source))
     for first in range(0, n, batch_size):
         indices = np.arange(first, first + batch_size)[share]
         valid = indices < n
         indices = np.where(valid, indices, 0)
-        rows = [examples[int(i)] for i in indices]
-        yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}, valid
+        yield read_examples(source, indices), valid

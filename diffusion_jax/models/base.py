@@ -1,15 +1,27 @@
 """Fields, checks, input and output that the networks share."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.models.convolution import CONVOLUTION
 from diffusion_jax.models.layers import ClassEmbedding, at_least_float32
 from diffusion_jax.process.pixels import NO_LABEL
-from diffusion_jax.validation import check_fields, check_integer, check_shape, integer
+from diffusion_jax.validation import check_fields, check_integer, check_shape, choice, integer
+
+# What a gradient computes again, and the policy by which the rest is kept.
+REMAT = {
+    "none": None,
+    "activations": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.save_only_these_names(CONVOLUTION),
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    ),
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+}
 
 # A network of a million blocks would be traced for days: the config in a checkpoint of somebody else may ask for one.
 MOST_BLOCKS = 100
@@ -36,6 +48,11 @@ class ImageNetwork(nn.Module, kw_only=True):
       self_condition: the network also sees its own guess of x0, behind x (Chen et al. 2023, Sec. 3.2).
       time_scale: the time is multiplied by this before its sines; 1000 turns [0, 1] into DDPM's steps.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+      remat: what the gradient computes again instead of keeping it in memory: "none"; "activations", everything
+        between convolutions and dense layers, such as norms, SiLU and attention weights; "blocks", everything but the
+        inputs of the blocks, which is one more forward pass. It changes nothing but rounding.
+      attention_kernel: "xla", or "cudnn" for cuDNN's fused attention on NVIDIA GPUs, which does not keep the attention
+        weights in memory; elsewhere it is "xla". It needs bfloat16 and head widths that are multiples of 8 up to 128.
     """
 
     num_classes: int = dataclasses.field(default=0, metadata=integer(0))
@@ -44,6 +61,8 @@ class ImageNetwork(nn.Module, kw_only=True):
     self_condition: bool = False
     time_scale: float = 1000.0
     dtype: str = dataclasses.field(default="float32", metadata={"check": _check_dtype})
+    remat: str = dataclasses.field(default="none", metadata=choice(*REMAT))
+    attention_kernel: str = dataclasses.field(default="xla", metadata=choice("xla", "cudnn"))
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """Raises ValueError unless the settings fit together and suit images of `image_shape` (H, W, C)."""
@@ -78,6 +97,25 @@ class ImageNetwork(nn.Module, kw_only=True):
         dtype = jnp.dtype(self.dtype)
         x = self._with_guess(x, x0_hat).astype(dtype)
         return self.compute(x, time, labels, out_channels, train).astype(at_least_float32(dtype))
+
+    def _block(self, module: Any, static_argnums: tuple[int, ...] = ()) -> Any:
+        """The class of a block, whose gradient keeps what `remat` says."""
+        if self.remat == "none":
+            return module
+        return nn.remat(module, policy=REMAT[self.remat], static_argnums=static_argnums)
+
+    def _check_heads(self, widths: Iterable[int]) -> None:
+        """Raises ValueError unless `attention_kernel` can have attention heads with these numbers of channels."""
+        if self.attention_kernel == "xla":
+            return
+        if self.dtype != "bfloat16":
+            raise ValueError(f'attention_kernel = "cudnn": needs dtype = "bfloat16", got "{self.dtype}"; use "xla"')
+        for width in widths:
+            if width % 8 or width > 128:
+                raise ValueError(
+                    f'attention_kernel = "cudnn": needs heads of a multiple of 8 channels up to 128, got {width}; use '
+                    'other heads, or "xla"'
+                )
 
     def _with_guess(self, x: jax.Array, x0_hat: jax.Array | None) -> jax.Array:
         """x, followed by the guess of x0 if the network is self-conditioned, [B, H, W, 2 C].

@@ -159,7 +159,9 @@ class ConvNeXtUNet(ImageNetwork):
             raise ValueError(f"channels = {describe(self.channels)}: must be at most {MOST_BLOCKS} integers")
         if len(self.strides) != below or min(self.strides, default=2) < 2:
             raise ValueError(f"strides = {self.strides}: must be {below} integers >= 2, one per level but the last")
-        check_attention(self.attention, self.sides(min(image_shape[:2])))
+        sides = self.sides(min(image_shape[:2]))
+        check_attention(self.attention, sides)
+        self._check_heads(c for c, side in zip(self.channels, sides, strict=True) if side in self.attention)
 
     def sides(self, side: int) -> list[int]:
         """Returns the side of the images of each level."""
@@ -172,9 +174,10 @@ class ConvNeXtUNet(ImageNetwork):
         dtype = x.dtype
         embeddings = self._embed(time, labels, dtype)
         sides = self.sides(min(x.shape[1:3]))
+        convnext_block = self._block(ConvNeXtBlock)
 
         def block(x: jax.Array, width: int, level: int, name: str) -> jax.Array:
-            x = ConvNeXtBlock(width, self.expansion, dtype, name=name)(x, *embeddings)
+            x = convnext_block(width, self.expansion, dtype, name=name)(x, *embeddings)
             attends = sides[level] in self.attention
             return self._attention(width, dtype, f"{name}_attention")(x) if attends else x
 
@@ -193,7 +196,7 @@ class ConvNeXtUNet(ImageNetwork):
             skip = skips.pop()
             x = Upsample(stride, skip.shape, dtype, name=f"up{level}_sample")(x)
             x = block(jnp.concatenate([x, skip], axis=-1), width, level, f"up{level}")
-        return ConvNeXtBlock(out_channels, self.expansion, dtype, name="final")(x, *embeddings)
+        return convnext_block(out_channels, self.expansion, dtype, name="final")(x, *embeddings)
 
     def _embed(self, time: jax.Array, labels: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array | None]:
         """Time and class, [B, embedding_width] each; None for the class if there are no classes."""
@@ -206,13 +209,14 @@ class ConvNeXtUNet(ImageNetwork):
         return embedding.astype(dtype), classes.astype(dtype)
 
     def _attention(self, width: int, dtype: jnp.dtype, name: str) -> Attention:
-        return Attention(
+        return self._block(Attention)(
             heads=1,
             head_channels=width,
             groups=1,
             dtype=dtype,
             layer=torch_dense,
             last_layer=torch_dense,
+            kernel=self.attention_kernel,
             name=name,
         )
 

@@ -4,9 +4,13 @@ from functools import partial
 from typing import Any
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 
-__all__ = ["conv_general_dilated"]
+__all__ = ["CONVOLUTION", "conv_general_dilated"]
+
+# The name of the outputs, for what a gradient may keep.
+CONVOLUTION = "convolution"
 
 _Settings = tuple[tuple[str, Any], ...]  # names and values, hashable
 
@@ -24,7 +28,7 @@ def conv_general_dilated(
     For `nn.Conv(conv_general_dilated=...)`; `settings` are the other arguments, without groups.
     """
     settings |= {"window_strides": window_strides, "padding": tuple(tuple(pair) for pair in padding)}
-    return _convolve(x, kernel, tuple(settings.items()))
+    return checkpoint_name(_convolve(x, kernel, tuple(settings.items())), CONVOLUTION)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))

@@ -84,16 +84,18 @@ class FiLMUNet(ImageNetwork):
     def check(self, image_shape: tuple[int, int, int]) -> None:
         super().check(image_shape)
         check_halving(len(self.multipliers), self.attention, image_shape)
+        self._check_heads([self.head_channels])
 
     def compute(self, x: jax.Array, time: jax.Array, labels: jax.Array, out_channels: int, train: bool) -> jax.Array:
         dtype = x.dtype
         embedding = self._embed(time, labels, dtype)
         finest = min(x.shape[1:3])
+        film_block = self._block(FiLMBlock)
 
         def level_blocks(x: jax.Array, width: int, level: int, way: str) -> jax.Array:
             for i in range(self.blocks):
                 name = f"{way}{level}_block{i}"
-                x = FiLMBlock(width, self.groups, dtype, name=name)(x, embedding)
+                x = film_block(width, self.groups, dtype, name=name)(x, embedding)
                 if finest // 2**level in self.attention:
                     x = self._attention(dtype, f"{name}_attention")(x)
             return x
@@ -107,9 +109,9 @@ class FiLMUNet(ImageNetwork):
             if level < len(widths) - 1:
                 x = torch_dense(space_to_depth(x, 2), width, dtype=dtype, name=f"down{level}_sample")
 
-        x = FiLMBlock(widths[-1], self.groups, dtype, name="mid_block0")(x, embedding)
+        x = film_block(widths[-1], self.groups, dtype, name="mid_block0")(x, embedding)
         x = self._attention(dtype, "mid_attention")(x)
-        x = FiLMBlock(widths[-1], self.groups, dtype, name="mid_block1")(x, embedding)
+        x = film_block(widths[-1], self.groups, dtype, name="mid_block1")(x, embedding)
 
         for level, width in reversed(list(enumerate([self.width, *widths[:-1]]))):
             x = jnp.concatenate([x, skips.pop()], axis=-1)
@@ -118,7 +120,7 @@ class FiLMUNet(ImageNetwork):
                 x = torch_conv3x3(double_nearest(x), width, dtype=dtype, name=f"up{level}_sample")
 
         x = jnp.concatenate([x, skips.pop()], axis=-1)
-        x = FiLMBlock(self.width, self.groups, dtype, name="final_block")(x, embedding)
+        x = film_block(self.width, self.groups, dtype, name="final_block")(x, embedding)
         return torch_dense(x, out_channels, dtype=dtype, name="conv_out")
 
     def _embed(self, time: jax.Array, labels: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -129,7 +131,7 @@ class FiLMUNet(ImageNetwork):
         return self._add_class(dense(nn.gelu(embedding, approximate=False), name="time1"), labels)
 
     def _attention(self, dtype: jnp.dtype, name: str) -> Attention:
-        return Attention(
+        return self._block(Attention)(
             self.heads,
             self.head_channels,
             groups=1,
@@ -137,5 +139,6 @@ class FiLMUNet(ImageNetwork):
             qkv_bias=False,
             layer=torch_dense,
             last_layer=torch_dense,
+            kernel=self.attention_kernel,
             name=name,
         )

@@ -132,6 +132,7 @@ class Attention(nn.Module):
       qkv_bias: whether q, k and v have a bias.
       layer: the layer of q, k and v, called as layer(x, features, dtype=, name=).
       last_layer: the layer `out`, called likewise.
+      kernel: "xla" or "cudnn"; see `ImageNetwork.attention_kernel`.
     """
 
     heads: int
@@ -141,6 +142,7 @@ class Attention(nn.Module):
     qkv_bias: bool = True
     layer: Callable[..., jax.Array] = dense
     last_layer: Callable[..., jax.Array] = zero_dense
+    kernel: str = "xla"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -148,13 +150,17 @@ class Attention(nn.Module):
         inner, dtype = self.heads * self.head_channels, self.dtype
         h = GroupNorm(self.groups, dtype, name="norm")(x)
         qkv = [self.layer(h, inner, use_bias=self.qkv_bias, dtype=dtype, name=name) for name in "qkv"]
-        h = attend(*(einops.rearrange(part, "b h w (n d) -> b (h w) n d", n=self.heads) for part in qkv))
+        q, k, v = (einops.rearrange(part, "b h w (n d) -> b (h w) n d", n=self.heads) for part in qkv)
+        h = attend(q, k, v, self.kernel)
         h = einops.rearrange(h, "b (h w) n d -> b h w (n d)", h=height, w=width)
         return x + self.last_layer(h, channels, dtype=dtype, name="out")
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, kernel: str = "xla") -> jax.Array:
     """softmax(q k^T / sqrt(d)) v for [B, N, heads, d], with logits and softmax in at least float32."""
+    # Not lax.platform_dependent: JAX looks for cuDNN already when it traces.
+    if kernel == "cudnn" and jax.default_backend() == "gpu":
+        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
     # jax.nn.dot_product_attention rounds float64 logits to float32.
     wide = at_least_float32(q.dtype)
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5

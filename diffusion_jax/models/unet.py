@@ -105,6 +105,8 @@ class UNet(ImageNetwork):
         check_divides(name, getattr(self, name), "channels", self.channels)
         patched = (height // self.patch, width // self.patch, channels * self.patch**2)
         check_halving(len(self.channels), self.attention, patched)
+        attending = [c for i, c in enumerate(self.channels) if min(patched[:2]) // 2**i in self.attention]
+        self._check_heads(self.head_channels or c // self.heads for c in [*attending, self.channels[-1]])
 
     def compute(self, x: jax.Array, time: jax.Array, labels: jax.Array, out_channels: int, train: bool) -> jax.Array:
         dtype = x.dtype
@@ -152,11 +154,13 @@ class UNet(ImageNetwork):
         return self._add_class(Dense(width, dtype=dtype, name="time1")(embedding), labels)
 
     def _res_block(self, width: int, dtype: jnp.dtype, name: str) -> ResBlock:
-        return ResBlock(width, self.groups, self.scale_shift, self.dropout, dtype, name=name)
+        block = self._block(ResBlock, static_argnums=(3,))  # train
+        return block(width, self.groups, self.scale_shift, self.dropout, dtype, name=name)
 
     def _attention(self, width: int, dtype: jnp.dtype, name: str) -> Attention:
         heads = width // self.head_channels if self.head_channels else self.heads
-        return Attention(heads, width // heads, self.groups, dtype, name=name)
+        attention = self._block(Attention)
+        return attention(heads, width // heads, self.groups, dtype, kernel=self.attention_kernel, name=name)
 
     def _downsample(self, width: int, dtype: jnp.dtype, name: str) -> nn.Conv:
         before = self.downsample_padding

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -13,10 +15,10 @@ import ml_collections
 
 from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.experiment import Experiment, as_plain
+from diffusion_jax.data.sources import Source
 from diffusion_jax.preflight.disk import Disk, measure_disk
 from diffusion_jax.preflight.findings import Findings, RunFacts
 from diffusion_jax.preflight.inputs import Inputs, read_inputs
-from diffusion_jax.preflight.memory import find_capacity
 from diffusion_jax.preflight.programs import (
     SHORTAGE,
     Program,
@@ -30,7 +32,7 @@ from diffusion_jax.preflight.speed import Speed, time_steps
 from diffusion_jax.preflight.tpu import find_devices, parse_slice
 from diffusion_jax.preflight.waiting import Waiting
 from diffusion_jax.runtime.errors import first_line
-from diffusion_jax.runtime.mesh import MeshShape, make_mesh
+from diffusion_jax.runtime.mesh import MeshShape, find_capacity, make_mesh
 from diffusion_jax.runtime.place import Place, complete_steps, run_path
 from diffusion_jax.runtime.stopping import Stop, Stopped
 from diffusion_jax.workdir.layout import abstract_state, init_state
@@ -205,6 +207,7 @@ def _compile(
 def _time(findings: Findings, compiled: jax.stages.Compiled, subject: _Subject, n: int, wait: Waiting) -> Findings:
     """The findings with n steps timed, or with what the device says if it runs out of memory."""
     experiment, training, _ = subject.prepared
+    most = experiment.plan.steps_per_call
     start = time.perf_counter()
     try:
         keys = split_seed(experiment.plan.seed)
@@ -212,12 +215,23 @@ def _time(findings: Findings, compiled: jax.stages.Compiled, subject: _Subject, 
         init = functools.partial(init_state, keys.init, experiment, shardings)
         state = wait("making the first state", lambda: jax.block_until_ready(init()))
         seconds = time.perf_counter() - start
-        batches = iterate_batches(experiment, training, findings.run.start)
-        take = functools.partial(time_steps, compiled, state, batches, keys.step, n)
-        speed: Speed = wait.count("timing steps,", n + 1, take)
+        calls = itertools.islice(_iterate_calls(experiment, training, findings.run.start), 1 + -(-n // most))
+        several = most > 1
+
+        def take(state: Any, batch: Any, size: int) -> Any:
+            return compiled(state, batch, keys.step, *[size] * several)
+
+        speed: Speed = wait.count("timing steps,", n + 1, functools.partial(time_steps, take, state, calls))
     except jax.errors.JaxRuntimeError as error:
         if SHORTAGE not in str(error):
             raise
         return dataclasses.replace(findings, shortage=first_line(error))
     startup = findings.startup | {"make the first state": seconds, "first step": speed.first}
     return dataclasses.replace(findings, startup=startup, speed=speed)
+
+
+def _iterate_calls(experiment: Experiment, training: Source, start: int) -> Iterator[tuple[Any, int]]:
+    """The batches and the number of steps of each call of an endless run."""
+    plan = dataclasses.replace(experiment.plan, steps=sys.maxsize)
+    batches = iterate_batches(dataclasses.replace(experiment, plan=plan), training, start)
+    return zip(batches, plan.calls(start), strict=False)

@@ -1,13 +1,11 @@
-"""The memory of a compiled program per device, and the memory that a device has."""
+"""The memory of a compiled program per device."""
 
 import dataclasses
-import os
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
-__all__ = ["Memory", "find_capacity", "read_memory"]
+__all__ = ["Memory", "read_memory"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +38,3 @@ def read_memory(compiled: jax.stages.Compiled) -> Memory:
     output = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     code = sizes.generated_code_size_in_bytes
     return Memory(sizes.argument_size_in_bytes, sizes.temp_size_in_bytes, output, code)
-
-
-def find_capacity(mesh: Mesh) -> int:
-    """Bytes that each device of this machine has for programs; 0 if JAX does not tell.
-
-    CPU devices share the machine's memory.
-    """
-    device = next(iter(mesh.local_devices))
-    if device.platform == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(mesh.local_devices)
-    return (device.memory_stats() or {}).get("bytes_limit", 0)

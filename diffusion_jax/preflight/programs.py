@@ -14,7 +14,7 @@ from diffusion_jax.preflight.memory import Memory, read_memory
 from diffusion_jax.runtime.errors import RunError, first_line
 from diffusion_jax.workdir.layout import abstract_state
 from diffusion_jax.workdir.load import build_run
-from diffusion_jax.workdir.program import abstract_batch, build_train_step, split_seed
+from diffusion_jax.workdir.program import abstract_batch, build_call, split_seed
 from diffusion_jax.workdir.samples import sample_labels
 
 __all__ = ["SHORTAGE", "Program", "compile_program", "count_flops", "lower_sampler", "lower_train_step"]
@@ -50,10 +50,10 @@ class Program:
 
 
 def lower_train_step(experiment: Experiment, training: Source) -> jax.stages.Lowered:
-    """The training step of a run, from shapes alone."""
+    """What the training loop of a run calls, from shapes alone."""
     key = jax.eval_shape(lambda: split_seed(0).step)
-    batch = abstract_batch(experiment, training)
-    return build_train_step(experiment).lower(abstract_state(experiment), batch, key)  # type: ignore[attr-defined]
+    batch = abstract_batch(experiment, training, stacked=experiment.plan.steps_per_call > 1)
+    return build_call(experiment).lower(abstract_state(experiment), batch, key)  # type: ignore[union-attr]
 
 
 def lower_sampler(experiment: Experiment, training: Source) -> jax.stages.Lowered:
@@ -68,7 +68,8 @@ def count_flops(experiment: Experiment, training: Source) -> float:
 
     The count is that of the whole batch at once: in a loop over micro-batches, JAX counts one of them.
     """
-    whole = dataclasses.replace(experiment, plan=dataclasses.replace(experiment.plan, accumulate=1))
+    plan = dataclasses.replace(experiment.plan, accumulate=1, steps_per_call=1)
+    whole = dataclasses.replace(experiment, plan=plan)
     cost: Any = lower_train_step(whole, training).cost_analysis()
     return cost["flops"]
 

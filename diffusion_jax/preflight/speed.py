@@ -4,10 +4,11 @@ import collections
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import numpy as np
 
 from diffusion_jax.training.loop import AHEAD
 from diffusion_jax.training.step import CAUSES
@@ -20,8 +21,8 @@ class Speed:
     """Timed training steps.
 
     Attributes:
-      first: seconds of the first step, which is not one of the others.
-      intervals: seconds between the ends of the following steps.
+      first: seconds of the first call, which is not one of the others.
+      intervals: seconds of each following step; the steps of one call share its time.
       causes: why batches were skipped; () if none was.
 
     >>> Speed(1.0, (0.5, 0.25, 0.75)).seconds
@@ -39,31 +40,32 @@ class Speed:
 
 
 def time_steps(
-    step: Callable[..., tuple[Any, dict[str, jax.Array]]],
+    take: Callable[[Any, Any, int], tuple[Any, dict[str, jax.Array]]],
     state: Any,
-    batches: Iterator[dict[str, jax.Array]],
-    key: jax.Array,
-    n: int,
+    calls: Iterable[tuple[Any, int]],
     tell: Callable[[int], None] = lambda done: None,
 ) -> Speed:
-    """Takes a step and then n more, with their batches from the data, as far ahead of the device as training.
+    """Calls take(state, batch, size) for each (batch, size) of `calls`, as far ahead of the device as training.
 
-    `tell` is called with the number of steps that are done.
+    A call takes `size` steps, and the first one warms up. `tell` is called with the number of steps that are done.
     """
-    ends, waiting = [time.perf_counter()], collections.deque[dict[str, jax.Array]]()
-    causes = []
+    ends, waiting = [time.perf_counter()], collections.deque[tuple[dict[str, jax.Array], int]]()
+    sizes, causes = list[int](), list[int]()
 
     def finish() -> None:
-        causes.append(int(jax.block_until_ready(waiting.popleft())["cause"]))
+        metrics, size = waiting.popleft()
+        causes.extend(np.atleast_1d(jax.block_until_ready(metrics)["cause"])[:size].tolist())
+        sizes.append(size)
         ends.append(time.perf_counter())
-        tell(len(ends) - 1)
+        tell(sum(sizes))
 
-    for i in range(n + 1):
-        state, metrics = step(state, next(batches), key)
-        waiting.append(metrics)
-        if not i or len(waiting) > AHEAD:
+    for batch, size in calls:
+        state, metrics = take(state, batch, size)
+        waiting.append((metrics, size))
+        if not sizes or len(waiting) > AHEAD:
             finish()
     while waiting:
         finish()
-    seconds = [after - before for before, after in itertools.pairwise(ends)]
-    return Speed(seconds[0], tuple(seconds[1:]), tuple(CAUSES[cause] for cause in dict.fromkeys(causes) if cause))
+    first, *seconds = [after - before for before, after in itertools.pairwise(ends)]
+    intervals = [each / size for each, size in zip(seconds, sizes[1:], strict=True) for _ in range(size)]
+    return Speed(first, tuple(intervals), tuple(CAUSES[cause] for cause in dict.fromkeys(causes) if cause))

@@ -5,6 +5,7 @@ each large leaf along its largest dimension that is divisible.
 """
 
 import dataclasses
+import os
 from typing import Any
 
 import jax
@@ -50,9 +51,9 @@ def make_mesh(shape: MeshShape = MeshShape(), devices: list[jax.Device] | None =
     return jax.make_mesh((data, shape.fsdp), ("data", "fsdp"), axis_types=axes, devices=devices)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first dimension split over all devices."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+def batch_sharding(mesh: Mesh, stacked: bool = False) -> NamedSharding:
+    """The first dimension split over all devices; of `stacked` batches [K, B, ...] the second."""
+    return NamedSharding(mesh, P(*[None] * stacked, ("data", "fsdp")))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -83,7 +84,18 @@ def check_batch_size(mesh: Mesh, batch_size: int, accumulate: int = 1) -> None:
         raise ValueError(f"batch_size = {batch_size}: must be divisible by {divisor}; use {nearest}")
 
 
-def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Places this process's part of a global batch on its devices."""
-    sharding = batch_sharding(mesh)
+def put_batch(mesh: Mesh, batch: dict[str, np.ndarray], stacked: bool = False) -> dict[str, jax.Array]:
+    """Places this process's part of a global batch, or of `stacked` ones, on its devices."""
+    sharding = batch_sharding(mesh, stacked)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def find_capacity(mesh: Mesh) -> int:
+    """Bytes that each device of this machine has for programs; 0 if JAX does not tell.
+
+    CPU devices share the machine's memory.
+    """
+    device = next(iter(mesh.local_devices))
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(mesh.local_devices)
+    return (device.memory_stats() or {}).get("bytes_limit", 0)

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from diffusion_jax.runtime.stopping import Stop, Stopped
 from diffusion_jax.runtime.writers import MetricsWriter
 from diffusion_jax.training.metrics_log import MetricsLog
 from diffusion_jax.training.plan import Due, Plan
+from diffusion_jax.training.several import make_train_steps
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import Batch, TrainStep
 
@@ -21,7 +23,7 @@ __all__ = ["AHEAD", "Actions", "fit"]
 
 log = logging.getLogger(__name__)
 
-# Steps that the host is ahead, enough for the device never to wait for it.
+# Calls of the training step that the host is ahead, enough for the device never to wait for it.
 AHEAD = 2
 
 
@@ -57,15 +59,16 @@ def fit(
 ) -> tuple[TrainState, int]:
     """Trains from step `start`, the step of `state`, to plan.steps, or until stop().
 
-    `batches` yields batch start, start + 1, .. on the device. The host is at most two steps ahead of it, so that
-    a signal need not wait for more, and waits for it before checkpoints, evaluations and samples. Returns the state and
-    its step.
+    `batches` yields batch start, start + 1, .. on the device; with plan.steps_per_call = K > 1 the batches of each
+    call, stacked [K, B, ...]. The host is at most two calls ahead of it, so that a signal need not wait for more, and
+    waits for it before checkpoints, evaluations and samples. Returns the state and its step.
 
     Only the training itself and the checkpoints can end the run: an evaluation or samples that fail are a warning.
     Raises TrainingError after plan.max_skipped skipped batches in a row.
     """
     stop = Stop() if stop is None else stop
     step = saved = start
+    take_steps = _as_call(train_step, plan)
     in_flight: collections.deque[Any] = collections.deque()
     with MetricsLog(writer, plan, start) as metrics_log, contextlib.suppress(Stopped):
         with metrics_log.paused():
@@ -73,12 +76,15 @@ def fit(
         while step < plan.steps and not stop():
             with stop.interrupt():
                 batch = next(batches)
-            state, metrics = _take_step(train_step, state, batch, key, stop if step == start else None)
-            step += 1
+            n = plan.steps_in_call(step)
+            # A signal does not wait for the compilation: there is nothing new to save.
+            call = functools.partial(take_steps, state, batch, key, n)
+            state, metrics = stop.wait_for(call, together=False) if step == start else call()
+            step += n
             in_flight.append(metrics)
             if len(in_flight) > AHEAD:
                 jax.block_until_ready(in_flight.popleft())
-            metrics_log.add(step, metrics)
+            metrics_log.add(step, metrics, n)
             if plan.is_due(step, plan.log_every):
                 actions.watch()
             due = plan.due(step)
@@ -97,11 +103,11 @@ def fit(
     return state, step
 
 
-def _take_step(train_step: TrainStep, state: TrainState, batch: Batch, key: jax.Array, stop: Stop | None) -> Any:
-    """One training step; with `stop`, a signal does not wait for its compilation: there is nothing new to save."""
-    if stop is None:
-        return train_step(state, batch, key)
-    return stop.wait_for(lambda: train_step(state, batch, key), together=False)
+def _as_call(train_step: TrainStep, plan: Plan) -> Callable[[TrainState, Batch, jax.Array, int], Any]:
+    """The call (state, batch, key, n) -> (state, metrics) of the next n steps."""
+    if plan.steps_per_call > 1:
+        return make_train_steps(train_step)
+    return lambda state, batch, key, n: train_step(state, batch, key)
 
 
 def _observe(

@@ -5,9 +5,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from diffusion_jax.runtime.errors import RunError
 from diffusion_jax.runtime.progress import progress_bar
@@ -34,7 +35,7 @@ class MetricsLog:
 
     def __init__(self, writer: MetricsWriter, plan: Plan, start: int):
         self._writer, self._plan = writer, plan
-        self._pending: tuple[int, Metrics, float] | None = None  # step, metrics, images per second
+        self._pending: tuple[_Call, float] | None = None  # with the images per second
         self._skips = _Skips(min(plan.max_skipped, -(-plan.steps // 2)))  # a short run must learn something, too
         self._last_step, self._last_time = start, time.perf_counter()
         self._compiling = True
@@ -58,16 +59,19 @@ class MetricsLog:
         finally:
             self._bar.close()
 
-    def add(self, step: int, metrics: Metrics) -> None:
-        """Takes the metrics of a step. At a log point, writes those of the previous one and starts copying these."""
+    def add(self, step: int, metrics: Metrics, n: int = 1) -> None:
+        """Takes the metrics of a call of n steps, the last of which is `step`: scalars, or arrays of at least [n].
+
+        At a log point, writes the metrics of the previous one and starts copying these.
+        """
         if self._compiling:
             self._bar.set_description(f"step {step}/{self._plan.steps}")
             self._compiling = False
-        self._skips.add(step, metrics)
+        self._skips.add(step, metrics, n)
         if self._plan.is_due(step, self._plan.log_every):
             self.flush()
             jax.tree.map(lambda x: x.copy_to_host_async(), metrics)
-            self._pending = step, metrics, self._measure_speed(step)
+            self._pending = _Call(step, n, metrics), self._measure_speed(step)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -82,8 +86,8 @@ class MetricsLog:
         """Writes the pending metrics, if any. Raises TrainingError if too many batches in a row were skipped."""
         if self._pending is None:
             return
-        (step, metrics, speed), self._pending = self._pending, None
-        scalars = {name: x.item() for name, x in jax.device_get(metrics).items() if name != "cause"}
+        (call, speed), self._pending = self._pending, None
+        step, scalars = call.step, {name: call.read(name)[-1] for name in call.metrics if name != "cause"}
         self._writer.write(step, scalars, final=not self._plan.is_on_schedule(step, self._plan.log_every))
         self._writer.write_speed(step, speed)
         self._update_progress(step, scalars)
@@ -102,31 +106,44 @@ class MetricsLog:
         self._bar.update(step * self._plan.batch_size - self._bar.n)
 
 
+class _Call(NamedTuple):
+    """What the device tells of a call of n steps, the last of which is `step`."""
+
+    step: int
+    n: int
+    metrics: Metrics
+
+    def read(self, name: str) -> list[Any]:
+        """A metric of each step; waits for the device."""
+        return np.atleast_1d(jax.device_get(self.metrics[name]))[: self.n].tolist()
+
+
 class _Skips:
     """Which batches were skipped and why. Reads the causes of single steps only if there were any."""
 
     def __init__(self, limit: int):
         self._limit = limit
-        self._unread: collections.deque[tuple[int, Metrics]] = collections.deque()
+        self._unread: collections.deque[_Call] = collections.deque()
         self._total = self._in_row = 0
 
-    def add(self, step: int, metrics: Metrics) -> None:
-        self._unread.append((step, metrics))
+    def add(self, step: int, metrics: Metrics, n: int) -> None:
+        self._unread.append(_Call(step, n, metrics))
         if len(self._unread) > 2 * _LOOK_EVERY:  # the older half has long been computed
-            self.report(self._unread[_LOOK_EVERY - 1][0])
+            self.report(self._unread[_LOOK_EVERY - 1].step)
 
     def report(self, until: int) -> None:
         """Warns of the batches up to step `until` that were skipped; raises TrainingError if they reach the limit."""
-        steps: list[tuple[int, Metrics]] = []
-        while self._unread and self._unread[0][0] <= until:
-            steps.append(self._unread.popleft())
-        if not steps:
+        calls: list[_Call] = []
+        while self._unread and self._unread[0].step <= until:
+            calls.append(self._unread.popleft())
+        if not calls:
             return
-        before, self._total = self._total, int(jax.device_get(steps[-1][1]["skipped"]))
+        before, self._total = self._total, int(calls[-1].read("skipped")[-1])
         if self._total == before:
             self._in_row = 0
             return
-        causes = {step - 1: int(jax.device_get(metrics["cause"])) for step, metrics in steps}  # batch -> cause
+        # batch -> cause
+        causes = {call.step - call.n + i: int(cause) for call in calls for i, cause in enumerate(call.read("cause"))}
         if any(causes.values()):
             log.warning("step %d: skipped %s; %d so far", until, _list_skipped(causes), self._total)
         for batch, cause in causes.items():

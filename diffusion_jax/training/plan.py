@@ -1,10 +1,11 @@
 """What a training run does and when: the `train` section of a config."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import field
 from typing import NamedTuple
 
-from diffusion_jax.validation import Checked, divides, integer, number
+from diffusion_jax.validation import Checked, divides, instance, integer, number
 
 __all__ = ["Due", "Plan"]
 
@@ -29,6 +30,9 @@ class Plan(Checked):
       keep_checkpoints: number of newest checkpoints to keep.
       ema_decay: decay of the averaged parameters, which the samples are generated with.
       accumulate: number of micro-batches per batch, for batches that do not fit on the device at once.
+      steps_per_call: largest number of steps that are started at once, for devices that are faster than the host can
+        start single steps. Nothing else changes: logs, evaluations, samples and checkpoints end a call early.
+      data_on_device: keep all training images in the memory of every device, where the batches are then gathered.
       max_skipped: number of batches skipped in a row, or half of the run's, after which it stops with an error; 0 for
         no limit.
       skip_spikes: skip a batch whose loss or gradient norm exceeds this multiple of its running median; 0 for never.
@@ -52,6 +56,8 @@ class Plan(Checked):
     keep_checkpoints: int = field(default=3, metadata=integer(1))
     ema_decay: float = field(default=0.999, metadata=number("[0, 1)"))
     accumulate: int = field(default=1, metadata=integer(1) | divides("batch_size"))
+    steps_per_call: int = field(default=1, metadata=integer(1))
+    data_on_device: bool = field(default=False, metadata=instance(bool, "True"))
     max_skipped: int = field(default=100, metadata=integer(0))
     skip_spikes: float = field(default=0.0, metadata=number("[0, inf)"))
     stop_if_save_fails: bool = False
@@ -65,6 +71,26 @@ class Plan(Checked):
             raise ValueError(f"skip_spikes = {self.skip_spikes}: must be greater than 1, or 0 for never")
         if self.init_partial and not self.init_from:
             raise ValueError("init_partial = True: needs init_from; set it, or leave both out")
+
+    def steps_in_call(self, step: int) -> int:
+        """The number of steps of the call that follows `step` steps: up to the next one at which anything is due.
+
+        >>> plan = Plan(steps=1000, batch_size=64, log_every=25, steps_per_call=10)
+        >>> [plan.steps_in_call(step) for step in (0, 10, 20, 25, 999)]
+        [10, 10, 5, 10, 1]
+        """
+        intervals = self.log_every, self.checkpoint_every, self.eval_every, self.sample_every
+        return min(self.steps_per_call, self.steps - step, *(every - step % every for every in intervals if every))
+
+    def calls(self, start: int) -> Iterator[int]:
+        """The number of steps of each call from step `start` to the end.
+
+        >>> list(Plan(steps=100, batch_size=64, log_every=25, steps_per_call=10).calls(60))
+        [10, 5, 10, 10, 5]
+        """
+        while start < self.steps:
+            yield (n := self.steps_in_call(start))
+            start += n
 
     def due(self, step: int) -> "Due":
         """The actions that are due after `step` steps."""

@@ -14,7 +14,8 @@ _ENOUGH = 20
 
 def init() -> jax.Array:
     """The losses and gradient norms of no batches, float32 [2, 100]."""
-    return jnp.full((2, _WINDOW), jnp.nan)
+    # With the dtype: a weak type, as of jnp.nan, is lost in the first step, so that the second compiles again.
+    return jnp.full((2, _WINDOW), jnp.nan, jnp.float32)
 
 
 def push(recent: Any, loss: jax.Array, grad_norm: jax.Array) -> Any:

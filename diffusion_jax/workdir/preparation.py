@@ -8,9 +8,10 @@ import jax
 from diffusion_jax.config.components import ConfigError, construct
 from diffusion_jax.config.experiment import Experiment, as_plain, build_dataset, check_sections
 from diffusion_jax.config.from_data import with_classes, with_dataset
+from diffusion_jax.data.on_device import count_bytes
 from diffusion_jax.data.sources import Dataset, Source
 from diffusion_jax.run import Network
-from diffusion_jax.runtime.mesh import check_batch_size
+from diffusion_jax.runtime.mesh import check_batch_size, find_capacity
 from diffusion_jax.runtime.place import Place, complete_steps
 from diffusion_jax.runtime.weights import Weights
 from diffusion_jax.workdir.initial import check_initial
@@ -57,6 +58,7 @@ def prepare(
     experiment = Experiment.from_config(plain, shape, classes, largest=largest, devices=devices)
     _tell_unused_labels(experiment.network, training)
     _check_batch_fits(experiment, training)
+    _check_data_fit(experiment, training)
     return Prepared(experiment, training, held_out)
 
 
@@ -97,4 +99,14 @@ def _check_batch_fits(experiment: Experiment, training: Source) -> None:
         raise ConfigError(
             f"config.train.batch_size = {plan.batch_size}: the data have only {len(training)} training images; "
             f"use at most {len(training)}"
+        )
+
+
+def _check_data_fit(experiment: Experiment, training: Source) -> None:
+    """Raises ConfigError if the images are to be kept on devices that are smaller."""
+    size, capacity = count_bytes(training), find_capacity(experiment.mesh)
+    if experiment.plan.data_on_device and size > capacity > 0:
+        raise ConfigError(
+            f"config.train.data_on_device = True: the training images take {size / 2**30:.3g} GiB, and a device has "
+            f"{capacity / 2**30:.3g} GiB; use False"
         )

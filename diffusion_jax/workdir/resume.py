@@ -50,6 +50,11 @@ MAY_CHANGE = (
     "train.stop_if_save_fails",
     # Except for rounding and the dropout masks, a step computes the same, so a smaller device needs no new run.
     "train.accumulate",
+    "train.steps_per_call",
+    "train.data_on_device",
+    # The same parameters; another way to compute with them.
+    "model.remat",
+    "model.attention_kernel",
     "data.data_dir",
     # The place of the images; whether they are the same is checked with the data's fingerprint.
     "data.path",

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from networks import squares
 
+from diffusion_jax.models import ConvNeXtUNet, FiLMUNet, UNet
 from diffusion_jax.models.layers import (
     Attention,
     ClassEmbedding,
     GroupNorm,
+    attend,
     depth_to_space,
     double_nearest,
     sinusoid,
@@ -145,3 +147,57 @@ def test_attention_is_a_softmax_over_all_positions_head_by_head():
         parts.append(scores / scores.sum(-1, keepdims=True) @ v[..., one])
     out = np.concatenate(parts, -1) @ layers["out"]["kernel"] + layers["out"]["bias"]
     np.testing.assert_allclose(found, x + out.reshape(x.shape), atol=1e-4)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine that says that it has a GPU; cuDNN's attention is replaced by JAX's own. Returns its calls."""
+    calls, own = [], jax.nn.dot_product_attention
+
+    def attention(q, k, v, *, implementation):
+        calls.append((implementation, q.shape))
+        return own(q, k, v, implementation="xla")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", attention)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    return calls
+
+
+def attention_inputs():
+    return jax.random.normal(jax.random.key(0), (3, 2, 16, 4, 8)).astype(jnp.bfloat16)
+
+
+def test_the_fused_attention_is_the_same_function(gpu):
+    found = attend(*attention_inputs(), kernel="cudnn")
+    assert gpu == [("cudnn", (2, 16, 4, 8))]
+    np.testing.assert_allclose(found.astype(np.float32), attend(*attention_inputs()).astype(np.float32), atol=0.02)
+    assert len(gpu) == 1
+
+
+def test_without_a_gpu_the_attention_is_that_of_xla():
+    found = attend(*attention_inputs(), kernel="cudnn")
+    np.testing.assert_array_equal(found, attend(*attention_inputs()), strict=True)
+
+
+HEADS = {
+    "UNet": (lambda **kwargs: UNet(channels=(8, 24), attention=(4,), groups=4, **kwargs), 2, 12),
+    "FiLMUNet": (lambda **kwargs: FiLMUNet(attention=(4,), head_channels=kwargs.pop("heads") * 6, **kwargs), 2, 12),
+    "ConvNeXtUNet": (lambda heads, **kwargs: ConvNeXtUNet((8, 4 * heads), (2,), attention=(4,), **kwargs), 3, 12),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_network_has_the_fused_attention_and_refuses_heads_that_it_cannot_have(name, gpu):
+    make, heads, channels = HEADS[name]
+    with pytest.raises(ValueError, match=f'^attention_kernel = "cudnn": needs heads of .* 128, got {channels}; use'):
+        make(heads=heads, attention_kernel="cudnn", dtype="bfloat16").check((8, 8, 1))
+    with pytest.raises(ValueError, match='^attention_kernel = "cudnn": needs dtype = "bfloat16", got "float32"; use'):
+        make(heads=heads, attention_kernel="cudnn").check((8, 8, 1))
+    model = make(heads={"UNet": 1, "FiLMUNet": 4, "ConvNeXtUNet": 4}[name], attention_kernel="cudnn", dtype="bfloat16")
+    jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((2, 8, 8, 1)), jnp.zeros(2))
+    assert {implementation for implementation, _ in gpu} == {"cudnn"}
+
+
+def test_heads_of_more_than_128_channels_are_refused_for_the_fused_attention():
+    with pytest.raises(ValueError, match="got 256; use"):
+        UNet(channels=(8, 256), groups=4, attention=(), attention_kernel="cudnn", dtype="bfloat16").check((8, 8, 1))

@@ -363,3 +363,56 @@ def test_the_speed_is_that_of_the_steps_whatever_comes_between_them(tmp_path, mo
     recorder.fit(tmp_path, log_every=2, eval_every=4, sample_every=3, checkpoint_every=5)
     found = {step: value.simple_value for tag, step, value in events(tmp_path) if tag == "images_per_second"}
     assert found == dict.fromkeys([2, 4, 6, 8, 10], 4.0)
+
+
+def fit_in_calls(folder, most, stop_at=None, start=0, state=None):
+    """A run of 17 steps whose batches 6 and 7 are not finite; returns (the state, the steps of checkpoints)."""
+    model, tx, saved = tiny.Affine(), optax.adamw(1e-2), []
+    plan = Plan(steps=17, batch_size=16, log_every=4, eval_every=6, checkpoint_every=5, steps_per_call=most)
+    step = dj.make_train_step(model, tx, tiny.loss())
+    state = dj.TrainState.create(jax.random.key(0), model, tx, (4, 4, 1)) if state is None else state
+
+    def batch(k):
+        drawn = jax.device_get(tiny.batch(seed=k))
+        return drawn | {"image": drawn["image"] * (np.nan if k in (6, 7) else 1)}
+
+    def read(size, first):
+        parts = [batch(first + i) for i in range(size)]
+        parts += [batch(99)] * (most - size)
+        return parts[0] if most == 1 else {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+    sizes = list(plan.calls(start))
+    firsts = itertools.accumulate(sizes, initial=start)
+    actions = Actions(
+        evaluate=lambda state: {"eval_loss": float(state.params["w"])},
+        save_samples=lambda *_: None,
+        save=lambda state, step: saved.append((step, jax.device_get(state.params))),
+    )
+    stop = Stop(lambda: stop_at is not None and bool(saved) and saved[-1][0] >= stop_at)
+    folder.mkdir(exist_ok=True)
+    with MetricsWriter(folder, start) as writer:
+        calls = (read(size, first) for size, first in zip(sizes, firsts, strict=False))
+        state, _ = fit(state, step, calls, jax.random.key(1), plan, writer, actions, start, stop)
+    return state, saved
+
+
+@pytest.mark.parametrize("most", [3, 100])
+def test_several_steps_per_call_change_nothing(most, tmp_path, caplog):
+    state, saved = fit_in_calls(tmp_path / "single", 1)
+    warnings = [record.getMessage() for record in caplog.records]
+    caplog.clear()
+    other, other_saved = fit_in_calls(tmp_path / "several", most)
+    assert [step for step, _ in saved] == [5, 10, 15, 17]
+    jax.tree.map(np.testing.assert_array_equal, (state, saved), (other, other_saved))
+    assert lines(tmp_path / "single") == lines(tmp_path / "several")
+    assert [record.getMessage() for record in caplog.records] == warnings
+    assert any("2 because the images are not finite (batches 6, 7)" in text for text in warnings)
+
+
+def test_a_stopped_run_goes_on_with_other_calls(tmp_path):
+    whole, saved = fit_in_calls(tmp_path / "whole", 1)
+    state, first = fit_in_calls(tmp_path / "parts", 3, stop_at=5)
+    assert [step for step, _ in first] == [5]
+    state, rest = fit_in_calls(tmp_path / "parts", 4, start=5, state=state)
+    jax.tree.map(np.testing.assert_array_equal, (whole, saved), (state, first + rest))
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")

@@ -51,3 +51,16 @@ def test_room_for_the_latest_losses_only_if_spikes_are_skipped():
     arguments = (jax.random.key(0), tiny.Affine(), optax.adam(1.0), (4, 4, 1))
     assert dj.TrainState.create(*arguments, skip_spikes=True).recent.shape == (2, 100)
     assert dj.TrainState.create(*arguments).recent == ()
+
+
+@pytest.mark.parametrize(("model", "loss"), [(tiny.Affine(), tiny.loss()), (tiny.Learned(), tiny.learning_loss())])
+def test_a_step_keeps_every_type_of_the_state_so_that_the_next_does_not_compile_again(model, loss):
+    """Weak types too, which equal dtypes hide."""
+    tx = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 1e-3, 5, 20))
+    state = jax.eval_shape(
+        lambda key: dj.TrainState.create(key, model, tx, (4, 4, 1), loss=loss, skip_spikes=True), jax.random.key(0)
+    )
+    step = dj.make_train_step(model, tx, loss, skip_spikes=3.0)
+    after, _ = jax.eval_shape(step, state, tiny.batch(), jax.random.key(1))
+    types = [[(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(each)] for each in (state, after)]
+    assert types[0] == types[1]

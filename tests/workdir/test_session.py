@@ -179,6 +179,16 @@ def test_stopped_between_two_checkpoints_it_resumes_to_the_same_bits(straight, t
     assert_same_run(straight, tmp_path)
 
 
+def test_calls_of_several_steps_and_data_on_the_devices_change_no_bit(straight, tmp_path):
+    """Stopped between two checkpoints, and resumed with calls of another length and the data on the host again."""
+    fast = config(steps_per_call=7, data_on_device=True)
+    assert not dj.train(fast, tmp_path, should_stop=stop_after(5))
+    step, _ = read_checkpoint(tmp_path)
+    assert 5 < step < 60
+    assert dj.train(config(steps_per_call=100), tmp_path)
+    assert_same_run(straight, tmp_path)
+
+
 @pytest.mark.slow
 def test_a_shorter_run_made_longer_gives_the_same_bits(straight, tmp_path):
     assert dj.train(config(steps=33), tmp_path)
@@ -292,6 +302,8 @@ def test_other_data_in_the_directory_are_refused(tmp_path):
     [
         ({"batch_size": 12}, "batch_size = 12: must be divisible by the 8 devices.*use 8"),
         ({"batch_size": 32, "accumulate": 8}, "batch_size = 32: must be divisible by .* accumulate = 8; use 64"),
+        ({"steps_per_call": 0}, "config.train: steps_per_call = 0: must be an integer >= 1"),
+        ({"data_on_device": 1}, "config.train.data_on_device = 1: must be of type bool"),
         ({"batch_size": 1624}, "config.train.batch_size = 1624: the data have only 1617 training images; use at most"),
     ],
 )
@@ -299,6 +311,16 @@ def test_a_batch_that_the_devices_or_the_data_do_not_fit_is_refused(train, messa
     with pytest.raises(ConfigError, match=message):
         dj.train(config(**train), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_data_that_the_devices_do_not_hold_are_refused(tmp_path, monkeypatch):
+    """1617 images of 64 bytes with 4 of the label are 107 KiB."""
+    monkeypatch.setattr("diffusion_jax.workdir.preparation.find_capacity", lambda mesh: 1617 * 68 - 1)
+    with pytest.raises(ConfigError, match="^config.train.data_on_device = True: .* take 0.000102 GiB, and a device"):
+        dj.train(config(data_on_device=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr("diffusion_jax.workdir.preparation.find_capacity", lambda mesh: 1617 * 68)
+    assert not dj.train(config(data_on_device=True), tmp_path / "run", should_stop=lambda: True)
 
 
 def test_a_directory_in_use_is_refused(tmp_path):

@@ -3,14 +3,14 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from diffusion_jax.data.sources.checks import as_labels, check_classes, check_images, split_holdout, warn_of_gaps
 from diffusion_jax.validation import Checked, instance
 
-__all__ = ["Dataset", "Rows", "Source", "from_arrays"]
+__all__ = ["ArrayRows", "Dataset", "Rows", "Source", "from_arrays"]
 
 
 class Rows(Protocol):
@@ -95,7 +95,14 @@ class Dataset(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class _ArrayRows:
+class ArrayRows:
+    """Examples in memory: images as `check_images` accepts them, labels int32 [N] from 0 to the number of classes - 1.
+
+    >>> rows = ArrayRows(np.zeros((10, 8, 8, 1), np.uint8), np.arange(10, dtype=np.int32))
+    >>> rows.take(np.array([7, 7, 3]))["label"].tolist()
+    [7, 7, 3]
+    """
+
     images: np.ndarray
     labels: np.ndarray | None
 
@@ -103,8 +110,12 @@ class _ArrayRows:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        row = {"image": self.images[index]}
-        return row if self.labels is None else row | {"label": self.labels[index]}
+        return self.take(index)
+
+    def take(self, index: Any) -> dict[str, np.ndarray]:
+        """One example, or several for indices [B]: {"image": [B, H, W, C]} and, with labels, "label" int32 [B]."""
+        rows = {"image": self.images[index]}
+        return rows if self.labels is None else rows | {"label": self.labels[index]}
 
 
 def from_arrays(
@@ -149,6 +160,6 @@ def array_source(images: np.ndarray, labels: np.ndarray | None, num_classes: int
     digest = hashlib.sha256(str(images.shape).encode() + images.tobytes())
     if labels is not None:
         digest.update(labels.tobytes())
-    rows = _ArrayRows(images, labels)
+    rows = ArrayRows(images, labels)
     fingerprint = digest.hexdigest()[:16]
     return Source(rows, images.shape[1:], num_classes, (), fingerprint, dtype=images.dtype, largest=largest)

@@ -78,6 +78,8 @@ def check_row(
     if image.dtype not in _PIXELS or image.shape != image_shape:
         raise DataError(f"{where}: image = {describe(image)}: must be uint8{list(image_shape)}, or float32 in [-1, 1]")
     if "label" not in row:
+        if num_classes:
+            raise DataError(f"{where} has no label: must have an integer from 0 to {num_classes - 1}")
         return {"image": image}
     label, last = np.asarray(row["label"]), num_classes - 1
     if label.ndim or label.dtype.kind not in "iu" or not 0 <= label <= last:
