@@ -11,7 +11,7 @@ import ours
 from cases import Case, describe_twin, find_case
 from measuring import Budget, Contestant, compare
 from results import compare_rows, describe_results, markdown, report
-from torch_twins import Twin
+from torch_twins import ORIGINS, Twin
 
 from diffusion_jax.cli.terminal import one_line
 from diffusion_jax.preflight.text import format_count
@@ -54,6 +54,7 @@ def run_comparison(
     items = task.batch * steps
     settings = {
         "network": task.case.name,
+        "in PyTorch": ORIGINS[task.twin.kind],
         "image": "x".join(map(str, task.case.image_shape)),
         "batch": task.batch,
         "dtype": flags.dtype,

@@ -1,5 +1,6 @@
 """This library's side: the training step and the sampler, as users run them."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -68,7 +69,7 @@ def sampling_contestants(case: Case, batch: int, steps: int) -> list[Contestant]
         return Prepared(run, case.count_parameters(), steps * _count_forward(case, params, batch))
 
     def prepare_run() -> Prepared:
-        run, key = _make_run(case, params), jax.random.key(0)
+        run, key = make_run(case, params), jax.random.key(0)
         sample = repeat(lambda: run.sample(key, batch, labels=labels, steps=steps, batch_size=batch))
         return Prepared(sample, case.count_parameters())
 
@@ -87,7 +88,8 @@ def repeat(call: Callable[[], Any]) -> Callable[[int], None]:
     return run
 
 
-def _make_run(case: Case, params: Any) -> dj.Run:
+def make_run(case: Case, params: Any) -> dj.Run:
+    """A run with these parameters that samples by DDIM with clipped x0."""
     network = dj.Network(case.model, case.schedule, dj.predictions.Eps(), case.image_shape, case.model.num_classes)
     return dj.Run(network, params, dj.Sampling(dj.samplers.DDIM(), clip=True))
 
@@ -107,8 +109,6 @@ def measure_ceiling(dtype: str, side: int = 0) -> float:
 
 
 def _time_product(multiply: Callable[..., jax.Array], a: jax.Array) -> float:
-    import time
-
     jax.block_until_ready(multiply(a, a))
     start = time.perf_counter()
     jax.block_until_ready([multiply(a, a) for _ in range(_PRODUCTS)])

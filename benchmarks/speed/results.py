@@ -90,7 +90,10 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def compare_rows(results: Sequence[Result], items: int, unit: str, ceiling: float) -> list[tuple[str, ...]]:
     """The rows of a table over `results`, of which the first is the reference; `items` is the work of one call."""
-    return [tuple(text.format(rate=unit) for text in _HEAD), *(_row(each, results[0], items, ceiling) for each in results)]
+    return [
+        tuple(text.format(rate=unit) for text in _HEAD),
+        *(_row(each, results[0], items, ceiling) for each in results),
+    ]
 
 
 def _row(result: Result, reference: Result, items: int, ceiling: float) -> tuple[str, ...]:

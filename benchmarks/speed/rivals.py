@@ -41,7 +41,6 @@ LUCIDRAINS = "lucidrains"
 RIVALS = (*MODES, LUCIDRAINS)
 DEFAULT = ["eager", "channels_last", "compile", LUCIDRAINS]
 _OTHER = "another architecture, without classes; its own FLOP, counted by PyTorch"
-_PACKAGES = {"unet": "diffusers' UNet2DModel", "film": "FiLM U-Net", "convnext": "ConvNeXt U-Net"}
 
 
 def import_torch() -> Any:
@@ -81,10 +80,10 @@ def sampling_contestants(twin: Twin, batch: int, dtype: str, names: list[str], p
 def _contestant(name: str, twin: Twin, extra: str, make: Callable[[Twin, Mode], Prepared]) -> Contestant:
     if name == LUCIDRAINS:
         other, mode = lucidrains_twin(twin), MODES["eager"]
-        text = f"lucidrains' Unet, dim {other.settings['dim']}"
-        return Contestant(f"PyTorch {text}, eager", lambda: make(other, mode), note=_OTHER)
+        name = f"PyTorch, lucidrains' Unet, dim {other.settings['dim']}, eager"
+        return Contestant(name, lambda: make(other, mode), note=_OTHER)
     mode = MODES[name]
-    return Contestant(f"PyTorch {_PACKAGES[twin.kind]}, {mode.text}", lambda: make(twin, mode), note=extra)
+    return Contestant(f"PyTorch, {mode.text}", lambda: make(twin, mode), note=extra)
 
 
 def make_train(batch: int, dtype: str, platform: str) -> Callable[[Twin, Mode], Prepared]:

@@ -7,6 +7,8 @@ import dataclasses
 from typing import Any
 
 MISSING = "not installed; pip install -e '.[benchmark]'"
+# Where the network of PyTorch comes from.
+ORIGINS = {"unet": "diffusers' UNet2DModel", "film": "torch_film.py", "convnext": "torch_convnext.py"}
 # lucidrains' Unet with about as many parameters as the twin has: (dim, dim_mults).
 _LUCIDRAINS = {
     702_753: (18, (1, 2)),

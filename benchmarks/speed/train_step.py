@@ -2,8 +2,8 @@
 
 Times the jitted step of `dj.make_train_step` and the same step in PyTorch, in turns. Both sides, from a uint8 batch on
 the device: x0 in [-1, 1], uniform times, noise, x_t, the network, the mean squared error of eps, gradients, AdamW, and
-the moving average of the parameters. Ours also computes the norm of the gradient, and checks that images, loss, gradient
-and parameters are finite. docs/speed.md explains the table.
+the moving average of the parameters. Ours also computes the norm of the gradient, and checks that images, loss,
+gradient and parameters are finite. docs/speed.md explains the table.
 """
 
 from typing import Any
