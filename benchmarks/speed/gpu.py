@@ -69,11 +69,11 @@ STAGES = (
 )
 _TINY = "--network=tiny --rounds=1 --seconds=0"
 SMOKE = (
-    _stage("train_tiny", 0, 300, "train_step.py", f"{_TINY} --rivals=eager"),
-    _stage("sample_tiny", 0, 300, "sampling.py", f"{_TINY} --steps=2 --rivals=eager"),
-    _stage("pipeline_tiny", 0, 300, "pipeline.py", f"{_TINY} --images=40"),
-    _stage("checkpoint_tiny", 0, 300, "checkpoint.py", "--network=tiny --repeats=1"),
-    _stage("start_tiny", 0, 300, "start.py", "--network=tiny --repeats=1 --steps=2 --rivals=eager"),
+    _stage("train_tiny", 0, 900, "train_step.py", f"{_TINY} --rivals=eager"),
+    _stage("sample_tiny", 0, 900, "sampling.py", f"{_TINY} --steps=2 --rivals=eager"),
+    _stage("pipeline_tiny", 0, 900, "pipeline.py", f"{_TINY} --images=40"),
+    _stage("checkpoint_tiny", 0, 900, "checkpoint.py", "--network=tiny --repeats=1"),
+    _stage("start_tiny", 0, 900, "start.py", "--network=tiny --repeats=1 --steps=2 --rivals=eager"),
 )
 Run = Callable[[Stage, Path, float], str]
 

@@ -11,8 +11,8 @@ MISSING = "not installed; pip install -e '.[benchmark]'"
 ORIGINS = {"unet": "diffusers' UNet2DModel", "film": "torch_film.py", "convnext": "torch_convnext.py"}
 # lucidrains' Unet with about as many parameters as the twin has: (dim, dim_mults).
 _LUCIDRAINS = {
-    702_753: (18, (1, 2)),
-    7_202_691: (52, (1, 2, 4)),
+    702_753: (30, (1, 2)),
+    7_202_691: (54, (1, 2, 4)),
     35_746_307: (64, (1, 2, 4, 8)),
     22_171_779: (50, (1, 2, 4, 8)),
     2_038_910: (28, (1, 2, 4)),
