@@ -42,6 +42,7 @@ def describe_environment() -> dict[str, Any]:
         "system": platform.platform(),
         "processor": _name_processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "pytorch_threads": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None,
         "environment": {name: value for name, value in os.environ.items() if name.startswith(("XLA_", "JAX_"))},
     }
 
