@@ -6,6 +6,7 @@ Nothing here imports JAX.
 import contextlib
 import copy
 import dataclasses
+import functools
 import os
 import shutil
 from collections.abc import Callable
@@ -101,21 +102,21 @@ def make_train(batch: int, dtype: str, platform: str) -> Callable[[Twin, Mode], 
         average = copy.deepcopy([parameter.detach() for parameter in parameters])
         update_average = torch.optim.swa_utils.get_ema_multi_avg_fn(0.9999)
 
-        def gradient() -> None:
+        def gradient(precision: str) -> None:
             x0 = _layout(torch, images.float() / 127.5 - 1, mode)
             k = torch.randint(1, len(twin.alpha), (batch,), device=device)
             eps = torch.randn_like(x0)
-            with autocast(torch, device, dtype):
+            with autocast(torch, device, precision):
                 output = call(alpha[k] * x0 + sigma[k] * eps, k, labels)
             torch.nn.functional.mse_loss(output.float(), eps).backward()
 
         def step() -> None:
             optimizer.zero_grad()
-            gradient()
+            gradient(dtype)
             optimizer.step()
             update_average(average, [parameter.detach() for parameter in parameters], None)
 
-        flops = None if twin.parameters else _count_flops(gradient)
+        flops = None if twin.parameters else _count_flops(lambda: gradient("float32"))
         return Prepared(_repeat(torch, device, step), count_parameters(network), flops)
 
     return prepare
@@ -138,18 +139,19 @@ def make_sampling(batch: int, dtype: str, platform: str) -> Callable[[Twin, Mode
         times = torch.tensor(twin.grid, device=device)[:, None].expand(-1, batch).contiguous()
 
         @torch.inference_mode()
-        def sample() -> Any:
+        def sample(precision: str) -> Any:
             x = _layout(torch, torch.randn(batch, *twin.image_shape, device=device), mode)
             for i, (k, next_k) in enumerate(zip(twin.grid, twin.grid[1:], strict=False)):
-                with autocast(torch, device, "float32" if is_same else dtype):
+                with autocast(torch, device, precision):
                     eps = call(x.to(wide), times[i], labels).float()
                 x0 = ((x - twin.sigma[k] * eps) / max(twin.alpha[k], 1e-6)).clamp(-1, 1)
                 eps = (x - twin.alpha[k] * x0) / twin.sigma[k]
                 x = twin.alpha[next_k] * x0 + twin.sigma[next_k] * eps
             return x
 
-        flops = None if is_same else _count_flops(sample)
-        return Prepared(_repeat(torch, device, sample), count_parameters(network), flops)
+        flops = None if is_same else _count_flops(lambda: sample("float32"))
+        call_once = functools.partial(sample, "float32" if is_same else dtype)
+        return Prepared(_repeat(torch, device, call_once), count_parameters(network), flops)
 
     return prepare
 
@@ -193,7 +195,10 @@ def _repeat(torch: Any, device: Any, call: Callable[[], Any]) -> Callable[[int],
 
 
 def _count_flops(call: Callable[[], Any]) -> float:
-    """Floating-point operations of the products and convolutions of a call, as PyTorch counts them."""
+    """Floating-point operations of the products and convolutions of a call, as PyTorch counts them.
+
+    Not under autocast: the counter takes layers apart, and the parts would get operands of two dtypes.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
