@@ -14,7 +14,7 @@ from diffusion_jax.cli.errors import exit_code
 from diffusion_jax.cli.flags import make_parent, parse_out
 
 NETWORK = Flag("network", NETWORKS, "The network.", "digits")
-BATCH = Flag("batch", int, "Images per batch. Default: the network's own.", 0, limits={"lower_bound": 0})
+BATCH = Flag("batch", int, "Images per batch. Default: the network's own.", limits={"lower_bound": 1})
 DTYPE = Flag("dtype", ("float32", "bfloat16"), "Of the computation; parameters stay float32.", "float32")
 ROUNDS = Flag("rounds", int, "Rounds in which all take turns.", 5, limits={"lower_bound": 1})
 SECONDS = Flag("seconds", float, "Length of a turn; at least one call is made.", 1.0)

@@ -40,7 +40,7 @@ MODES = {
 }
 LUCIDRAINS = "lucidrains"
 RIVALS = (*MODES, LUCIDRAINS)
-DEFAULT = ["eager", "channels_last", "compile", LUCIDRAINS]
+DEFAULT = f"eager,channels_last,compile,{LUCIDRAINS}"
 _OTHER = "another architecture, without classes; its own FLOP, counted by PyTorch"
 
 

@@ -101,7 +101,7 @@ COMMAND = Command(
         BATCH,
         DTYPE,
         Flag("steps", int, "Steps of the samples.", 20, limits={"lower_bound": 1, "upper_bound": 100}),
-        Flag("rivals", list, f"Rows of PyTorch, some of {', '.join(rivals.MODES)}.", ["eager", "compile"]),
+        Flag("rivals", list, f"Rows of PyTorch, some of {', '.join(rivals.MODES)}.", "eager,compile"),
         Flag("repeats", int, "Processes per row.", 3, limits={"lower_bound": 1}),
         THREADS,
         JSON,

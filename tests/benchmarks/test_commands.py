@@ -1,5 +1,6 @@
 """The commands of benchmarks/speed: flags that are refused, the documentation, the stages of gpu.py, and rows."""
 
+import fcntl
 import json
 import re
 import sys
@@ -143,9 +144,17 @@ def test_a_stage_that_fails_is_named_with_its_last_line(script, tmp_path):
 
 
 def test_a_stage_that_takes_too_long_is_stopped_with_what_it_has_started(tmp_path):
-    """The child holds the other end of the pipe: without its end, the wait would last a minute."""
-    program = "import subprocess, sys, time; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
-    assert gpu.run_group([sys.executable, "-c", program], {}, 0.5) == (None, "", "")
+    """Both hold a lock on a file, as long as one of them lives."""
+    program = f"""
+import fcntl, subprocess, sys
+file = open({str(tmp_path / "lock")!r}, "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+waits = [sys.executable, "-c", "import time; time.sleep(60)"]
+subprocess.run(waits, pass_fds=[file.fileno()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+"""
+    assert gpu.run_group([sys.executable, "-c", program], {}, 1.0) == (None, "", "")
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_process_that_fails_is_a_row(monkeypatch):
