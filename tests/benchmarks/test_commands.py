@@ -1,9 +1,11 @@
 """The commands of benchmarks/speed: flags that are refused, the documentation, the stages of gpu.py, and rows."""
 
+import contextlib
 import fcntl
 import json
 import re
 import sys
+import time
 from pathlib import Path
 
 import checkpoint
@@ -143,6 +145,16 @@ def test_a_stage_that_fails_is_named_with_its_last_line(script, tmp_path):
     assert not (tmp_path / "a.txt").exists()
 
 
+def wait_for_lock(path):
+    """Fails if the lock is still held after 20 s; a killed process may take a moment to end."""
+    with path.open("w") as file:
+        for _ in range(200):
+            with contextlib.suppress(BlockingIOError):
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            time.sleep(0.1)
+    pytest.fail(f"{path} is still locked")
+
+
 def test_a_stage_that_takes_too_long_is_stopped_with_what_it_has_started(tmp_path):
     """Both hold a lock on a file, as long as one of them lives."""
     program = f"""
@@ -153,8 +165,7 @@ waits = [sys.executable, "-c", "import time; time.sleep(60)"]
 subprocess.run(waits, pass_fds=[file.fileno()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 """
     assert gpu.run_group([sys.executable, "-c", program], {}, 1.0) == (None, "", "")
-    with (tmp_path / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    wait_for_lock(tmp_path / "lock")
 
 
 def test_a_process_that_fails_is_a_row(monkeypatch):
