@@ -1,0 +1,49 @@
+"""Training steps per second. python benchmarks/speed/train_step.py --network digits
+
+Times the jitted step of `dj.make_train_step` and the same step in PyTorch, in turns. Both sides, from a uint8 batch on
+the device: x0 in [-1, 1], uniform times, noise, x_t, the network, the mean squared error of eps, gradients, AdamW, and
+the moving average of the parameters. Ours also computes the norm of the gradient, and checks that images, loss,
+gradient and parameters are finite. docs/speed.md explains the table.
+"""
+
+from typing import Any
+
+import options
+import ours
+import rivals
+from comparison import Task, run_comparison
+from options import BATCH, BUDGET, DTYPE, JSON, NETWORK, ROUNDS, SECONDS, THREADS
+
+from diffusion_jax.cli.command import Command, Flag
+
+
+def measure(flags: Any) -> None:
+    names = options.parse_names("rivals", flags.rivals, rivals.RIVALS)
+    out = options.start(flags)
+    task = Task.from_flags(flags)
+    contestants = [
+        ours.train_contestant(task.case, task.batch),
+        *rivals.train_contestants(task.twin, task.batch, flags.dtype, names, task.platform),
+    ]
+    run_comparison("train step", task, contestants, "images/s", 1, flags, out)
+
+
+COMMAND = Command(
+    name="train_step.py",
+    text=str(__doc__),
+    flags=(
+        NETWORK,
+        BATCH,
+        DTYPE,
+        Flag("rivals", list, f"Rows of PyTorch, some of {', '.join(rivals.RIVALS)}.", rivals.DEFAULT),
+        ROUNDS,
+        SECONDS,
+        THREADS,
+        BUDGET,
+        JSON,
+    ),
+    run=measure,
+)
+
+if __name__ == "__main__":
+    options.run(COMMAND)
