@@ -10,6 +10,7 @@ from diffusion_jax.cli import demo, edit, export, import_weights, preflight, rep
 from diffusion_jax.cli.command import Group
 from diffusion_jax.cli.errors import exit_code
 from diffusion_jax.cli.terminal import install_logging
+from diffusion_jax.runtime.user_cache import keep_programs
 
 MAIN = Group(
     "diffusion-jax",
@@ -34,5 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.append(os.getcwd())  # for my_pkg.my_module:Mine; a console script does not look here by itself
         arguments = sys.argv[1:]
     install_logging()
+    keep_programs()
     logging.getLogger("diffusion_jax").setLevel(logging.INFO)
     return exit_code(functools.partial(MAIN, arguments))

@@ -29,7 +29,8 @@ def make_gather(source: Source, mesh: Mesh, stacked: bool = False) -> Callable[[
     `stacked` [K, B]. The batch is the one that `Batches` has, split over the devices.
     """
     examples = {
-        name: jax.make_array_from_process_local_data(replicated(mesh), array) for name, array in _read(source).items()
+        name: jax.make_array_from_process_local_data(replicated(mesh), array)
+        for name, array in _read_all(source).items()
     }
     gather = jax.jit(_gather, out_shardings=batch_sharding(mesh, stacked))
     return functools.partial(gather, examples)
@@ -41,7 +42,7 @@ def count_bytes(source: Source) -> int:
     return len(source) * (image + (np.dtype(np.int32).itemsize if source.num_classes else 0))
 
 
-def _read(source: Source) -> dict[str, np.ndarray]:
+def _read_all(source: Source) -> dict[str, np.ndarray]:
     """All examples."""
     starts = progress_bar(range(0, len(source), _PART), "reading images", -(-len(source) // _PART), delay=2)
     parts = [read_examples(source, np.arange(first, min(first + _PART, len(source)))) for first in starts]

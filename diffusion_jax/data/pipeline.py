@@ -77,7 +77,7 @@ class Batches(Checked):
         order = order.random_map(_draw_flip) if self.flip else order.map(lambda index: (index, False))
         # Each process takes a contiguous part of each batch: with [process::processes] on single examples
         # the order within the global batch would depend on the number of processes.
-        return order.batch(self.batch_size // self.processes, batch_fn=_join)[self.process :: self.processes]
+        return order.batch(self.batch_size // self.processes, batch_fn=_as_choices)[self.process :: self.processes]
 
 
 def _iterate(dataset: grain.MapDataset, start: int, threads: int, ahead: int) -> Iterator[Any]:
@@ -88,7 +88,7 @@ def _draw_flip(index: int, rng: np.random.Generator) -> tuple[int, bool]:
     return index, rng.random() < 0.5
 
 
-def _join(choices: Sequence[tuple[int, bool]]) -> Choices:
+def _as_choices(choices: Sequence[tuple[int, bool]]) -> Choices:
     index, flip = zip(*choices, strict=True)
     return {"index": np.array(index, np.int32), "flip": np.array(flip)}
 

@@ -43,6 +43,7 @@ def make_train_steps(train_step: TrainStep, mesh: Mesh | None = None) -> TrainSt
 
     The call raises ValueError unless n is from 1 to K.
 
+    >>> import optax
     >>> class Scale:
     ...     def init(self, key, x, time, labels):
     ...         return {"w": jnp.float32(0.5)}

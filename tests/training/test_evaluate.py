@@ -177,3 +177,26 @@ def test_a_network_that_fails_at_one_noise_level_shows_it_there_alone(devices):
         assert found[name] == sound[name]
     assert "eval_loss/log_snr_-inf_-8" not in found
     assert np.isfinite(found["eval_loss"])
+
+
+def test_the_host_reads_at_most_two_batches_ahead_of_the_device(devices, monkeypatch):
+    """Emulated devices block each other where many programs wait, and a device would hold all the batches."""
+    source = dj.sources.from_arrays(np.zeros((12, 4, 4, 1), np.uint8), holdout=2)[1]
+    events, wait = [], jax.block_until_ready
+
+    def batches():
+        for batch in in_order(source, 1):
+            events.append("read")
+            yield batch
+
+    def wait_for(values):
+        events.append("wait")
+        return wait(values)
+
+    run = make_evaluate(PerLevel(), tiny.loss(), make_mesh(MeshShape(1, 1), devices[:1]), draws=1)
+    monkeypatch.setattr(jax, "block_until_ready", wait_for)
+    run(np.float32(0.0), batches(), jax.random.key(KEY))
+    reads = [i for i, event in enumerate(events) if event == "read"]
+    assert len(reads) == 6
+    for k, i in enumerate(reads[2:]):
+        assert events[:i].count("wait") > k

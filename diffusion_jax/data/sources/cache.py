@@ -17,6 +17,7 @@ import numpy as np
 from diffusion_jax.data.sources.checks import DataError
 from diffusion_jax.runtime.errors import first_line
 from diffusion_jax.runtime.files import replace_text
+from diffusion_jax.runtime.user_cache import user_cache
 from diffusion_jax.validation import local_path
 
 __all__ = ["Build", "Cache", "cache_directory", "open_or_build"]
@@ -68,9 +69,7 @@ class Cache:
 
 def cache_directory(cache_dir: str) -> Path:
     """Returns the directory of the caches below `cache_dir`; "" means $XDG_CACHE_HOME or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    base = local_path("cache_dir", cache_dir or (home if os.path.isabs(home) else "~/.cache"))
-    return base.resolve() / "diffusion_jax"
+    return local_path("cache_dir", cache_dir or user_cache()).resolve() / "diffusion_jax"
 
 
 def open_or_build(path: Path, stamp: str, image_shape: tuple[int, int, int], build: Build) -> Cache:
