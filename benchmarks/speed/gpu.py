@@ -61,13 +61,19 @@ STAGES = (
     _stage("train_cifar10_compiled", 60, 130, "train_step.py", f"{_CIFAR10} --batch=128 {_COMPILED}"),
     _stage("sample_cifar10", 40, 70, "sampling.py", f"{_CIFAR10} --batch=128 --steps=20 --rivals=channels_last"),
     _stage("sample_cifar10_compiled", 40, 90, "sampling.py", f"{_CIFAR10} --batch=128 --steps=20 {_COMPILED}"),
-    _stage("train_digits", 30, 60, "train_step.py", "--network=digits --rivals=eager,reduce_overhead"),
+    _stage(
+        "train_digits", 30, 60, "train_step.py", "--network=digits --variants=several --rivals=eager,reduce_overhead"
+    ),
     _stage("train_mnist", 30, 60, "train_step.py", "--network=mnist --batch=512 --rivals=eager,channels_last"),
     _stage("train_pokemon", 30, 60, "train_step.py", "--network=pokemon --batch=64 --rivals=eager,channels_last"),
     _stage("pipeline_cifar10", 25, 45, "pipeline.py", f"{_CIFAR10} --rounds=3"),
     _stage("checkpoint_cifar10", 25, 45, "checkpoint.py", f"{_CIFAR10} --repeats=2"),
     _stage("start_digits", 60, 90, "start.py", "--network=digits --repeats=1 --rivals=eager"),
-    _stage("train_cifar10_512", 60, 120, "train_step.py", f"{_CIFAR10} --batch=512 --rivals=channels_last"),
+    _stage(
+        "train_cifar10_512",
+        *(60, 120, "train_step.py"),
+        f"{_CIFAR10} --batch=512 --variants=remat_activations,remat_blocks --rivals=channels_last",
+    ),
     _stage("train_cifar10_float32", 50, 100, "train_step.py", "--network=cifar10 --rivals=channels_last"),
 )
 _TINY = "--network=tiny --rounds=1 --seconds=0"

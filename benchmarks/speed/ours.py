@@ -1,5 +1,6 @@
 """This library's side: the training step and the sampler, as users run them."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,25 +33,47 @@ def count_flops(lowered: jax.stages.Lowered) -> float:
     return cost["flops"]
 
 
-def train_contestant(case: Case, batch: int) -> Contestant:
-    """The jitted training step, which donates the old state."""
+# Other ways to compute the same step: fields of the network, and the number of steps that are started at once.
+VARIANTS: dict[str, tuple[str, dict[str, str], int]] = {
+    "plain": ("make_train_step", {}, 1),
+    "remat_activations": ("remat=activations", {"remat": "activations"}, 1),
+    "remat_blocks": ("remat=blocks", {"remat": "blocks"}, 1),
+    "cudnn": ("attention_kernel=cudnn", {"attention_kernel": "cudnn"}, 1),
+    "several": ("10 steps per call", {}, 10),
+}
+
+
+def train_contestant(case: Case, batch: int, variant: str = "plain") -> Contestant:
+    """The jitted training step, which donates the old state, in one of `VARIANTS`."""
+    text, fields, most = VARIANTS[variant]
+    case = dataclasses.replace(case, model=case.model.clone(**fields))
 
     def prepare() -> Prepared:
+        case.model.check(case.image_shape)
         step, state, images = make_step(case, batch)
         key = jax.random.key(1)
         flops = count_flops(step.lower(state, images, key))
+        take = _take_several(step, images, key, most) if most > 1 else lambda state, n: step(state, images, key)
 
         def run(calls: int) -> None:
             nonlocal state
-            for _ in range(calls):
-                state, metrics = step(state, images, key)
+            while calls > 0:
+                state, metrics = take(state, min(calls, most))
+                calls -= most
             jax.block_until_ready((state, metrics))
-            if metrics["cause"]:
+            if metrics["cause"].any():
                 raise RuntimeError("our training step has skipped its batch")
 
         return Prepared(run, case.count_parameters(), flops)
 
-    return Contestant(f"{NAME}, make_train_step", prepare, is_rival=False)
+    return Contestant(f"{NAME}, {text}", prepare, is_rival=variant != "plain")
+
+
+def _take_several(step: Any, images: dict[str, jax.Array], key: jax.Array, most: int) -> Callable[..., Any]:
+    """take(state, n): n steps in one call, all with the same batch."""
+    train_steps = dj.make_train_steps(step)
+    stacked = jax.tree.map(lambda x: jnp.broadcast_to(x, (most, *x.shape)), images)
+    return lambda state, n: train_steps(state, stacked, key, n)
 
 
 def sampling_contestants(case: Case, batch: int, steps: int) -> list[Contestant]:

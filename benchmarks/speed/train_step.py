@@ -21,8 +21,9 @@ def measure(flags: Any) -> None:
     names = options.parse_names("rivals", flags.rivals, rivals.RIVALS)
     out = options.start(flags)
     task = Task.from_flags(flags)
+    variants = options.parse_names("variants", flags.variants, tuple(ours.VARIANTS))
     contestants = [
-        ours.train_contestant(task.case, task.batch),
+        *(ours.train_contestant(task.case, task.batch, name) for name in dict.fromkeys(["plain", *variants])),
         *rivals.train_contestants(task.twin, task.batch, flags.dtype, names, task.platform),
     ]
     run_comparison("train step", task, contestants, "images/s", 1, flags, out)
@@ -35,6 +36,7 @@ COMMAND = Command(
         NETWORK,
         BATCH,
         DTYPE,
+        Flag("variants", list, f"More rows of ours, some of {', '.join(ours.VARIANTS)}.", []),
         Flag("rivals", list, f"Rows of PyTorch, some of {', '.join(rivals.RIVALS)}.", rivals.DEFAULT),
         ROUNDS,
         SECONDS,
