@@ -3,25 +3,29 @@
 import contextlib
 import fcntl
 import json
+import os
 import re
 import sys
 import time
 from pathlib import Path
 
 import checkpoint
+import cost_model
 import gpu
 import options
 import pipeline
 import pytest
 import rivals
 import sampling
+import scaling
 import start
 import train_step
 from measuring import Budget
 
 from diffusion_jax.cli.errors import exit_code
 
-COMMANDS = {module.COMMAND.name: module.COMMAND for module in (train_step, sampling, pipeline, start, checkpoint, gpu)}
+MODULES = (train_step, sampling, pipeline, start, checkpoint, scaling, cost_model, gpu)
+COMMANDS = {module.COMMAND.name: module.COMMAND for module in MODULES}
 ROOT = Path(__file__).parents[2]
 
 
@@ -47,6 +51,12 @@ def flags_of(command):
         (sampling, ["--steps=0"], "flag --steps=0: 0 is not an integer in the range [1, 100]"),
         (sampling, ["20"], 'unexpected argument "20"'),
         (start, ["--rivals=lucidrains"], '--rivals = "lucidrains": must be some of eager, channels_last'),
+        (train_step, ["--variants=plain,fast"], '--variants = "fast": must be some of plain, remat_activations'),
+        (scaling, ["--network=mnist"], "flag --network=mnist: value should be one of <digits|unet32|cifar10|tiny>"),
+        (scaling, ["--devices=9"], "flag --devices=9: 9 is not an integer in the range [1, 8]"),
+        (scaling, ["--batch=12"], "--batch = 12: must be divisible by 2 and by --devices=8"),
+        (scaling, ["--batch=1", "--devices=1"], "--batch = 1: must be divisible by 2 and by --devices=1"),
+        (cost_model, ["--mfu=0"], "--mfu = 0.0: must be a share of the peak"),
         (gpu, [], "--out: required"),
         (gpu, ["--out=x", "--budget=0"], "--budget = 0.0: must be a number of seconds > 0"),
     ],
@@ -54,6 +64,7 @@ def flags_of(command):
 )
 def test_a_wrong_flag_is_one_line(command, arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # scaling.py adds to it
     assert exit_code(lambda: command.COMMAND(arguments)) == 1
     errors = capsys.readouterr().err
     assert errors.startswith(f"error: {message}")
@@ -88,7 +99,7 @@ def test_the_stages_are_commands_with_flags_that_exist(stage):
 
 
 def test_the_pages_name_flags_that_exist():
-    text = (ROOT / "docs" / "speed.md").read_text()
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("speed.md", "scaling.md"))
     found = re.findall(r"python benchmarks/speed/(\w+\.py)(.*)", text.replace("\\\n", " "))
     assert {name for name, _ in found} == set(COMMANDS)
     for name, arguments in found:
