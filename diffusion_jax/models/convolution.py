@@ -25,8 +25,11 @@ def conv_general_dilated(
     arrays, took 20 to 50 times as long: in micro-batches and in editing by the gradient. Here the arrays are
     transposed, so that the gradients are convolutions in the same order. Derivatives in forward mode are the slow ones.
 
-    For `nn.Conv(conv_general_dilated=...)`; `settings` are the other arguments, without groups.
+    For `nn.Conv(conv_general_dilated=...)`; `settings` are the other arguments. Raises ValueError for groups.
     """
+    for name in ("feature_group_count", "batch_group_count"):
+        if settings.get(name, 1) != 1:
+            raise ValueError(f"{name} = {settings[name]}: must be 1; use jax.lax.conv_general_dilated for groups")
     settings |= {"window_strides": window_strides, "padding": tuple(tuple(pair) for pair in padding)}
     return checkpoint_name(_convolve(x, kernel, tuple(settings.items())), CONVOLUTION)
 

@@ -42,10 +42,10 @@ def train(
     `accept` names fields that may differ from the run in `workdir`, such as ["optimizer.lr_schedule",
     "train.batch_size"]: the run goes on with their new values, and config.json and the checkpoints record the change.
 
-    Returns whether the run is complete; False if `should_stop()`, which is called before each step, ended it, with a
-    checkpoint. SIGINT, SIGTERM and SIGHUP save a checkpoint as well, and then raise KeyboardInterrupt or SystemExit; a
-    second signal ends the process at once. Signals are left alone outside the main thread, and where the caller has
-    handlers of its own.
+    Returns whether the run is complete; False if `should_stop()`, which is called before each step (with
+    train.steps_per_call before each call), ended it, with a checkpoint. SIGINT, SIGTERM and SIGHUP save a checkpoint as
+    well, and then raise KeyboardInterrupt or SystemExit; a second signal ends the process at once. Signals are left
+    alone outside the main thread, and where the caller has handlers of its own.
 
     For a logger of your own, `on_metrics(step, metrics)` receives each line of the record, a dict of numbers, and the
     speed as {"images_per_second": ...}, and `on_images(step, image)` each grid of samples, uint8 [H, W, 3]; a grid

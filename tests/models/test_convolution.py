@@ -101,3 +101,9 @@ def test_gradients_inside_a_loop_have_the_order_of_the_fast_code(name):
     # XLA itself swaps the arguments in the gradient of a transposed convolution by its kernel.
     swapped = {"01fb_o01i->f01b"} if name == "convnext" else set()
     assert layouts(gradients, params, x) == {"b01f_01io->b01f"} | swapped
+
+
+@pytest.mark.parametrize("name", ["feature_group_count", "batch_group_count"])
+def test_groups_are_refused(name):
+    with pytest.raises(ValueError, match=f"^{name} = 2: must be 1; use jax.lax.conv_general_dilated"):
+        conv_general_dilated(*normals(X, W), (1, 1), ((1, 1), (1, 1)), dimension_numbers=DIMENSIONS, **{name: 2})
