@@ -83,3 +83,13 @@ def test_parameters_without_names_are_refused(params):
 def test_another_ending_is_refused(tmp_path):
     with pytest.raises(ValueError, match="must be .safetensors"):
         write_weights(tmp_path / "x.npz", {}, {})
+
+
+@pytest.mark.parametrize("lay", [np.asfortranarray, lambda x: np.concatenate([x, x], axis=1)[:, ::2], np.transpose])
+def test_arrays_in_another_order_in_memory_are_written_as_they_are(lay, tmp_path):
+    """The library that writes them takes their memory as it is."""
+    array = lay(np.arange(12, dtype=np.float32).reshape(3, 4))
+    assert not array.flags.c_contiguous
+    write_weights(tmp_path / "w.safetensors", {"a": array}, {})
+    found, _ = read_weights(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(found["a"], array)
