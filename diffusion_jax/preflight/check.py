@@ -15,6 +15,7 @@ import ml_collections
 
 from diffusion_jax.config.components import ConfigError
 from diffusion_jax.config.experiment import Experiment, as_plain
+from diffusion_jax.data.on_device import count_bytes
 from diffusion_jax.data.sources import Source
 from diffusion_jax.preflight.disk import Disk, measure_disk
 from diffusion_jax.preflight.findings import Findings, RunFacts
@@ -199,9 +200,9 @@ def _compile(
     lower = {"train step": lower_train_step, "sampler": lower_sampler}[name]
     mesh = experiment.mesh
     where = f" for data={mesh.shape['data']} fsdp={mesh.shape['fsdp']}" * (mesh.size > 1)
-    return wait(
-        f"compiling the {name}{where}", lambda: compile_program(name, mesh, lambda: lower(experiment, training))
-    )
+    kept = count_bytes(training) if experiment.plan.data_on_device else 0
+    compile_it = functools.partial(compile_program, name, mesh, lambda: lower(experiment, training), kept)
+    return wait(f"compiling the {name}{where}", compile_it)
 
 
 def _time(findings: Findings, compiled: jax.stages.Compiled, subject: _Subject, n: int, wait: Waiting) -> Findings:

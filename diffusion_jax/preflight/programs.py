@@ -75,9 +75,11 @@ def count_flops(experiment: Experiment, training: Source) -> float:
 
 
 def compile_program(
-    name: str, mesh: Mesh, lower: Callable[[], jax.stages.Lowered]
+    name: str, mesh: Mesh, lower: Callable[[], jax.stages.Lowered], kept: int = 0
 ) -> tuple[Program, jax.stages.Compiled | None]:
     """Traces and compiles a program; (what is known about it, the program), without it if it does not fit.
+
+    `kept` bytes are on each device besides what the program needs.
 
     Raises RunError if the compiler fails for another reason than a lack of memory.
     """
@@ -89,4 +91,4 @@ def compile_program(
         if SHORTAGE not in text:
             raise RunError(f"{name}: the compiler fails ({text})") from error
         return Program(name, shape, seconds, refusal=text.partition(": ")[2] or text), None
-    return Program(name, shape, time.perf_counter() - start, read_memory(compiled)), compiled
+    return Program(name, shape, time.perf_counter() - start, read_memory(compiled, kept)), compiled

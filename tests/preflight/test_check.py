@@ -78,6 +78,16 @@ def test_the_compilers_arguments_are_the_state_and_the_batch(fsdp):
     assert sampler.memory.arguments > ema.size_per_device
 
 
+def test_calls_of_several_steps_and_images_on_the_devices_count():
+    """The batches of a call, the number of its steps, and 1617 images of 64 bytes with labels of 4."""
+    every = {"log_every": 7, "eval_every": 0, "checkpoint_every": 0}
+    findings = check_run(dense({"data": 2, "fsdp": 4}, steps_per_call=3, data_on_device=True, **every), timed_steps=5)
+    (shards,), (step, _) = findings.shards, findings.programs
+    assert step.memory.arguments == shards.total.size_per_device + 3 * ROWS // 8 + KEY + 4 + 1617 * 68
+    assert len(findings.speed.intervals) == 3 + 1  # a call before the log point is shorter
+    assert findings.speed.causes == ()
+
+
 def test_the_sharding_table_is_that_of_the_arrays(fsdp):
     experiment, *_ = prepare(dense({"data": 2, "fsdp": 4}))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(experiment))
