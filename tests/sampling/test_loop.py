@@ -419,14 +419,15 @@ def test_keys_whose_noise_depends_on_the_batch_are_refused(impl):
         dj.sample(key, _exact, COSINE, (2, 1, 1, 1), steps=2)
 
 
+@pytest.mark.parametrize("name", ["noise", "start"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_noise_of_another_precision_is_used_as_float32(dtype):
+def test_arrays_of_another_precision_are_used_as_float32(dtype, name):
     schedule = dj.schedules.Cosine()
     denoise = dj.denoiser(lambda params, x, t, labels: 0.1 * x, None, schedule, dj.predictions.V())
-    noise = np.random.default_rng(0).standard_normal((2, 4, 4, 1)).astype(dtype)
+    array = np.random.default_rng(0).standard_normal((2, 4, 4, 1)).astype(dtype)
     images = [
-        dj.sample(jax.random.key(0), denoise, schedule, noise.shape, steps=3, noise=given)
-        for given in (noise, noise.astype(np.float32))
+        dj.sample(jax.random.key(0), denoise, schedule, array.shape, steps=3, **{name: given})
+        for given in (array, array.astype(np.float32))
     ]
     assert images[0].dtype == jnp.float32
     np.testing.assert_array_equal(*images)
