@@ -33,9 +33,9 @@ class TrainSteps:
 def make_train_steps(train_step: TrainStep, mesh: Mesh | None = None) -> TrainSteps:
     """Makes the call (state, batches, key, n) -> (state, metrics) of the first n of K training steps.
 
-    `batches` are K batches, stacked: {"image": [K, B, H, W, C], "label": [K, B]}. Step i of the call takes batch i. Each
-    metric has the shape [K], a value for each step; from n on they are 0. The old state is donated. Another n does not
-    recompile, and the new state is that of n calls of `train_step`.
+    `batches` are K batches, stacked: {"image": [K, B, H, W, C], "label": [K, B]}. Step i of the call takes batch i.
+    Each metric has the shape [K], a value for each step; from n on they are 0. The old state is donated. Another n does
+    not recompile, and the new state is that of n calls of `train_step`.
 
     Args:
       train_step: from `make_train_step`.
