@@ -59,3 +59,12 @@ def test_the_measured_speed_is_one_of_this_planet():
 )
 def test_durations_are_written_with_one_unit(seconds, text):
     assert format_seconds(seconds) == text
+
+
+def test_a_training_step_reaches_a_part_of_the_speed_of_a_product(monkeypatch):
+    """By a clock in which the products take 3, 2 and 4 seconds; the best counts, and no step is as fast as that."""
+    ticks = iter([0.0, 3.0, 10.0, 12.0, 20.0, 24.0])
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(estimate, "_SIDE", 8)
+    fastest = 2 * 8**3 / 2.0
+    assert fastest / 4 < estimate._measure_speed() < fastest
