@@ -13,6 +13,8 @@ from diffusion_jax.config.components import ConfigError
 from diffusion_jax.interop.run_directory import write_run
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.workdir.initial import compare_weights, fill_params, start_from
+from diffusion_jax.workdir.load import find_weights
+from diffusion_jax.workdir.load import find_weights
 
 HELD = {"checkpoint_every": 0, "eval_every": 0, "log_every": 1, "batch_size": 8}
 
@@ -165,3 +167,15 @@ def test_a_conditional_network_is_fine_tuned_to_other_classes(tmp_path):
     found = dj.load(tmp_path).params["params"]
     assert found["classes"]["Embed_0"]["embedding"].shape == (4, 128)
     assert equal({**found, "classes": ()}, {**pretrained, "classes": ()})
+
+
+@pytest.mark.parametrize("kind", ["a file that cannot be read", "a run in a directory that cannot be read"])
+def test_weights_that_the_system_does_not_read_are_one_line_with_the_field(kind, tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied", "somewhere")
+
+    (tmp_path / "mine.safetensors").write_bytes(b"")
+    function = "read_weights" if kind.startswith("a file") else "_find_source"
+    monkeypatch.setattr(f"diffusion_jax.workdir.load.{function}", refuse)
+    with pytest.raises(ConfigError, match=r"^config\.train\.init_from = \".*mine.safetensors\": .*Permission denied"):
+        find_weights("config.train.init_from", tmp_path / "mine.safetensors")
