@@ -14,7 +14,6 @@ from diffusion_jax.interop.run_directory import write_run
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.workdir.initial import compare_weights, fill_params, start_from
 from diffusion_jax.workdir.load import find_weights
-from diffusion_jax.workdir.load import find_weights
 
 HELD = {"checkpoint_every": 0, "eval_every": 0, "log_every": 1, "batch_size": 8}
 
@@ -176,6 +175,6 @@ def test_weights_that_the_system_does_not_read_are_one_line_with_the_field(kind,
 
     (tmp_path / "mine.safetensors").write_bytes(b"")
     function = "read_weights" if kind.startswith("a file") else "_find_source"
-    monkeypatch.setattr(f"diffusion_jax.workdir.load.{function}", refuse)
+    monkeypatch.setitem(find_weights.__globals__, function, refuse)  # `workdir.load` is a function
     with pytest.raises(ConfigError, match=r"^config\.train\.init_from = \".*mine.safetensors\": .*Permission denied"):
         find_weights("config.train.init_from", tmp_path / "mine.safetensors")
