@@ -74,13 +74,23 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", ["a U-Net", *slow("micro-batches", "a loss with memory", "spikes")])
-def test_calls_of_any_size_give_the_bits_of_single_steps(case, default_options):
+def test_calls_give_the_bits_of_single_steps(case, default_options):
+    assert_calls_are_single_steps(case, [4, 1, 3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("sizes", [[1] * 8, [8]], ids=str)
+def test_calls_of_one_step_and_of_all_too(case, sizes, default_options):
+    assert_calls_are_single_steps(case, sizes)
+
+
+def assert_calls_are_single_steps(case, sizes):
     model, loss, settings = CASES[case]
     drawn = batches(8)
     expected = run_single(*make(model, loss, **settings), drawn)
     assert [bool(cause) for cause in expected[1]["cause"]] == [k == BROKEN for k in range(8)]
-    for sizes, most in (([1] * 8, 1), ([4, 1, 3], 4), ([8], 8)):
-        assert_same(run_calls(*make(model, loss, **settings), drawn, sizes, most), expected)
+    assert_same(run_calls(*make(model, loss, **settings), drawn, sizes, max(sizes)), expected)
 
 
 @pytest.mark.parametrize("shape", [MeshShape(2, 1), *slow(MeshShape(1, 2))], ids=str)
