@@ -83,9 +83,9 @@ def draw_page(runs: Sequence[RunRecord]) -> Html:
         element("style", Html(_STYLE)),
     )
     body = [*_draw_head(runs), *_draw_sections(runs)]
-    size = len(join(head, *body).encode())
-    foot = element("footer", f"{format_size(size)}, written by diffusion-jax report {__version__}")
     script = element("script", Html(_SCRIPT))
+    size = len(join(head, *body, script).encode())
+    foot = element("footer", f"{format_size(size)}, written by diffusion-jax report {__version__}")
     return join(Html("<!doctype html>\n"), element("html", head, element("body", *body, foot, script), lang="en"))
 
 

@@ -140,7 +140,7 @@ def test_the_page_says_how_large_it_is(report, tmp_path):
     make_run(tmp_path / "a")
     page = report("a")
     said = float(re.match(r"(\d+) kB", page.find("footer")[0].text)[1]) * 1000
-    assert said == pytest.approx((tmp_path / "report.html").stat().st_size, rel=0.1)
+    assert said == pytest.approx((tmp_path / "report.html").stat().st_size, rel=0.04)
 
 
 def test_sizes_are_short():
