@@ -34,7 +34,7 @@ def mean_square(model):
     return function
 
 
-@pytest.mark.parametrize("remat", KINDS[1:])
+@pytest.mark.parametrize("remat", ["activations", *slow("blocks")])
 @pytest.mark.parametrize("name", ["UNet", *slow("FiLMUNet", "ConvNeXtUNet")])
 def test_parameters_output_and_gradient_stay(name, remat):
     """With the same dropout; another mask in the second computation would give another gradient."""
@@ -49,7 +49,7 @@ def count_convolutions(function, params) -> int:
     return jax.jit(function).lower(params).as_text().count("stablehlo.convolution")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["UNet", *slow("FiLMUNet", "ConvNeXtUNet")])
 def test_convolutions_are_computed_again_for_blocks_only(name):
     models = {remat: NETWORKS[name](remat=remat) for remat in KINDS}
     params = randoms(abstract(models["none"]))
