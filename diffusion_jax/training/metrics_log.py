@@ -128,8 +128,8 @@ class _Skips:
 
     def add(self, step: int, metrics: Metrics, n: int) -> None:
         self._unread.append(_Call(step, n, metrics))
-        if len(self._unread) > 2 * _LOOK_EVERY:  # the older half has long been computed
-            self.report(self._unread[_LOOK_EVERY - 1].step)
+        if step - self._unread[0].step >= 2 * _LOOK_EVERY:  # the older half has long been computed
+            self.report(step - _LOOK_EVERY - 1)
 
     def report(self, until: int) -> None:
         """Warns of the batches up to step `until` that were skipped; raises TrainingError if they reach the limit."""

@@ -58,7 +58,8 @@ def prepare(
     experiment = Experiment.from_config(plain, shape, classes, largest=largest, devices=devices)
     _tell_unused_labels(experiment.network, training)
     _check_batch_fits(experiment, training)
-    _check_data_fit(experiment, training)
+    if devices is None:  # others may not be here, and cannot be asked
+        _check_data_fit(experiment, training)
     return Prepared(experiment, training, held_out)
 
 
@@ -104,8 +105,10 @@ def _check_batch_fits(experiment: Experiment, training: Source) -> None:
 
 def _check_data_fit(experiment: Experiment, training: Source) -> None:
     """Raises ConfigError if the images are to be kept on devices that are smaller."""
+    if not experiment.plan.data_on_device:
+        return
     size, capacity = count_bytes(training), find_capacity(experiment.mesh)
-    if experiment.plan.data_on_device and size > capacity > 0:
+    if size > capacity > 0:
         raise ConfigError(
             f"config.train.data_on_device = True: the training images take {size / 2**30:.3g} GiB, and a device has "
             f"{capacity / 2**30:.3g} GiB; use False"

@@ -18,7 +18,7 @@ import diffusion_jax as dj
 from diffusion_jax.runtime.stopping import Stop
 from diffusion_jax.runtime.writers import MetricsWriter
 from diffusion_jax.training.loop import Actions, fit
-from diffusion_jax.training.metrics_log import TrainingError
+from diffusion_jax.training.metrics_log import MetricsLog, TrainingError
 from diffusion_jax.training.plan import Due, Plan
 from diffusion_jax.training.step import CAUSES
 
@@ -416,3 +416,20 @@ def test_a_stopped_run_goes_on_with_other_calls(tmp_path):
     state, rest = fit_in_calls(tmp_path / "parts", 4, start=5, state=state)
     jax.tree.map(np.testing.assert_array_equal, (whole, saved), (state, first + rest))
     assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+
+
+def test_skipped_batches_are_looked_for_as_often_with_calls_of_many_steps(tmp_path):
+    """Every batch is skipped, and nothing is logged: the run must not go on for hundreds of calls."""
+    plan = Plan(steps=10_000, batch_size=4, log_every=0, eval_every=0, checkpoint_every=0, steps_per_call=50)
+    causes = np.full(50, CAUSES.index("the loss is not finite"))
+
+    def add_calls(log):
+        for step in range(50, 400, 50):
+            log.add(step, {"skipped": np.arange(step - 49, step + 1), "cause": causes}, 50)
+
+    with (
+        MetricsWriter(tmp_path) as writer,
+        MetricsLog(writer, plan, 0) as log,
+        pytest.raises(TrainingError, match="100 batches in a row"),
+    ):
+        add_calls(log)
