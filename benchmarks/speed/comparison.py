@@ -7,14 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import options
 import ours
+import rivals
 from cases import Case, describe_twin, find_case
 from measuring import Budget, Contestant, compare
 from results import compare_rows, describe_results, markdown, report
 from torch_twins import ORIGINS, Twin
 
+from diffusion_jax.cli.command import Flag
 from diffusion_jax.cli.terminal import one_line
 from diffusion_jax.preflight.text import format_count
+
+# The flags of every comparison.
+FLAGS = (
+    options.NETWORK,
+    options.BATCH,
+    options.DTYPE,
+    Flag("rivals", list, f"Rows of PyTorch, some of {', '.join(rivals.RIVALS)}.", rivals.DEFAULT),
+    options.ROUNDS,
+    options.SECONDS,
+    options.THREADS,
+    options.BUDGET,
+    options.JSON,
+)
 
 
 @dataclasses.dataclass(frozen=True)

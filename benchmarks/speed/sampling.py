@@ -10,8 +10,7 @@ from typing import Any
 import options
 import ours
 import rivals
-from comparison import Task, run_comparison
-from options import BATCH, BUDGET, DTYPE, JSON, NETWORK, ROUNDS, SECONDS, THREADS
+from comparison import FLAGS, Task, run_comparison
 
 from diffusion_jax.cli.command import Command, Flag
 
@@ -31,16 +30,8 @@ COMMAND = Command(
     name="sampling.py",
     text=str(__doc__),
     flags=(
-        NETWORK,
-        BATCH,
         Flag("steps", int, "Steps of the sampler.", 20, limits={"lower_bound": 1, "upper_bound": 100}),
-        DTYPE,
-        Flag("rivals", list, f"Rows of PyTorch, some of {', '.join(rivals.RIVALS)}.", rivals.DEFAULT),
-        ROUNDS,
-        SECONDS,
-        THREADS,
-        BUDGET,
-        JSON,
+        *FLAGS,
     ),
     run=measure,
 )

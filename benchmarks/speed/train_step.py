@@ -11,8 +11,7 @@ from typing import Any
 import options
 import ours
 import rivals
-from comparison import Task, run_comparison
-from options import BATCH, BUDGET, DTYPE, JSON, NETWORK, ROUNDS, SECONDS, THREADS
+from comparison import FLAGS, Task, run_comparison
 
 from diffusion_jax.cli.command import Command, Flag
 
@@ -33,16 +32,8 @@ COMMAND = Command(
     name="train_step.py",
     text=str(__doc__),
     flags=(
-        NETWORK,
-        BATCH,
-        DTYPE,
         Flag("variants", list, f"More rows of ours, some of {', '.join(ours.VARIANTS)}.", []),
-        Flag("rivals", list, f"Rows of PyTorch, some of {', '.join(rivals.RIVALS)}.", rivals.DEFAULT),
-        ROUNDS,
-        SECONDS,
-        THREADS,
-        BUDGET,
-        JSON,
+        *FLAGS,
     ),
     run=measure,
 )
