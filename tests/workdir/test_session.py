@@ -23,6 +23,8 @@ from diffusion_jax.runtime.checkpoint import Checkpoints
 from diffusion_jax.runtime.errors import CheckpointError
 from diffusion_jax.runtime.files import lock_workdir
 from diffusion_jax.training import estimate
+from diffusion_jax.workdir.preparation import prepare
+from diffusion_jax.workdir.program import iterate_batches
 
 ROOT = Path(__file__).parents[2]
 
@@ -483,3 +485,9 @@ def test_an_evaluation_takes_only_so_many_examples(tmp_path):
     losses = [eval_loss(str(n), eval_examples=n) for n in (16, 32, 180, 0)]
     assert losses[2] == losses[3]  # all that there are
     assert len(set(losses)) == 3
+
+
+def test_shorter_calls_have_the_shape_of_the_others_so_that_none_compiles_again():
+    experiment, training, _ = prepare(config(steps=8, log_every=4, steps_per_call=3))
+    shapes = [batch["image"].shape for batch in iterate_batches(experiment, training, 0)]
+    assert shapes == [(3, 16, 8, 8, 1)] * 4  # of 3, 1, 3 and 1 steps
